@@ -1,0 +1,160 @@
+"""pcapng blocks as bytes, and the way a record is wrapped in them.
+
+Only what this project writes and reads: section header, interface description,
+enhanced packet, name resolution and interface statistics blocks, little-endian,
+nanoseconds.  Source: draft-ietf-opsawg-pcapng.  No I/O happens here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+SHB = 0x0A0D0D0A
+IDB = 1
+NRB = 4
+ISB = 5
+EPB = 6
+
+#: LINKTYPE_WIRESHARK_UPPER_PDU: packets name their own dissector, so the link type is nobody's USER0.
+LINKTYPE_UPPER_PDU = 252
+
+_DISSECTOR_TAG = 12  # EXP_PDU_TAG_DISSECTOR_NAME
+_DISSECTOR = b"unixsock"
+
+#: The constant first bytes of each packet: the dissector's name, then the end of the tags.
+#: (Tags are big-endian, whatever the section is.)
+PACKET_PREFIX = struct.pack(">HH", _DISSECTOR_TAG, len(_DISSECTOR)) + _DISSECTOR + bytes(4)
+
+#: What Wireshark and dumpcap accept as one block.
+MAX_BLOCK = 262_144
+
+_ENDPOINT_NET = int(ipaddress.IPv6Address("fd75:6e69:7873::"))
+
+
+class PcapngError(ValueError):
+    """Bytes that are not a pcapng file of ours: says what is wrong, and where."""
+
+
+def endpoint_address(sock: int) -> ipaddress.IPv6Address:
+    """The pseudo address that stands for the socket with identity ``sock`` (``src_sock``, ``dst_sock``)."""
+    return ipaddress.IPv6Address(_ENDPOINT_NET | sock)
+
+
+def _pad(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 4)
+
+
+def _options(options: Iterable[tuple[int, bytes]]) -> bytes:
+    body = b"".join(struct.pack("<HH", code, len(value)) + _pad(value) for code, value in options)
+    return body + bytes(4) if body else b""
+
+
+def block(kind: int, body: bytes) -> bytes:
+    """A whole block of type ``kind`` around ``body``."""
+    body = _pad(body)
+    length = struct.pack("<I", len(body) + 12)
+    return struct.pack("<I", kind) + length + body + length
+
+
+def section_header(hardware: str, os: str, application: str) -> bytes:
+    """The block that begins a file; the texts tell what wrote it."""
+    texts = [(2, hardware.encode()), (3, os.encode()), (4, application.encode())]
+    return block(SHB, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1) + _options(texts))
+
+
+def interface(name: str, description: str, snaplen: int, capture_filter: str = "") -> bytes:
+    """An interface of our link type with time stamps in nanoseconds since the epoch."""
+    options = [(2, name.encode()), (3, description.encode()), (9, b"\x09")]
+    if capture_filter:
+        options.append((11, b"\0" + capture_filter.encode()))
+    return block(IDB, struct.pack("<HHI", LINKTYPE_UPPER_PDU, 0, snaplen) + _options(options))
+
+
+def packet(time_ns: int, record: bytes, interface_id: int = 0) -> bytes:
+    """A record as an enhanced packet block."""
+    data = PACKET_PREFIX + record
+    head = struct.pack("<IIIII", interface_id, time_ns >> 32, time_ns & 0xFFFFFFFF, len(data), len(data))
+    return block(EPB, head + data)
+
+
+def names(entries: Iterable[tuple[int, str]]) -> bytes:
+    """Names for sockets, by identity: what Wireshark shows in place of their pseudo addresses."""
+    records = b"".join(
+        struct.pack("<HH", 2, len(value)) + _pad(value)
+        for value in (endpoint_address(sock).packed + name.encode() + b"\0" for sock, name in entries)
+    )
+    return block(NRB, records + bytes(4))
+
+
+def statistics(time_ns: int, received: int, dropped: int, interface_id: int = 0) -> bytes:
+    """Messages that the probe saw and that it had to drop.  One per interface, at the end."""
+    stamp = struct.pack("<II", time_ns >> 32, time_ns & 0xFFFFFFFF)
+    options = [(3, stamp), (4, struct.pack("<Q", received)), (5, struct.pack("<Q", dropped))]
+    return block(ISB, struct.pack("<I", interface_id) + stamp + _options(options))
+
+
+@dataclass
+class Packet:
+    """One packet of a capture: ``data`` begins after the dissector's name."""
+
+    time_ns: int
+    data: bytes
+
+
+def blocks(stream: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Type and body of each whole little-endian block in ``stream``.
+
+    Raises PcapngError where a block is cut or its lengths disagree.
+    """
+    view = memoryview(stream)
+    at = 0
+    while at < len(view):
+        if at + 12 > len(view):
+            raise PcapngError(f"file ends in the head of a block, at byte {at}")
+        kind, length = struct.unpack_from("<II", view, at)
+        if length < 12 or length % 4 or at + length > len(view):
+            raise PcapngError(f"block at byte {at} is cut short or has no valid length")
+        if struct.unpack_from("<I", view, at + length - 4)[0] != length:
+            raise PcapngError(f"block at byte {at} has two different lengths")
+        yield kind, view[at + 8 : at + length - 4]
+        at += length
+
+
+def packets(stream: bytes | memoryview) -> Iterator[Packet]:
+    """The packets of ours in ``stream``; other link types' packets are left out.
+
+    Understands interfaces of any time resolution.  Raises PcapngError as ``blocks`` does.
+    """
+    per_second: list[int | None] = []  # of our interfaces; None for others
+    for kind, body in blocks(stream):
+        if kind == SHB:
+            if struct.unpack_from("<I", body)[0] != 0x1A2B3C4D:
+                raise PcapngError("big-endian pcapng sections are not supported")
+            per_second = []
+        elif kind == IDB:
+            ours = struct.unpack_from("<H", body)[0] == LINKTYPE_UPPER_PDU
+            per_second.append(_resolution(body[8:]) if ours else None)
+        elif kind == EPB:
+            interface_id, high, low, caplen = struct.unpack_from("<IIII", body)
+            units = per_second[interface_id] if interface_id < len(per_second) else None
+            data = bytes(body[20 : 20 + caplen])
+            if units and data.startswith(PACKET_PREFIX):
+                time_ns = (high << 32 | low) * 1_000_000_000 // units
+                yield Packet(time_ns, data[len(PACKET_PREFIX) :])
+
+
+def _resolution(options: memoryview) -> int:
+    """Time stamp units in a second, from an interface's options (default: microseconds)."""
+    at = 0
+    while at + 4 <= len(options):
+        code, length = struct.unpack_from("<HH", options, at)
+        if code == 0:
+            break
+        if code == 9 and length == 1:
+            value = options[at + 4]
+            return 2 ** (value & 0x7F) if value & 0x80 else 10**value
+        at += 4 + length + -length % 4
+    return 1_000_000
