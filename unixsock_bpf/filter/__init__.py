@@ -1,0 +1,100 @@
+"""The capture filter: which messages are worth recording.
+
+``parse`` takes the text that a user wrote (docs/FILTER.md) and gives a ``Filter``,
+which can judge records in Python, and can say the same in C for the probe.
+
+The C, by ``Filter.to_c()``, defines these, ``static __always_inline``::
+
+    u64 filter_name_atoms(const u8 *name, u32 len)
+        Bits of the path terms that match a bound name in display form
+        (record.display_name), of len <= 108 bytes in a buffer of 128, zero padded;
+        call it for unnamed sockets, too, with len 0.  A relative name's absolute
+        path, where it is known, may be given in a second call; "or" the results.
+    u64 filter_socket_atoms(u64 inode, u32 netns)
+        Bits of inode and netns terms, in the same word.  "Or" both into one.
+    u64 filter_owner_atoms(u32 tgid, u32 uid, const u8 *comm, u64 cgroup)
+        Bits of pid, uid, comm (16 bytes, zero padded) and cgroup terms, in a second word.
+        Has to be called while that process is the current one; cgroup isn't used.
+    u32 filter_sockets(u64 src, u64 dst, u32 type, u32 src_named_final, u32 dst_named_final)
+        From two socket words and the type: 0 no message between them matches, 1 each
+        does, 2 it depends.  "Final" means that no more bits can come to that word: the
+        socket has a name, and an inode; bits never go.
+    u32 filter_message(u64 src, u64 src_owner, u64 dst, u64 dst_owner, u32 type, u32 event,
+                       u32 len, u32 fds, u32 creds)
+        1 if the message matches, else 0.  The owner's word is 0 where it isn't known.
+
+If ``Filter.tables`` isn't empty, the C also declares the array map ``filter_tables``, whose
+only element has to be set to those bytes before the probe is attached.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..record import Event, Record
+from . import evaluate
+from .emit import Program
+from .errors import FilterError
+from .evaluate import End
+from .parse import parse as _parse
+from .tree import EVERYTHING, And, Node, join, terms
+
+__all__ = ["End", "Filter", "FilterError", "everything", "parse"]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A filter that was checked and can be compiled.  Raises FilterError if it is too large for that."""
+
+    text: str
+    root: Node
+    _program: Program = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_program", Program(self.root))
+
+    @property
+    def takes_everything(self) -> bool:
+        """Whether this is the empty filter."""
+        return self.root == EVERYTHING
+
+    @property
+    def asks_for_events(self) -> bool:
+        """Whether it asks for records other than data: ``event connect``, but not ``not event close``."""
+        return any(
+            term.name == "event" and (term.value == Event.DATA) == negated
+            for term, negated in terms(self.root)
+        )
+
+    @property
+    def tables(self) -> bytes:
+        """The element of map ``filter_tables``; empty if the C declares no such map."""
+        return self._program.tables
+
+    def to_c(self) -> str:
+        """The C functions listed above."""
+        return self._program.c()
+
+    def matches(self, record: Record) -> bool:
+        """Whether the filter takes ``record``, as far as the record tells."""
+        return evaluate.matches(self.root, record)
+
+    def judge(self, one: End, other: End, kind: int) -> bool | None:
+        """Whether it takes messages between two sockets of type ``kind``; None: that depends."""
+        return evaluate.judge(self.root, one, other, kind)
+
+    def __and__(self, other: Filter) -> Filter:
+        """The filter that takes what both take."""
+        texts = [text.strip() for text in (self.text, other.text) if text.strip()]
+        text = " and ".join(f"({text})" for text in texts) if len(texts) > 1 else "".join(texts)
+        return Filter(text, join(And, [self.root, other.root]))
+
+
+def parse(text: str) -> Filter:
+    """The filter that ``text`` describes.  Raises FilterError, which says where and why not."""
+    return Filter(text, _parse(text))
+
+
+def everything() -> Filter:
+    """The filter that takes everything."""
+    return Filter("", EVERYTHING)

@@ -1,0 +1,38 @@
+"""Finding a cgroup (version 2) by its path."""
+
+from __future__ import annotations
+
+import os
+
+from .errors import FilterError, shorten
+from .tree import Cgroup
+
+#: The inode of a hierarchy's root, unless a cgroup namespace shows only a part of it.
+_ROOT_INODE = 1
+
+
+def mount_point() -> str | None:
+    """Where the cgroup v2 hierarchy is mounted: /sys/fs/cgroup on most machines."""
+    try:
+        with open("/proc/self/mounts", encoding="utf-8", errors="replace") as mounts:
+            fields = [line.split() for line in mounts]
+    except OSError:
+        return None
+    return next((field[1] for field in fields if len(field) > 2 and field[2] == "cgroup2"), None)
+
+
+def find(path: str) -> Cgroup:
+    """The cgroup at ``path``: absolute, or as in /proc/PID/cgroup.  Raises FilterError if there is none."""
+    mount = mount_point()
+    if mount is None:
+        raise FilterError("cgroup needs cgroup version 2, which is not mounted here")
+    inside = path.removeprefix(mount) if (path + "/").startswith(mount + "/") else path
+    parts = [part for part in inside.split("/") if part not in ("", ".")]
+    full = os.path.join(mount, *parts)
+    try:
+        if ".." in parts or not os.path.isfile(os.path.join(full, "cgroup.controllers")):
+            raise FileNotFoundError
+        inode, root = os.stat(full).st_ino, os.stat(mount).st_ino
+    except (OSError, ValueError):
+        raise FilterError(f"there is no cgroup {shorten(path)} under {mount}") from None
+    return Cgroup("/" + "/".join(parts), inode, len(parts) if root == _ROOT_INODE else None)

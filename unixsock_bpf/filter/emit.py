@@ -1,0 +1,305 @@
+"""The filter as C for the probe.
+
+Everything that compares a socket or a process with the filter does so once, and
+leaves bits: "atoms", one for each distinct term.  What is left for each message
+is arithmetic on those bits, without branches, so that the verifier has one path
+to follow however long the filter is.
+
+Truth has three values where a socket is judged before all is known: ``_certain``
+gives C for "this is known to be so", and what is neither certainly true nor
+certainly false depends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from .automaton import Automaton, build
+from .errors import FilterError
+from .glob import Glob
+from .tree import And, Cgroup, Node, Not, Term, terms
+
+#: Distinct terms about sockets (path, inode, netns) and about processes (pid, uid, comm, cgroup).
+MAX_ATOMS = 64
+#: Lanes of 128 bits that all globs of a filter may fill; the verifier follows each through 108 bytes.
+MAX_LANES = 64
+#: How deep a cgroup may lie when its level cannot be seen.
+_CGROUP_LEVELS = 16
+
+_SOCKET_TERMS = ("path", "inode", "netns")
+_OWNER_TERMS = ("pid", "uid", "comm", "cgroup")
+
+
+@dataclass(frozen=True)
+class Bit:
+    """A truth value: bit ``number`` of the C expression ``word``."""
+
+    word: str
+    number: int
+
+
+#: C for a truth value: a bit, or an expression that is 0 or 1.
+_Truth = Bit | str
+#: C for "the term is certainly true" or "certainly false".
+_Decide = Callable[[Term, bool], _Truth]
+
+
+class Program:
+    """C for a tree; ``tables`` are what its map ``filter_tables`` has to hold."""
+
+    def __init__(self, root: Node) -> None:
+        self.root = root
+        self.sockets = _numbered(root, _SOCKET_TERMS, "sockets")
+        self.owners = _numbered(root, _OWNER_TERMS, "processes")
+        self.paths = _automaton(self.sockets, "path")
+        self.comms = _automaton(self.owners, "comm")
+        self.tables = self.paths.tables + self.comms.tables if self.paths.lanes or self.comms.lanes else b""
+
+    def c(self) -> str:
+        """The C functions; unixsock_bpf/filter/__init__.py tells what each has to do."""
+        return "\n".join(
+            [
+                _PRELUDE,
+                self._declare_tables(),
+                self._name_atoms(),
+                self._socket_atoms(),
+                self._owner_atoms(),
+                self._sockets(),
+                self._message(),
+            ]
+        )
+
+    def _declare_tables(self) -> str:
+        if not self.tables:
+            return ""
+        members = [
+            f"    u8 {name}_row[256];\n"
+            + (f"    struct filter_row {name}s[{len(part.lanes)}][{part.rows}];\n" if part.lanes else "")
+            for name, part in (("path", self.paths), ("comm", self.comms))
+        ]
+        return (
+            "struct filter_row { u64 enter[2]; u64 stay[2]; };\n"
+            f"struct filter_tables {{\n{''.join(members)}}};\n"
+            "BPF_ARRAY(filter_tables, struct filter_tables, 1);\n"
+        )
+
+    def _name_atoms(self) -> str:
+        return _function(
+            "u64 filter_name_atoms(const u8 *name, u32 len)",
+            [
+                "u64 atoms = 0;",
+                *_match(self.paths, "path", "name", "i >= len", 108),
+                "return atoms;",
+            ],
+        )
+
+    def _socket_atoms(self) -> str:
+        given = {"inode": "inode", "netns": "netns"}
+        return _function(
+            "u64 filter_socket_atoms(u64 inode, u32 netns)",
+            ["u64 atoms = 0;", *_equal(self.sockets, given), "return atoms;"],
+        )
+
+    def _owner_atoms(self) -> str:
+        given = {"pid": "tgid", "uid": "uid"}
+        return _function(
+            "u64 filter_owner_atoms(u32 tgid, u32 uid, const u8 *comm, u64 cgroup)",
+            [
+                "u64 atoms = 0;",
+                *_equal(self.owners, given),
+                *(line for term, bit in self.owners.items() for line in _in_cgroup(term, bit)),
+                *_match(self.comms, "comm", "comm", "!comm[i]", 16),
+                "return atoms;",
+            ],
+        )
+
+    def _sockets(self) -> str:
+        def decide(term: Term, value: bool) -> _Truth:
+            if term.name in _SOCKET_TERMS:
+                return Bit("present" if value else "absent", self.sockets[term])
+            if term.name == "type":
+                return Bit("kind" if value else "~kind", _number(term))
+            return "0"
+
+        return _function(
+            "u32 filter_sockets(u64 src, u64 dst, u32 type, u32 src_named_final, u32 dst_named_final)",
+            [
+                "u64 present = src | dst;",
+                "u64 absent = ~present & (0 - (u64)(src_named_final & dst_named_final & 1));",
+                "u64 kind = 1ull << (type & 63);",
+                f"u32 never = {_c(_certain(self.root, False, decide))};",
+                f"u32 always = {_c(_certain(self.root, True, decide))};",
+                "return (2 - always) * (1 - never);",
+            ],
+        )
+
+    def _message(self) -> str:
+        def decide(term: Term, value: bool) -> _Truth:
+            sign = "" if value else "~"
+            if term.name in _SOCKET_TERMS:
+                return Bit(sign + "sockets", self.sockets[term])
+            if term.name in _OWNER_TERMS:
+                return Bit(sign + (f"{term.side}_owner" if term.side else "owners"), self.owners[term])
+            if term.name == "type":
+                return Bit(sign + "kind", _number(term))
+            if term.name == "event":
+                return Bit(sign + "what", _number(term))
+            if term.name in ("fds", "creds"):
+                return Bit(sign + "carries", ("fds", "creds").index(term.name))
+            compare = {"less": "filter_most", "greater": "filter_least"}[term.name]
+            return f"{compare}(len, {_number(term)}u)" + ("" if value else " ^ 1")
+
+        return _function(
+            "u32 filter_message(u64 src, u64 src_owner, u64 dst, u64 dst_owner, u32 type, u32 event, u32 len,"
+            " u32 fds, u32 creds)",
+            [
+                "u64 sockets = src | dst, owners = src_owner | dst_owner;",
+                "u64 kind = 1ull << (type & 63), what = 1ull << (event & 63);",
+                "u64 carries = filter_any(fds) | filter_any(creds) << 1;",
+                f"return {_c(_certain(self.root, True, decide))};",
+            ],
+        )
+
+
+_PRELUDE = """\
+#ifndef __always_inline
+#define __always_inline inline __attribute__((always_inline))
+#endif
+
+/* 0 or 1, without a branch */
+static __always_inline u64 filter_any(u64 bits) { return (bits | (0 - bits)) >> 63; }
+static __always_inline u64 filter_most(u64 len, u64 limit) { return (len - limit - 1) >> 63; }
+static __always_inline u64 filter_least(u64 len, u64 limit) { return filter_most(limit, len); }
+"""
+
+
+def _function(signature: str, lines: Iterable[str]) -> str:
+    body = "".join(f"    {line}\n" for line in lines)
+    return f"static __always_inline {signature}\n{{\n{body}}}\n"
+
+
+def _number(term: Term) -> int:
+    if not isinstance(term.value, int):
+        raise TypeError(f"{term.name} has no number")
+    return term.value
+
+
+def _globs(term: Term) -> tuple[Glob, ...]:
+    return term.value if isinstance(term.value, tuple) else ()
+
+
+def _numbered(root: Node, names: tuple[str, ...], what: str) -> dict[Term, int]:
+    """A bit for each distinct term whose name is in ``names``; the side doesn't make a difference."""
+    bits: dict[Term, int] = {}
+    numbers: dict[tuple[object, ...], int] = {}
+    for term, _ in terms(root):
+        if term.name in names:
+            bits[term] = numbers.setdefault((term.name, term.value), len(numbers))
+    if len(numbers) > MAX_ATOMS:
+        raise FilterError(
+            f"the filter has {len(numbers)} different terms about {what} ({', '.join(names)});"
+            f" at most {MAX_ATOMS} are possible"
+        )
+    return bits
+
+
+def _distinct(bits: dict[Term, int], name: str) -> dict[int, Term]:
+    return {bit: term for term, bit in bits.items() if term.name == name}
+
+
+def _automaton(bits: dict[Term, int], name: str) -> Automaton:
+    automaton = build((bit, glob) for bit, term in _distinct(bits, name).items() for glob in _globs(term))
+    if len(automaton.lanes) > MAX_LANES:
+        raise FilterError(
+            f"the {name}s in the filter, with the links that lead to them, are too long altogether"
+        )
+    return automaton
+
+
+def _equal(bits: dict[Term, int], given: dict[str, str]) -> list[str]:
+    """Statements that set the bits of terms that are equal to a given number."""
+    return [
+        f"atoms |= (filter_any((u64){word} ^ {_number(term)}ull) ^ 1) << {bit};"
+        for name, word in given.items()
+        for bit, term in _distinct(bits, name).items()
+    ]
+
+
+def _in_cgroup(term: Term, bit: int) -> list[str]:
+    """Statements that set ``bit`` if the current process is in the term's cgroup or below it."""
+    if not isinstance(term.value, Cgroup) or term.side:
+        return []
+    level = term.value.level
+    return [
+        f"if (bpf_get_current_ancestor_cgroup_id({at}) == {term.value.id}ull) atoms |= 1ull << {bit};"
+        for at in ([level] if level is not None else range(_CGROUP_LEVELS))
+    ]
+
+
+def _match(automaton: Automaton, name: str, argument: str, end: str, length: int) -> list[str]:
+    """Statements that run ``argument`` through each lane and set the atoms of the globs that match."""
+    if not automaton.lanes:
+        return []
+    lines = [
+        "u32 zero = 0;",
+        "struct filter_tables *tables = filter_tables.lookup(&zero);",
+        "if (!tables)",
+        "    return 0;",
+    ]
+    for number, lane in enumerate(automaton.lanes):
+        lines += [
+            "{",
+            f"    u64 low = {lane.start & (1 << 64) - 1}ull, high = {lane.start >> 64}ull;",
+            '    _Pragma("clang loop unroll(disable)")',
+            f"    for (u32 i = 0; i < {length}; i++) {{",
+            f"        if ({end})",
+            "            break;",
+            f"        u32 at = tables->{name}_row[{argument}[i]] & {automaton.rows - 1};",
+            f"        struct filter_row *row = &tables->{name}s[{number}][at];",
+            "        u64 up = high << 1 | low >> 63;",
+            "        low = (low << 1 & row->enter[0]) | (low & row->stay[0]);",
+            "        high = (up & row->enter[1]) | (high & row->stay[1]);",
+            "    }",
+            *(
+                f"    atoms |= ({'high' if bit > 63 else 'low'} >> {bit & 63} & 1) << {atom};"
+                for bit, atom in lane.finals
+            ),
+            "}",
+        ]
+    return lines
+
+
+def _certain(node: Node, value: bool, decide: _Decide) -> _Truth:
+    """C for "``node`` is certainly ``value``"."""
+    if isinstance(node, Term):
+        return decide(node, value)
+    if isinstance(node, Not):
+        return _certain(node.part, not value, decide)
+    every = isinstance(node, And) == value  # all parts have to be so, or one
+    return _join([_certain(part, value, decide) for part in node.parts], every)
+
+
+def _join(parts: list[_Truth], every: bool) -> _Truth:
+    """All of ``parts``, or one of them; bits of the same word are tested together."""
+    settling, neutral = ("0", "1") if every else ("1", "0")
+    if settling in parts:
+        return settling
+    parts = [part for part in parts if part != neutral]
+    if len(parts) == 1:
+        return parts[0]
+    masks: dict[str, int] = {}
+    rest = []
+    for part in parts:
+        if isinstance(part, Bit):
+            masks[part.word] = masks.get(part.word, 0) | 1 << part.number
+        else:
+            rest.append(f"({part})")
+    for word, mask in masks.items():
+        tested = f"~({word})" if every else f"({word})"
+        rest.append(f"(filter_any({tested} & {mask}ull){' ^ 1' if every else ''})")
+    return (" & " if every else " | ").join(rest) or neutral
+
+
+def _c(truth: _Truth) -> str:
+    return f"({truth.word}) >> {truth.number} & 1" if isinstance(truth, Bit) else truth

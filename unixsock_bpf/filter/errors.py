@@ -1,0 +1,20 @@
+"""What is said when a filter is refused."""
+
+from __future__ import annotations
+
+
+class FilterError(ValueError):
+    """A filter that is refused, in one sentence.
+
+    ``position`` counts characters from 1; it is None where no single word is to blame.
+    """
+
+    def __init__(self, problem: str, position: int | None = None) -> None:
+        self.position = position
+        super().__init__(f"At position {position}: {problem}" if position else problem)
+
+
+def shorten(word: str) -> str:
+    """``word`` as it can stand in a sentence: quoted, printable, at most 40 characters."""
+    text = word if len(word) <= 40 else word[:37] + "..."
+    return "'" + "".join(c if c.isprintable() else "?" for c in text) + "'"
