@@ -21,7 +21,8 @@ typedef uint8_t u8; typedef uint16_t u16; typedef uint32_t u32; typedef uint64_t
 #define BPF_ARRAY(name, type, size) \\
     static type name##_element; static type *name##_lookup(u32 *key) { return &name##_element; } \\
     static struct { type *(*lookup)(u32 *); } name = { name##_lookup }; \\
-    void *tables_address(void) { return &name##_element; } u64 tables_size(void) { return sizeof(name##_element); }
+    void *tables_address(void) { return &name##_element; } \\
+    u64 tables_size(void) { return sizeof(name##_element); }
 u64 cgroups[16];
 static u64 bpf_get_current_ancestor_cgroup_id(int level) { return cgroups[level]; }
 """
@@ -139,7 +140,7 @@ def test_c_equals_python(compiled, src, dst, message, owners):
     kind, event, length, fds, creds = message
     record = Record(type=kind, event=event, len=length, fds_count=fds, creds=(1, 2, 3) if creds else None)
     words = []
-    for side, (name, inode, netns, pid, uid, comm), known in zip(
+    for side, (name, inode, _netns, pid, uid, comm), known in zip(
         ("src", "dst"), (src, dst), owners, strict=True
     ):
         setattr(record, f"{side}_name", name)

@@ -14,11 +14,12 @@ The C, by ``Filter.to_c()``, defines these, ``static __always_inline``::
         Bits of inode and netns terms, in the same word.  "Or" both into one.
     u64 filter_owner_atoms(u32 tgid, u32 uid, const u8 *comm, u64 cgroup)
         Bits of pid, uid, comm (16 bytes, zero padded) and cgroup terms, in a second word.
-        Has to be called while that process is the current one; cgroup isn't used.
+        cgroup: bpf_get_current_cgroup_id() if that process is the current one, else 0;
+        then no cgroup term matches.
     u32 filter_sockets(u64 src, u64 dst, u32 type, u32 src_named_final, u32 dst_named_final)
         From two socket words and the type: 0 no message between them matches, 1 each
-        does, 2 it depends.  "Final" means that no more bits can come to that word: the
-        socket has a name, and an inode; bits never go.
+        does, 2 it depends.  "Final" (not 0) means that no more bits can come to that word:
+        the socket has its name and its inode.  Bits never go.
     u32 filter_message(u64 src, u64 src_owner, u64 dst, u64 dst_owner, u32 type, u32 event,
                        u32 len, u32 fds, u32 creds)
         1 if the message matches, else 0.  The owner's word is 0 where it isn't known.

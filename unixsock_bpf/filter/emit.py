@@ -126,7 +126,7 @@ class Program:
             "u32 filter_sockets(u64 src, u64 dst, u32 type, u32 src_named_final, u32 dst_named_final)",
             [
                 "u64 present = src | dst;",
-                "u64 absent = ~present & (0 - (u64)(src_named_final & dst_named_final & 1));",
+                "u64 absent = ~present & (0 - (filter_any(src_named_final) & filter_any(dst_named_final)));",
                 "u64 kind = 1ull << (type & 63);",
                 f"u32 never = {_c(_certain(self.root, False, decide))};",
                 f"u32 always = {_c(_certain(self.root, True, decide))};",
@@ -227,12 +227,13 @@ def _equal(bits: dict[Term, int], given: dict[str, str]) -> list[str]:
 
 
 def _in_cgroup(term: Term, bit: int) -> list[str]:
-    """Statements that set ``bit`` if the current process is in the term's cgroup or below it."""
+    """Statements that set ``bit`` if the owner, being current, is in the term's cgroup or below it."""
     if not isinstance(term.value, Cgroup) or term.side:
         return []
     level = term.value.level
     return [
-        f"if (bpf_get_current_ancestor_cgroup_id({at}) == {term.value.id}ull) atoms |= 1ull << {bit};"
+        f"if (cgroup && bpf_get_current_ancestor_cgroup_id({at}) == {term.value.id}ull)"
+        f" atoms |= 1ull << {bit};"
         for at in ([level] if level is not None else range(_CGROUP_LEVELS))
     ]
 

@@ -1,0 +1,293 @@
+"""The options of a capture, as data: one table for Wireshark's dialog, for extcap and for the command line.
+
+Importing this is cheap; the filter language is loaded only when options are parsed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .filter import Filter
+    from .filter.tree import Node
+
+
+class OptionError(ValueError):
+    """An option that is refused, in one sentence."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option.
+
+    ``kind`` is a type of argument that Wireshark 4.0 knows.  ``primitive`` options are
+    terms of the capture filter.  ``neutral`` are the values, besides none, that mean "any".
+    ``choices``: (value, text), the first being the default.
+    """
+
+    name: str
+    group: str
+    label: str
+    tooltip: str
+    kind: str = "string"
+    metavar: str = ""
+    default: int | None = None
+    low: int = 0
+    high: int = 0
+    validation: str = ""
+    placeholder: str = ""
+    choices: tuple[tuple[str, str], ...] = ()
+    reload: bool = False
+    primitive: bool = False
+    neutral: tuple[str, ...] = ()
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether it has no value."""
+        return self.kind == "boolflag"
+
+
+_SOCKETS, _PROCESSES, _CAPTURE = "Sockets", "Processes", "Capture"
+
+OPTIONS = (
+    Option(
+        "path",
+        _SOCKETS,
+        "Socket",
+        "Capture conversations of which either side is bound to this name. A leading @ is an abstract name."
+        " Patterns with *, ? and [...] can be given in the capture filter or as a preference",
+        "selector",
+        "GLOB",
+        choices=(("*", "All sockets"),),
+        placeholder="List present sockets",
+        reload=True,
+        primitive=True,
+        neutral=("*",),
+    ),
+    Option(
+        "type",
+        _SOCKETS,
+        "Socket type",
+        "Capture sockets of this type only",
+        "selector",
+        "stream|dgram|seqpacket",
+        choices=(
+            ("any", "Any"),
+            ("stream", "Stream (SOCK_STREAM)"),
+            ("dgram", "Datagram (SOCK_DGRAM)"),
+            ("seqpacket", "Sequenced packets (SOCK_SEQPACKET)"),
+        ),
+        primitive=True,
+        neutral=("any",),
+    ),
+    Option(
+        "pid",
+        _PROCESSES,
+        "Process ID",
+        "Capture what this process sends or receives",
+        "unsigned",
+        "N",
+        low=1,
+        high=1 << 22,
+        primitive=True,
+    ),
+    Option(
+        "comm",
+        _PROCESSES,
+        "Process name",
+        "Capture what processes of this name send or receive: a pattern with *, ? and [...],"
+        " compared with the first 15 bytes of the name",
+        metavar="GLOB",
+        placeholder="curl*",
+        primitive=True,
+    ),
+    Option(
+        "uid",
+        _PROCESSES,
+        "User",
+        "Capture what processes of this user, by name or number, send or receive",
+        metavar="NAME|N",
+        placeholder="root",
+        validation=r"^[^\s:/]*$",
+        primitive=True,
+    ),
+    Option(
+        "snaplen",
+        _CAPTURE,
+        "Bytes of each message",
+        "The most bytes of a message that are captured; 0 for all",
+        "unsigned",
+        "BYTES",
+        default=0,
+        high=(1 << 31) - 1,
+    ),
+    Option(
+        "buffer-size",
+        _CAPTURE,
+        "Buffer (MiB)",
+        "Memory between the kernel and Wireshark. Messages that come while it is full are lost, and counted",
+        "unsigned",
+        "MIB",
+        default=64,
+        low=1,
+        high=1024,
+    ),
+    Option(
+        "events",
+        _CAPTURE,
+        "Also capture connect, accept, shutdown, close and failed sends",
+        "Records for what happens to sockets besides messages",
+        "boolflag",
+    ),
+    Option(
+        "include-capture-processes",
+        _CAPTURE,
+        "Include the capture's own processes",
+        "Also capture what Wireshark and its helpers say, which makes them say more",
+        "boolflag",
+    ),
+)
+
+BY_NAME = {option.name: option for option in OPTIONS}
+
+
+def _everything() -> Filter:
+    from .filter import everything
+
+    return everything()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to capture, and how.
+
+    ``filter`` joins the options with the capture filter.  ``snaplen``: bytes of a message, 0
+    for all; ``buffer_mib``: MiB.  ``events``: asked for by the option or by the filter.
+    """
+
+    filter: Filter = field(default_factory=_everything)
+    snaplen: int = 0
+    buffer_mib: int = 64
+    events: bool = False
+    include_capture_processes: bool = False
+    fifo: str | None = None
+    control_in: str | None = None
+    control_out: str | None = None
+
+
+def scan(argv: Sequence[str], known: dict[str, bool]) -> tuple[dict[str, str], list[str]]:
+    """Options and their values (``""`` for flags), and the words that belong to none.
+
+    ``known`` maps names without dashes to "takes a value".  ``--x v`` and ``--x=v`` are the
+    same; the last value counts.  Raises OptionError.
+    """
+    values: dict[str, str] = {}
+    words = []
+    rest = iter(argv)
+    for word in rest:
+        if not word.startswith("--") or word == "--":
+            words.append(word)
+            continue
+        name, equals, value = word[2:].partition("=")
+        if name not in known:
+            raise OptionError(f"there is no option {_shown('--' + name)}")
+        if not known[name]:
+            if equals:
+                raise OptionError(f"option --{name} takes no value")
+        elif not equals:
+            following = next(rest, None)
+            if following is None:
+                raise OptionError(f"option --{name} needs a value")
+            value = following
+        values[name] = value
+    return values, words
+
+
+#: For ``scan``: the options of the table.
+KNOWN = {option.name: not option.is_flag for option in OPTIONS}
+
+
+def settings(
+    values: dict[str, str],
+    capture_filter: str = "",
+    fifo: str | None = None,
+    control_in: str | None = None,
+    control_out: str | None = None,
+) -> Settings:
+    """The settings for options as ``scan`` gives them, and a capture filter.
+
+    Raises OptionError for a bad option or filter.
+    """
+    from .filter import FilterError
+
+    try:
+        joined = join_filter(values, capture_filter)
+    except FilterError as error:
+        raise OptionError(f"Capture filter: {error}") from None
+    return Settings(
+        filter=joined,
+        snaplen=_number(BY_NAME["snaplen"], values),
+        buffer_mib=_number(BY_NAME["buffer-size"], values),
+        events="events" in values or joined.asks_for_events,
+        include_capture_processes="include-capture-processes" in values,
+        fifo=fifo,
+        control_in=control_in,
+        control_out=control_out,
+    )
+
+
+def join_filter(values: dict[str, str], capture_filter: str) -> Filter:
+    """Options that are terms, joined by ``and`` with a capture filter.
+
+    Raises OptionError for an option, FilterError for the filter.
+    """
+    from . import filter as language
+    from .filter.tree import And, join
+
+    typed = language.parse(capture_filter)
+    chosen = [(name, value) for name, value in values.items() if _restricts(name, value)]
+    if not chosen:
+        return typed
+    parts = [_term(name, value) for name, value in chosen]
+    text = " and ".join(f"--{name} {value}" for name, value in chosen)
+    if not typed.takes_everything:
+        text += f" and ({typed.text.strip()})"
+    return language.Filter(text, join(And, [*parts, typed.root]))
+
+
+def _restricts(name: str, value: str) -> bool:
+    option = BY_NAME.get(name)
+    return option is not None and option.primitive and bool(value) and value not in option.neutral
+
+
+def _term(name: str, value: str) -> Node:
+    from .filter import FilterError
+    from .filter.glob import plain
+    from .filter.terms import term
+
+    try:
+        value.encode()
+        return term(name, plain(value))
+    except UnicodeEncodeError:
+        raise OptionError(f"option --{name}: {_shown(value)} is not UTF-8") from None
+    except FilterError as error:
+        raise OptionError(f"option --{name}: {error}") from None
+
+
+def _number(option: Option, values: dict[str, str]) -> int:
+    word = values.get(option.name, "")
+    if not word:
+        return option.default or 0
+    if word.isascii() and word.isdigit() and len(word) <= 10 and option.low <= int(word) <= option.high:
+        return int(word)
+    raise OptionError(
+        f"option --{option.name} needs a number from {option.low} to {option.high}, not {_shown(word)}"
+    )
+
+
+def _shown(word: str) -> str:
+    from .filter.errors import shorten
+
+    return shorten(word)
