@@ -8,10 +8,11 @@ The C, by ``Filter.to_c()``, defines these, ``static __always_inline``::
     u64 filter_name_atoms(const u8 *name, u32 len)
         Bits of the path terms that match a bound name in display form
         (record.display_name), of len <= 108 bytes in a buffer of 128, zero padded;
-        call it for unnamed sockets, too, with len 0.  A relative name's absolute
-        path, where it is known, may be given in a second call; "or" the results.
+        not needed for unnamed sockets, nor where FILTER_NAMES is not defined.  A
+        relative name's absolute path, where it is known, may be given in a second
+        call; "or" the results.
     u64 filter_socket_atoms(u64 inode, u32 netns)
-        Bits of inode and netns terms, in the same word.  "Or" both into one.
+        Bits of inode and netns terms, and of "path *", in the same word.  "Or" both into one.
     u64 filter_owner_atoms(u32 tgid, u32 uid, const u8 *comm, u64 cgroup)
         Bits of pid, uid, comm (16 bytes, zero padded) and cgroup terms, in a second word.
         cgroup: bpf_get_current_cgroup_id() if that process is the current one, else 0;

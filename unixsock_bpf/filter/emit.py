@@ -79,7 +79,8 @@ class Program:
             for name, part in (("path", self.paths), ("comm", self.comms))
         ]
         return (
-            "struct filter_row { u64 enter[2]; u64 stay[2]; };\n"
+            ("#define FILTER_NAMES 1\n" if self.paths.lanes else "")
+            + "struct filter_row { u64 enter[2]; u64 stay[2]; };\n"
             f"struct filter_tables {{\n{''.join(members)}}};\n"
             "BPF_ARRAY(filter_tables, struct filter_tables, 1);\n"
         )
@@ -98,8 +99,13 @@ class Program:
         given = {"inode": "inode", "netns": "netns"}
         return _function(
             "u64 filter_socket_atoms(u64 inode, u32 netns)",
-            ["u64 atoms = 0;", *_equal(self.sockets, given), "return atoms;"],
+            [f"u64 atoms = {self._any_name()}ull;", *_equal(self.sockets, given), "return atoms;"],
         )
+
+    def _any_name(self) -> int:
+        """Bits of path terms that take every name, and so unnamed sockets, too."""
+        paths = _distinct(self.sockets, "path").items()
+        return sum(1 << bit for bit, term in paths if any(glob.matches(b"") for glob in _globs(term)))
 
     def _owner_atoms(self) -> str:
         given = {"pid": "tgid", "uid": "uid"}
