@@ -1,0 +1,47 @@
+"""The processes of the capture itself, which must not be captured: it would feed itself."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+#: Programs that start an extcap, or stand between such a program and it.
+_CAPTURE_PROGRAMS = {
+    b"wireshark",
+    b"tshark",
+    b"dumpcap",
+    b"stratoshark",
+    b"termshark",
+    b"sharkd",
+    b"rawshark",
+    b"sudo",
+    b"pkexec",
+}
+
+
+def _status(pid: int) -> tuple[bytes, int] | None:
+    """comm and parent of a process, or None if it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    end = stat.rindex(b")")  # comm can hold parentheses
+    return stat[stat.index(b"(") + 1 : end], int(stat[end + 2 :].split()[1])
+
+
+def capture_processes() -> set[int]:
+    """This process, the Wireshark programs above it, and those that they started."""
+    pids = {os.getpid()}
+    pid = os.getppid()
+    while pid > 1:
+        status = _status(pid)
+        if status is None or status[0] not in _CAPTURE_PROGRAMS:
+            break
+        pids.add(pid)
+        pid = status[1]
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            status = _status(int(entry))
+            if status and status[1] in pids and status[0] in _CAPTURE_PROGRAMS:
+                pids.add(int(entry))
+    return pids

@@ -1,0 +1,49 @@
+/* What travels with a message: credentials and passed descriptors, as they hang on the sk_buff. */
+#ifndef UNIXSOCK_ANCILLARY_H
+#define UNIXSOCK_ANCILLARY_H
+
+struct ancillary {
+	u64 files; /* struct scm_fp_list */
+	u32 fds;
+	u32 creds; /* 1: the next three are what the receiver would get */
+	u32 pid;
+	u32 uid;
+	u32 gid;
+};
+
+static __always_inline void take_ancillary(struct ancillary *a, u64 skb, u64 other)
+{
+	u64 cb = skb + SKB_CB;
+	u64 pid = LOAD(u64, cb, PARMS_PID);
+	if (pid) {
+		a->creds = 1;
+		a->pid = LOAD(u32, pid, PID_NUMBERS_NR);
+		a->uid = LOAD(u32, cb, PARMS_UID);
+		a->gid = LOAD(u32, cb, PARMS_GID);
+	}
+	a->files = LOAD(u64, cb, PARMS_FP);
+	if (a->files)
+		a->fds = LOAD(u16, a->files, FP_COUNT);
+}
+
+static __always_inline void put_ancillary(u8 *data, volatile struct message *m, struct ancillary *a)
+{
+	u64 at = m->at;
+	if (a->creds) {
+		u8 *to = head_at(data, at);
+		*(u32 *)to = ELEMENT_CREDS | 12 << 16;
+		*(u32 *)(to + 4) = a->pid;
+		*(u32 *)(to + 8) = a->uid;
+		*(u32 *)(to + 12) = a->gid;
+		at += 16;
+		m->at = at;
+	}
+	if (a->fds) {
+		u8 *to = head_at(data, at);
+		*(u32 *)to = ELEMENT_FDS | 4 << 16;
+		*(u32 *)(to + 4) = a->fds;
+		m->at = at + 8;
+	}
+}
+
+#endif

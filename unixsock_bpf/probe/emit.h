@@ -1,0 +1,204 @@
+/* Putting a record together and into the ring. */
+#ifndef UNIXSOCK_EMIT_H
+#define UNIXSOCK_EMIT_H
+
+#define RB_NO_WAKEUP 1
+#define RB_FORCE_WAKEUP 2
+
+/* A reader that sleeps is woken; one that is at work looks for itself. */
+static __always_inline u64 wake_flags(void)
+{
+	struct settings *set = get_settings();
+	if (set && set->reader_waits) {
+		set->reader_waits = 0;
+		return RB_FORCE_WAKEUP;
+	}
+	return RB_NO_WAKEUP;
+}
+
+/* Elements of fixed and short length lie in the first 1 kB. */
+static __always_inline u8 *head_at(u8 *data, u64 at)
+{
+	BOUND(at, 0x3ff);
+	return data + at;
+}
+
+static __always_inline void put_element(u8 *data, volatile struct message *m, u32 type, const u8 *value, u32 len, u32 words)
+{
+	u64 at = m->at;
+	u8 *to = head_at(data, at);
+	*(u32 *)to = type | len << 16;
+	for (u32 i = 0; i < words; i++)
+		*(u64 *)(to + 4 + i * 8) = *(u64 *)(value + i * 8);
+	m->at = at + 4 + ((len + 3) & ~3u);
+}
+
+/* Frame, header and the elements that say who and where. */
+static __always_inline void put_head(u8 *data, volatile struct message *m, struct sides *sides)
+{
+	struct frame *frame = (struct frame *)data;
+	struct settings *set = get_settings();
+	u64 now = bpf_ktime_get_boot_ns() + (set ? set->clock_offset : 0);
+
+	frame->block_type = BLOCK_EPB;
+	frame->interface_id = 0;
+	frame->time_high = now >> 32;
+	frame->time_low = now;
+	frame->prefix[0] = PREFIX_0;
+	frame->prefix[1] = PREFIX_1;
+	frame->prefix[2] = PREFIX_2;
+	frame->prefix[3] = PREFIX_3;
+
+	volatile struct record_header *r = &frame->record;
+	struct endpoint *src = sides->src, *dst = sides->dst;
+	r->version = RECORD_VERSION;
+	r->event = m->event;
+	r->type = m->type;
+	r->role = m->role;
+	r->flags = m->flags;
+	r->src_pid = src->pid;
+	r->src_tid = src->flags & EP_SEEN ? bpf_get_current_pid_tgid() : 0;
+	r->src_uid = src->uid;
+	r->src_gid = src->gid;
+	r->netns = src->netns;
+	r->src_sock = src->id;
+	r->src_inode = src->inode;
+	r->dst_pid = 0;
+	r->dst_uid = 0;
+	r->dst_gid = 0;
+	r->dst_sock = 0;
+	r->dst_inode = 0;
+	r->seq = m->seq;
+	r->ack = m->ack;
+	r->message = m->number;
+	r->len = m->len;
+	r->offset = 0;
+	if (src->flags & EP_OWNER)
+		r->flags |= FLAG_SRC_CREDS;
+	if (src->flags & EP_FROM_START)
+		r->flags |= FLAG_FROM_START;
+	m->at = sizeof(struct frame);
+	if (src->comm_len)
+		put_element(data, m, ELEMENT_SRC_COMM, src->comm, src->comm_len, 2);
+	if (src->name_len)
+		put_element(data, m, ELEMENT_SRC_NAME, src->name, src->name_len, 14);
+	if (!dst)
+		return;
+	r->dst_pid = dst->pid;
+	r->dst_uid = dst->uid;
+	r->dst_gid = dst->gid;
+	r->dst_sock = dst->id;
+	r->dst_inode = dst->inode;
+	if (dst->flags & EP_OWNER)
+		r->flags |= FLAG_DST_CREDS;
+	if ((dst->flags & (EP_OWNER | EP_SEEN)) == EP_OWNER)
+		r->flags |= FLAG_DST_GUESSED;
+	if (dst->comm_len)
+		put_element(data, m, ELEMENT_DST_COMM, dst->comm, dst->comm_len, 2);
+	if (dst->name_len)
+		put_element(data, m, ELEMENT_DST_NAME, dst->name, dst->name_len, 14);
+}
+
+/* Ends the block, whose payload of `caplen` bytes begins at `at`, and sends it.  0: it went out. */
+static __always_inline int send_block(u8 *data, u64 at, u32 caplen)
+{
+	struct frame *frame = (struct frame *)data;
+	u64 end = at + caplen;
+	BOUND(end, 0x3ffff);
+	u64 padded = end + 3;
+	BOUND(padded, 0x3fffc);
+
+	frame->record.header_len = at - __builtin_offsetof(struct frame, record);
+	frame->record.caplen = caplen;
+	frame->caplen = frame->origlen = end - __builtin_offsetof(struct frame, prefix);
+	frame->block_len = padded + 4;
+	*(u32 *)(data + end) = 0;
+	*(u32 *)(data + padded) = padded + 4;
+	return ring.ringbuf_output(data, padded + 4, wake_flags());
+}
+
+/* The same for a block without payload in a small_scratch. */
+static __always_inline int send_small(u8 *data, u64 at)
+{
+	struct frame *frame = (struct frame *)data;
+	BOUND(at, 0x7fc);
+	frame->record.header_len = at - __builtin_offsetof(struct frame, record);
+	frame->record.caplen = 0;
+	frame->caplen = frame->origlen = at - __builtin_offsetof(struct frame, prefix);
+	frame->block_len = at + 4;
+	*(u32 *)(data + at) = at + 4;
+	return ring.ringbuf_output(data, at + 4, wake_flags());
+}
+
+/* Tells the reader who is behind the pseudo addresses of both sides, where it does not know yet. */
+static __always_inline void announce(struct sides *of)
+{
+	struct endpoint *sides[2] = { of->src, of->dst };
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < 2; i++) {
+		struct endpoint *ep = sides[i], *other = sides[1 - i];
+		if (!ep || (ep->flags & EP_ANNOUNCED))
+			continue;
+		struct announcement *a = ring.ringbuf_reserve(sizeof(*a));
+		if (!a)
+			return;
+		struct endpoint *named = ep->name_len || !other ? ep : other;
+		a->block_type = ANNOUNCEMENT;
+		a->block_len = sizeof(*a);
+		a->sock = ep->id;
+		a->pid = ep->pid;
+		a->name_len = named->name_len;
+		*(u64 *)&a->comm[0] = *(u64 *)&ep->comm[0];
+		*(u64 *)&a->comm[8] = *(u64 *)&ep->comm[8];
+		for (u32 j = 0; j < sizeof(a->name); j += 8)
+			*(u64 *)&a->name[j] = *(u64 *)&named->name[j];
+		ring.ringbuf_submit(a, RB_NO_WAKEUP);
+		ep->flags |= EP_ANNOUNCED;
+	}
+}
+
+/* Counts a message that could not be captured against its direction. */
+static __always_inline void lose(volatile struct message *m, struct flow *flow, u32 reason)
+{
+	struct totals *t = get_totals();
+	if (!flow->lost_messages) {
+		flow->lost_at = m->seq;
+		flow->lost_message = m->number;
+	}
+	__sync_fetch_and_add(&flow->lost_messages, 1);
+	__sync_fetch_and_add(&flow->lost_bytes, m->len);
+	flow->lost_reasons |= reason;
+	if (t) {
+		__sync_fetch_and_add(&t->lost_messages, 1);
+		__sync_fetch_and_add(&t->lost_bytes, m->len);
+	}
+}
+
+/* Reports what fell out of this direction since the last record that went out.  0: nothing is owed. */
+static __always_inline int send_lost(u8 *data, volatile struct message *m, struct sides *sides)
+{
+	struct flow *flow = sides->flow;
+	if (!flow->lost_messages)
+		return 0;
+	put_head(data, m, sides);
+	struct record_header *r = &((struct frame *)data)->record;
+	r->event = EVENT_LOST;
+	r->seq = flow->lost_at;
+	r->message = flow->lost_message;
+	r->len = 0;
+	u64 at = m->at;
+	u8 *to = head_at(data, at);
+	*(u32 *)to = ELEMENT_LOST | 20 << 16;
+	*(u64 *)(to + 4) = flow->lost_messages;
+	*(u64 *)(to + 12) = flow->lost_bytes;
+	*(u32 *)(to + 20) = flow->lost_reasons;
+	m->at = at + 24;
+	if (send_small(data, m->at))
+		return 1;
+	flow->lost_messages = 0;
+	flow->lost_bytes = 0;
+	flow->lost_reasons = 0;
+	return 0;
+}
+
+#endif

@@ -1,0 +1,2 @@
+/* bcc carries its own copy of this header. */
+#include <linux/types.h>

@@ -1,0 +1,1 @@
+/* Part of bcc's own copy of linux/bpf.h. */

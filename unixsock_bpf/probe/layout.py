@@ -1,0 +1,101 @@
+"""Which kernel structures the probe reads, as macros for its C.
+
+Members that kernels name differently are listed newest first; the first that BTF has counts.
+Optional ones are left undefined where the kernel has none of them, and the C says ``#ifdef``.
+"""
+
+from __future__ import annotations
+
+from unixsock_bpf.probe.btf import Btf, BtfError
+
+#: macro: members, newest first.
+OFFSETS: dict[str, tuple[str, ...]] = {
+    "SKB_SK": ("sk_buff.sk",),
+    "SKB_LEN": ("sk_buff.len",),
+    "SKB_DATA_LEN": ("sk_buff.data_len",),
+    "SKB_DATA": ("sk_buff.data",),
+    "SKB_HEAD": ("sk_buff.head",),
+    "SKB_END": ("sk_buff.end",),
+    "SKB_CB": ("sk_buff.cb",),
+    "SHARED_NR_FRAGS": ("skb_shared_info.nr_frags",),
+    "SHARED_FRAGS": ("skb_shared_info.frags",),
+    "SOCK_FAMILY": ("sock.__sk_common.skc_family",),
+    "SOCK_NET": ("sock.__sk_common.skc_net.net",),
+    "SOCK_TYPE": ("sock.sk_type",),
+    "SOCK_SOCKET": ("sock.sk_socket",),
+    "SOCK_RECEIVE_QUEUE": ("sock.sk_receive_queue",),
+    "SOCK_PEER_PID": ("sock.sk_peer_pid",),
+    "SOCK_PEER_CRED": ("sock.sk_peer_cred",),
+    "SOCKET_SK": ("socket.sk",),
+    "SOCKET_ALLOC_INODE": ("socket_alloc.vfs_inode",),
+    "INODE_INO": ("inode.i_ino",),
+    "NET_INUM": ("net.ns.inum",),
+    "UNIX_SOCK_PEER": ("unix_sock.peer",),
+    "UNIX_SOCK_ADDR": ("unix_sock.addr",),
+    "UNIX_ADDRESS_LEN": ("unix_address.len",),
+    "UNIX_ADDRESS_NAME": ("unix_address.name",),
+    "PARMS_PID": ("unix_skb_parms.pid",),
+    "PARMS_UID": ("unix_skb_parms.uid",),
+    "PARMS_GID": ("unix_skb_parms.gid",),
+    "PARMS_FP": ("unix_skb_parms.fp",),
+    "FP_COUNT": ("scm_fp_list.count",),
+    "FP_FILES": ("scm_fp_list.fp",),
+    "TASK_GROUP_LEADER": ("task_struct.group_leader",),
+    "TASK_REAL_PARENT": ("task_struct.real_parent",),
+    "TASK_TGID": ("task_struct.tgid",),
+    "TASK_COMM": ("task_struct.comm",),
+    "TASK_PID_LINKS": ("task_struct.pid_links",),
+    "PID_TASKS": ("pid.tasks",),
+    "PID_NUMBERS_NR": ("pid.numbers",),  # of the first: the initial pid namespace
+    "CRED_EUID": ("cred.euid",),
+    "CRED_EGID": ("cred.egid",),
+    # A fragment was a bio_vec until Linux commit 21d2e6737c97 ("net: add netmem to skb_frag_t") (in v6.9).
+    "FRAG_PAGE": ("skb_frag.netmem", "skb_frag.bv_page", "bio_vec.bv_page"),
+    "FRAG_LEN": ("skb_frag.len", "skb_frag.bv_len", "bio_vec.bv_len"),
+    "FRAG_OFFSET": ("skb_frag.offset", "skb_frag.bv_offset", "bio_vec.bv_offset"),
+}
+
+#: The same, where a kernel may have none.
+OPTIONAL: dict[str, tuple[str, ...]] = {
+    # Linux commit 314001f0bf92 ("af_unix: Add OOB support") (in v5.15)
+    "UNIX_SOCK_OOB_SKB": ("unix_sock.oob_skb",),
+    # Linux commit f4e1fb04c123 ("af_unix: Use cached value for SOCK_STREAM in unix_inq_len().") (in v6.17)
+    "UNIX_SOCK_INQ_LEN": ("unix_sock.inq_len",),
+}
+
+SIZES = {"FRAG_SIZE": ("skb_frag", "bio_vec"), "STRUCT_PAGE_SIZE": ("page",)}
+
+#: Functions whose result is hooked: how many arguments come before it.
+ARGUMENTS = ("unix_stream_connect", "unix_accept")
+
+
+def _first(btf: Btf, members: tuple[str, ...]) -> int | None:
+    for path in members:
+        if btf.has_struct(path.split(".")[0]):
+            member = btf.member(path)
+            if member is not None:
+                return member.offset
+    return None
+
+
+def macros(btf: Btf) -> dict[str, int]:
+    """Every offset, size and count that the probe's C wants.
+
+    Raises BtfError, naming the member, where this kernel lacks one that is needed.
+    """
+    found = {}
+    for macro, members in OFFSETS.items():
+        offset = _first(btf, members)
+        if offset is None:
+            raise BtfError(f"the kernel's BTF has no {' or '.join(members)}")
+        found[macro] = offset
+    for macro, members in OPTIONAL.items():
+        offset = _first(btf, members)
+        if offset is not None:
+            found[macro] = offset
+    for macro, structs in SIZES.items():
+        found[macro] = next(btf.size(struct) for struct in structs if btf.has_struct(struct))
+    for function in ARGUMENTS:
+        if btf.has_function(function):
+            found[f"ARGS_{function.upper()}"] = btf.argument_count(function)
+    return found

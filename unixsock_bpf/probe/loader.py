@@ -1,0 +1,228 @@
+"""Compiling, loading and attaching the probe through bcc."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unixsock_bpf.probe import layout
+from unixsock_bpf.probe.btf import Btf, BtfError
+from unixsock_bpf.record import Record
+
+if TYPE_CHECKING:
+    from unixsock_bpf.options import Settings
+
+_HERE = Path(__file__).parent
+
+#: Sockets whose state the probe keeps at a time, and processes in the snapshot of socket holders.
+MAX_SOCKETS = 65_536
+MAX_HOLDERS = 65_536
+
+#: Functions that are hooked where the kernel has them; the C says ``#ifdef HAVE_…``.
+OPTIONAL_HOOKS = (
+    "unix_release_sock",
+    "unix_stream_sendpage",
+    "unix_stream_splice_read",
+    "skb_splice_from_iter",
+    "unix_seqpacket_recvmsg",
+)
+
+
+class ProbeError(Exception):
+    """The probe can't run here; the message is one sentence with its remedy."""
+
+
+def _tracing_refused() -> str | None:
+    """Why this kernel would refuse the probe, if it says so."""
+    if os.geteuid() != 0:
+        return (
+            "Capturing Unix sockets needs root: run Wireshark or tshark with sudo, "
+            "or see 'unixsock install --help' for capturing as an ordinary user."
+        )
+    if not Path("/sys/kernel/btf/vmlinux").exists():
+        return (
+            "This kernel has no BTF (/sys/kernel/btf/vmlinux), from which the probe learns its layouts: "
+            "use a kernel built with CONFIG_DEBUG_INFO_BTF, as all current distributions' are."
+        )
+    with contextlib.suppress(OSError):
+        if "[confidentiality]" in Path("/sys/kernel/security/lockdown").read_text():
+            return (
+                "Kernel lockdown is in confidentiality mode, which forbids tracing: "
+                "boot without lockdown=confidentiality to capture."
+            )
+    return None
+
+
+def _kernel_symbols(names: tuple[str, ...]) -> dict[str, int]:
+    """Addresses of kernel variables; without those that kallsyms lacks or hides."""
+    table = Path("/proc/kallsyms").read_bytes()
+    found = {}
+    for name in names:
+        at = table.find(b" " + name.encode() + b"\n")
+        if at >= 0:
+            line = table[table.rfind(b"\n", 0, at) + 1 : at]
+            address = int(line.split()[0], 16)
+            if address:
+                found[name] = address
+    return found
+
+
+def _source(name: str) -> str:
+    """A C file with our own headers in place: bcc translates map calls in the main file only."""
+    lines = (_HERE / name).read_text().splitlines(keepends=True)
+    return "".join(_source(line.split('"')[1]) if line.startswith('#include "') else line for line in lines)
+
+
+@contextlib.contextmanager
+def _stderr_kept() -> Iterator[list[str]]:
+    """Keeps what libbcc and libbpf write to stderr, which Wireshark would show as an error."""
+    said: list[str] = []
+    with tempfile.TemporaryFile() as kept:
+        saved = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield said
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            kept.seek(0)
+            said.append(kept.read().decode(errors="replace"))
+
+
+class Probe:
+    """The loaded and attached probe.  Raises ProbeError if that can't be done here.
+
+    ``attached`` is ``fentry`` or ``kprobe``; the environment variable UNIXSOCK_ATTACH
+    forces one of them.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        refused = _tracing_refused()
+        if refused:
+            raise ProbeError(refused)
+        try:
+            os.environ["BCC_KERNEL_SOURCE"] = str(_HERE / "kernel")
+            import bcc
+        except ImportError as error:
+            raise ProbeError(
+                f"The Python package bcc is missing ({error}): install python3-bpfcc (Debian, Ubuntu) "
+                "or python3-bcc (Fedora, openSUSE, Arch: python-bcc)."
+            ) from None
+        self._bcc: Any = bcc
+        flags = self._flags(settings)
+        text = "#include <linux/types.h>\n" + settings.filter.to_c() + _source("probe.c")
+        wanted = os.environ.get("UNIXSOCK_ATTACH", "auto")
+        ways = ["fentry", "kprobe"] if wanted == "auto" else [wanted]
+        failures = []
+        for way in ways:
+            try:
+                self.bpf = self._load(text, [*flags, "-DATTACH_FENTRY"] if way == "fentry" else flags)
+                self.attached = way
+                break
+            except ProbeError as error:
+                failures.append(f"{way}: {error}")
+        else:
+            raise ProbeError("The kernel refused the probe: " + "; ".join(failures))
+        tables = getattr(settings.filter, "tables", b"")
+        if tables:
+            self._fill(self.bpf["filter_tables"], tables)
+        self.settings = self._map("settings", "Q", mmap.PROT_READ | mmap.PROT_WRITE)
+        self.totals = self._map("totals", "Q", mmap.PROT_READ)
+
+    def _flags(self, settings: Settings) -> list[str]:
+        """Compiler flags: layouts, hooks, sizes."""
+        try:
+            btf = Btf()
+            macros = layout.macros(btf)
+        except BtfError as error:
+            raise ProbeError(f"This kernel can't be traced: {error}.") from None
+        for function in OPTIONAL_HOOKS:
+            if btf.has_function(function):
+                macros[f"HAVE_{function.upper()}"] = 1
+        symbols = _kernel_symbols(("page_offset_base", "vmemmap_base"))
+        if len(symbols) == 2:
+            macros["PAGE_OFFSET_BASE"] = symbols["page_offset_base"]
+            macros["VMEMMAP_BASE"] = symbols["vmemmap_base"]
+        page = mmap.PAGESIZE
+        macros |= {
+            "PAGE_SIZE": page,
+            "RING_PAGES": max(1, 1 << (settings.buffer_mib * 2**20 // page - 1).bit_length()),
+            "CPUS": len(self._bcc.utils.get_possible_cpus()),
+            "MAX_SOCKETS": MAX_SOCKETS,
+            "MAX_HOLDERS": MAX_HOLDERS,
+            "SNAPLEN": settings.snaplen or 0x7FFFFFFF,
+        }
+        if settings.events:
+            macros["WITH_EVENTS"] = 1
+        if settings.include_capture_processes:
+            macros["WITH_CAPTURERS"] = 1
+        flags = [f"-D{macro}={value}{'ULL' if value > 0xFFFFFFFF else ''}" for macro, value in macros.items()]
+        return [*flags, "-Wno-unused-function", "-Wno-unused-label"]
+
+    def _load(self, text: str, flags: list[str]) -> Any:
+        with _stderr_kept() as said:
+            try:
+                return self._bcc.BPF(text=text.encode(), cflags=flags, debug=int(os.environ.get("UNIXSOCK_DEBUG", "0")) & ~1)
+            except Exception as error:
+                failure = str(error)
+        if os.environ.get("UNIXSOCK_DEBUG"):
+            os.write(2, said[0].encode())
+        detail = [line for line in said[0].splitlines() if line.strip()]
+        raise ProbeError(f"{failure} ({detail[-1].strip()[:200]})" if detail else failure)
+
+    def _map(self, name: str, code: str, protection: int) -> memoryview:
+        """A mmapable array's memory as numbers."""
+        table = self.bpf[name]
+        size = -(-ctypes.sizeof(table.Leaf) // mmap.PAGESIZE) * mmap.PAGESIZE
+        memory = mmap.mmap(table.map_fd, size, flags=mmap.MAP_SHARED, prot=protection)
+        return memoryview(memory).cast(code)
+
+    @staticmethod
+    def _fill(table: Any, data: bytes) -> None:
+        table[0] = table.Leaf.from_buffer_copy(data.ljust(ctypes.sizeof(table.Leaf), b"\0"))
+
+    def detach(self) -> None:
+        """Takes the hooks out; the maps stay until the object goes."""
+        for name in list(self.bpf.kfunc_entry_fds):
+            self.bpf.detach_kfunc(name)
+        for name in list(self.bpf.kfunc_exit_fds):
+            self.bpf.detach_kretfunc(name)
+        for event in list(self.bpf.kprobe_fds):
+            self.bpf.detach_kprobe_event(event)
+
+    @property
+    def ring_fd(self) -> int:
+        """The ring buffer's file descriptor."""
+        return int(self.bpf["ring"].map_fd)
+
+    @property
+    def ring_size(self) -> int:
+        """The ring buffer's bytes."""
+        return int(self.bpf["ring"].max_entries)
+
+    def fill_holders(self, owners: dict[int, Any]) -> None:
+        """Tells the probe which process holds which socket (by inode) already."""
+        table = self.bpf["holders"]
+        for inode, owner in list(owners.items())[:MAX_HOLDERS]:
+            leaf = table.Leaf()
+            leaf.pid, leaf.uid, leaf.gid = owner.tgid, owner.uid, owner.gid
+            comm = owner.comm[:15]
+            leaf.comm_len = len(comm)
+            leaf.comm[: len(comm)] = comm
+            table[table.Key(inode)] = leaf
+
+    def fill_capturers(self, pids: set[int]) -> None:
+        """Tells the probe whose messages to leave out."""
+        table = self.bpf["capturers"]
+        for pid in pids:
+            table[table.Key(pid)] = table.Leaf(1)
+
+    def pending_losses(self) -> list[Record]:
+        """Losses in directions that no record followed, as records of event LOST."""
+        return []
