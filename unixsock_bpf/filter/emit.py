@@ -244,6 +244,10 @@ def _in_cgroup(term: Term, bit: int) -> list[str]:
     ]
 
 
+#: Makes clang finish one lane before the next: all of them at once don't fit on the stack.
+_SETTLE = '    asm volatile("" : "+r"(atoms));'
+
+
 def _match(automaton: Automaton, name: str, argument: str, end: str, length: int) -> list[str]:
     """Statements that run ``argument`` through each lane and set the atoms of the globs that match."""
     if not automaton.lanes:
@@ -272,6 +276,7 @@ def _match(automaton: Automaton, name: str, argument: str, end: str, length: int
                 f"    atoms |= ({'high' if bit > 63 else 'low'} >> {bit & 63} & 1) << {atom};"
                 for bit, atom in lane.finals
             ),
+            _SETTLE,
             "}",
         ]
     return lines
