@@ -90,7 +90,7 @@ class Program:
             "u64 filter_name_atoms(const u8 *name, u32 len)",
             [
                 "u64 atoms = 0;",
-                *_match(self.paths, "path", "name", "i >= len", 108),
+                *_match(self.paths, "path", "name", 108),
                 "return atoms;",
             ],
         )
@@ -115,7 +115,7 @@ class Program:
                 "u64 atoms = 0;",
                 *_equal(self.owners, given),
                 *(line for term, bit in self.owners.items() for line in _in_cgroup(term, bit)),
-                *_match(self.comms, "comm", "comm", "!comm[i]", 16),
+                *_match(self.comms, "comm", "comm", 16),
                 "return atoms;",
             ],
         )
@@ -248,7 +248,7 @@ def _in_cgroup(term: Term, bit: int) -> list[str]:
 _SETTLE = '    asm volatile("" : "+r"(atoms));'
 
 
-def _match(automaton: Automaton, name: str, argument: str, end: str, length: int) -> list[str]:
+def _match(automaton: Automaton, name: str, argument: str, length: int) -> list[str]:
     """Statements that run ``argument`` through each lane and set the atoms of the globs that match."""
     if not automaton.lanes:
         return []
@@ -264,9 +264,10 @@ def _match(automaton: Automaton, name: str, argument: str, end: str, length: int
             f"    u64 low = {lane.start & (1 << 64) - 1}ull, high = {lane.start >> 64}ull;",
             '    _Pragma("clang loop unroll(disable)")',
             f"    for (u32 i = 0; i < {length}; i++) {{",
-            f"        if ({end})",
+            f"        u8 byte = {argument}[i];",
+            "        if (!byte) /* not 'i >= len': clang would join both limits, and the verifier lose them */",
             "            break;",
-            f"        u32 at = tables->{name}_row[{argument}[i]] & {automaton.rows - 1};",
+            f"        u32 at = tables->{name}_row[byte] & {automaton.rows - 1};",
             f"        struct filter_row *row = &tables->{name}s[{number}][at];",
             "        u64 up = high << 1 | low >> 63;",
             "        low = (low << 1 & row->enter[0]) | (low & row->stay[0]);",
