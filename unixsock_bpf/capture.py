@@ -76,7 +76,6 @@ class Capture:
         probe.fill_holders(owners())
         if not self._settings.include_capture_processes:
             probe.fill_capturers(capture_processes())
-        probe.settings[2] = 0  # set up: no longer paused
         self._ring = Ring(probe.ring_fd, probe.ring_size)
         self._poll.register(self._ring.fd, select.POLLIN)
         return self

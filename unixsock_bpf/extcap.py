@@ -87,15 +87,15 @@ def capture(arguments: Sequence[str]) -> int:
     What is wrong with the options is told only once Wireshark's pipes are open: before,
     it would not listen, and wait for ever.
     """
-    from unixsock_bpf import capture as live
+    from . import fifo
 
     try:
         chosen = capture_settings(arguments)
     except (UsageError, OptionError) as error:
-        return int(
-            live.run_refused(_value(arguments, "fifo"), _value(arguments, "extcap-control-in"), str(error))
+        return fifo.run_refused(
+            _value(arguments, "fifo"), _value(arguments, "extcap-control-in"), str(error)
         )
-    return int(live.run(chosen))
+    return fifo.run(chosen)
 
 
 def capture_settings(arguments: Sequence[str]) -> Settings:

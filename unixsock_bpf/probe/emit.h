@@ -23,13 +23,13 @@ static __always_inline u8 *head_at(u8 *data, u64 at)
 	return data + at;
 }
 
-static __always_inline void put_element(u8 *data, volatile struct message *m, u32 type, const u8 *value, u32 len, u32 words)
+static __always_inline void put_element(u8 *data, volatile struct message *m, u32 type, const u8 *value,
+					u32 len, u32 space)
 {
 	u64 at = m->at;
 	u8 *to = head_at(data, at);
 	*(u32 *)to = type | len << 16;
-	for (u32 i = 0; i < words; i++)
-		*(u64 *)(to + 4 + i * 8) = *(u64 *)(value + i * 8);
+	bpf_probe_read_kernel(to + 4, space, value); /* with the zeros that fill up to `space` */
 	m->at = at + 4 + ((len + 3) & ~3u);
 }
 
@@ -79,9 +79,9 @@ static __always_inline void put_head(u8 *data, volatile struct message *m, struc
 		r->flags |= FLAG_FROM_START;
 	m->at = sizeof(struct frame);
 	if (src->comm_len)
-		put_element(data, m, ELEMENT_SRC_COMM, src->comm, src->comm_len, 2);
+		put_element(data, m, ELEMENT_SRC_COMM, src->comm, src->comm_len, 16);
 	if (src->name_len)
-		put_element(data, m, ELEMENT_SRC_NAME, src->name, src->name_len, 14);
+		put_element(data, m, ELEMENT_SRC_NAME, src->name, src->name_len, 112);
 	if (!dst)
 		return;
 	r->dst_pid = dst->pid;
@@ -94,9 +94,9 @@ static __always_inline void put_head(u8 *data, volatile struct message *m, struc
 	if ((dst->flags & (EP_OWNER | EP_SEEN)) == EP_OWNER)
 		r->flags |= FLAG_DST_GUESSED;
 	if (dst->comm_len)
-		put_element(data, m, ELEMENT_DST_COMM, dst->comm, dst->comm_len, 2);
+		put_element(data, m, ELEMENT_DST_COMM, dst->comm, dst->comm_len, 16);
 	if (dst->name_len)
-		put_element(data, m, ELEMENT_DST_NAME, dst->name, dst->name_len, 14);
+		put_element(data, m, ELEMENT_DST_NAME, dst->name, dst->name_len, 112);
 }
 
 /* Ends the block, whose payload of `caplen` bytes begins at `at`, and sends it.  0: it went out. */
@@ -150,8 +150,7 @@ static __always_inline void announce(struct sides *of)
 		a->name_len = named->name_len;
 		*(u64 *)&a->comm[0] = *(u64 *)&ep->comm[0];
 		*(u64 *)&a->comm[8] = *(u64 *)&ep->comm[8];
-		for (u32 j = 0; j < sizeof(a->name); j += 8)
-			*(u64 *)&a->name[j] = *(u64 *)&named->name[j];
+		bpf_probe_read_kernel(a->name, sizeof(a->name), named->name);
 		ring.ringbuf_submit(a, RB_NO_WAKEUP);
 		ep->flags |= EP_ANNOUNCED;
 	}
@@ -174,31 +173,38 @@ static __always_inline void lose(volatile struct message *m, struct flow *flow, 
 	}
 }
 
-/* Reports what fell out of this direction since the last record that went out.  0: nothing is owed. */
-static __always_inline int send_lost(u8 *data, volatile struct message *m, struct sides *sides)
+/* Begins a record.  If messages fell out of this direction since the last one, a record of that goes
+ * out before.  0: the caller may go on; else the ring is full, and the message is counted as lost. */
+static __always_inline int begin_record(u8 *data, volatile struct message *m, struct sides *sides)
 {
 	struct flow *flow = sides->flow;
-	if (!flow->lost_messages)
-		return 0;
-	put_head(data, m, sides);
-	struct record_header *r = &((struct frame *)data)->record;
-	r->event = EVENT_LOST;
-	r->seq = flow->lost_at;
-	r->message = flow->lost_message;
-	r->len = 0;
-	u64 at = m->at;
-	u8 *to = head_at(data, at);
-	*(u32 *)to = ELEMENT_LOST | 20 << 16;
-	*(u64 *)(to + 4) = flow->lost_messages;
-	*(u64 *)(to + 12) = flow->lost_bytes;
-	*(u32 *)(to + 20) = flow->lost_reasons;
-	m->at = at + 24;
-	if (send_small(data, m->at))
-		return 1;
-	flow->lost_messages = 0;
-	flow->lost_bytes = 0;
-	flow->lost_reasons = 0;
-	return 0;
+	announce(sides);
+	u32 round = 0;
+	do {
+		put_head(data, m, sides);
+		if (!flow->lost_messages)
+			return 0;
+		struct record_header *r = &((struct frame *)data)->record;
+		r->event = EVENT_LOST;
+		r->seq = flow->lost_at;
+		r->message = flow->lost_message;
+		r->len = 0;
+		u64 at = m->at;
+		u8 *to = head_at(data, at);
+		*(u32 *)to = ELEMENT_LOST | 20 << 16;
+		*(u64 *)(to + 4) = flow->lost_messages;
+		*(u64 *)(to + 12) = flow->lost_bytes;
+		*(u32 *)(to + 20) = flow->lost_reasons;
+		if (send_small(data, at + 24))
+			break;
+		flow->lost_messages = 0;
+		flow->lost_bytes = 0;
+		flow->lost_reasons = 0;
+		/* The end of the loop has to be a condition for the verifier, not a jump. */
+		asm volatile("%0 += 1" : "+r"(round));
+	} while (round < 2);
+	lose(m, flow, LOST_RING_FULL);
+	return 1;
 }
 
 #endif

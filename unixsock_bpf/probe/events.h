@@ -23,12 +23,8 @@ static __always_inline void send_event(struct small_scratch *s, struct sides *si
 	if (!wanted(m, sides, 0, 0))
 		return;
 	take_flow(m, sides, sk, other);
-	announce(sides);
-	if (send_lost(s->data, m, sides)) {
-		lose(m, sides->flow, LOST_RING_FULL);
+	if (begin_record(s->data, m, sides))
 		return;
-	}
-	put_head(s->data, m, sides);
 	if (element) {
 		u64 at = m->at;
 		u8 *to = head_at(s->data, at);

@@ -50,7 +50,8 @@ static __always_inline u32 is_capturer(u32 pid)
 #ifdef WITH_CAPTURERS
 	return 0;
 #else
-	return capturers.lookup(&pid) ? EP_CAPTURER : 0;
+	u32 *flag = capturers.lookup(&pid);
+	return flag ? *flag : 0;
 #endif
 }
 

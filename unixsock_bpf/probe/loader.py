@@ -24,6 +24,9 @@ _HERE = Path(__file__).parent
 MAX_SOCKETS = 65_536
 MAX_HOLDERS = 65_536
 
+#: EP_CAPTURER in probe/state.h.
+CAPTURER = 1 << 2
+
 #: Functions that are hooked where the kernel has them; the C says ``#ifdef HAVE_…``.
 OPTIONAL_HOOKS = (
     "unix_release_sock",
@@ -221,7 +224,7 @@ class Probe:
         """Tells the probe whose messages to leave out."""
         table = self.bpf["capturers"]
         for pid in pids:
-            table[table.Key(pid)] = table.Leaf(1)
+            table[table.Key(pid)] = table.Leaf(CAPTURER)
 
     def pending_losses(self) -> list[Record]:
         """Losses in directions that no record followed, as records of event LOST."""

@@ -136,12 +136,8 @@ static __always_inline void on_data(u64 sk, u64 other, u64 skb, u32 len, u32 slo
 		return;
 	__sync_fetch_and_add(&t->messages, 1);
 	__sync_fetch_and_add(&t->bytes, len);
-	announce(&sides);
-	if (send_lost(s->data, m, &sides)) {
-		lose(m, sides.flow, LOST_RING_FULL);
+	if (begin_record(s->data, m, &sides))
 		return;
-	}
-	put_head(s->data, m, &sides);
 	put_ancillary(s->data, m, &a);
 	u32 want = len < SNAPLEN ? len : SNAPLEN;
 	if (want > MAX_PAYLOAD)

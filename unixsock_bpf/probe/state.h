@@ -85,7 +85,7 @@ BPF_F_TABLE("array", u32, struct totals, totals, 1, BPF_F_MMAPABLE);
 BPF_HASH(endpoints, u64, struct endpoint, MAX_SOCKETS);
 BPF_TABLE("lru_hash", struct pair, struct flow, flows, 16384);
 BPF_HASH(holders, u64, struct holder, MAX_HOLDERS);
-BPF_HASH(capturers, u32, u32, 1024);
+BPF_HASH(capturers, u32, u32, 1024); /* the values are EP_CAPTURER */
 BPF_RINGBUF_OUTPUT(ring, RING_PAGES);
 
 /* Each kind of hook has its own working memory on each CPU: one kind never interrupts itself there
