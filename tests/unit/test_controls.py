@@ -1,5 +1,7 @@
 """The toolbar's messages: any cut of the pipe gives the same ones, bad ones are told and survived."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +23,7 @@ def test_any_cut_gives_the_same_messages(sent, cuts):
     stream = b"".join(encode(*message) for message in sent)
     edges = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
     decoder = Decoder()
-    got = [m for low, high in zip(edges, edges[1:], strict=False) for m in decoder.feed(stream[low:high])]
+    got = [m for low, high in itertools.pairwise(edges) for m in decoder.feed(stream[low:high])]
     assert [(m.control, m.command, m.text) for m in got] == sent
     assert decoder.end() is None
 

@@ -101,5 +101,5 @@ def test_refusals(argv, word):
 
 
 def test_a_bad_filter_is_refused_with_its_position():
-    with pytest.raises(OptionError, match="Capture filter: At position 9: .*'foo'"):
+    with pytest.raises(OptionError, match=r"Capture filter: At position 9: .*'foo'"):
         of("--pid", "3", capture_filter="path /x foo")

@@ -265,7 +265,7 @@ def _match(automaton: Automaton, name: str, argument: str, length: int) -> list[
             '    _Pragma("clang loop unroll(disable)")',
             f"    for (u32 i = 0; i < {length}; i++) {{",
             f"        u8 byte = {argument}[i];",
-            "        if (!byte) /* not 'i >= len': clang would join both limits, and the verifier lose them */",
+            "        if (!byte)",  # not "i >= len": clang joins both limits, and the verifier loses them
             "            break;",
             f"        u32 at = tables->{name}_row[byte] & {automaton.rows - 1};",
             f"        struct filter_row *row = &tables->{name}s[{number}][at];",

@@ -1,0 +1,213 @@
+"""The extcap protocol, as Wireshark speaks it: sentences that 4.0 can read, quick answers, clear refusals."""
+
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from unixsock_bpf import extcap, present
+from unixsock_bpf.options import OPTIONS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: As Wireshark's extcap_parser.c cuts a sentence.
+FIELD = re.compile(r"\{([^}=]*)=(.*?)\}(?=\{|$|\s)")
+#: Types of arguments and controls in Wireshark 4.0.
+TYPES = {
+    *("integer", "unsigned", "long", "double", "string", "password", "boolean", "boolflag"),
+    *("fileselect", "selector", "radio", "multicheck", "timestamp"),
+}
+INTERFACE = ("--extcap-interface", "unixsock")
+
+
+def run(*argv, **options):
+    code = "import sys; from unixsock_bpf.extcap import main; sys.exit(main())"
+    return subprocess.run(
+        [sys.executable, "-c", code, *argv],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+        **options,
+    )
+
+
+def sentences(text):
+    """(kind, fields) of each line; fails where a line has more than Wireshark would read of it."""
+    for line in text.splitlines():
+        kind, _, rest = line.partition(" ")
+        fields = FIELD.findall(rest)
+        assert "".join(f"{{{key}={value}}}" for key, value in fields) == rest
+        yield kind, dict(fields)
+
+
+def test_interfaces():
+    told = list(sentences(extcap.answer(["--extcap-interfaces", "--extcap-version=4.0"])))
+    assert [fields for kind, fields in told if kind == "interface"] == [
+        {"value": "unixsock", "display": "Unix sockets"}
+    ]
+    (own,) = (fields for kind, fields in told if kind == "extcap")
+    assert own["display"] == "Unix sockets"
+    assert Path(own["help"].removeprefix("file://")).is_file()
+    controls = [fields for kind, fields in told if kind == "control"]
+    assert [int(control["number"]) for control in controls] == list(range(6))
+    assert [control["type"] for control in controls] == [
+        "string",
+        "boolean",
+        "boolean",
+        "button",
+        "button",
+        "button",
+    ]
+    assert [control.get("role") for control in controls[3:]] == [None, "logger", "help"]
+
+
+def test_a_version_from_the_future_is_no_obstacle():
+    assert (
+        extcap.answer(["--extcap-interfaces", "--extcap-version=9.9", "--extcap-whatever"])
+        == extcap.interfaces()
+    )
+
+
+def test_dlts():
+    assert [
+        (kind, fields["number"]) for kind, fields in sentences(extcap.answer(["--extcap-dlts", *INTERFACE]))
+    ] == [("dlt", "252")]
+
+
+def test_config_is_readable_by_4_0():
+    told = list(sentences(extcap.answer(["--extcap-config", *INTERFACE])))
+    arguments = [fields for kind, fields in told if kind == "arg"]
+    assert [argument["call"] for argument in arguments] == [f"--{option.name}" for option in OPTIONS]
+    assert [int(argument["number"]) for argument in arguments] == list(range(len(OPTIONS)))
+    for argument in arguments:
+        assert argument["type"] in TYPES
+        assert {"display", "tooltip", "group"} <= argument.keys()
+        assert not {"required", "default"} <= argument.keys()
+    assert [argument["call"] for argument in arguments if argument.get("reload") == "true"] == ["--path"]
+    numbers = {argument["number"] for argument in arguments if argument["type"] == "selector"}
+    assert {fields["arg"] for kind, fields in told if kind == "value"} == numbers
+
+
+def test_reload_lists_present_sockets_with_their_processes(tmp_path):
+    name = str(tmp_path / "a *}{b")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(name)
+        text = extcap.answer(
+            [
+                "--extcap-config",
+                *INTERFACE,
+                "--extcap-reload-option",
+                "path",
+                "--path",
+                "/mine*",
+                "--snaplen",
+                "0",
+            ]
+        )
+    told = list(sentences(text))
+    assert {kind for kind, _ in told} == {"value"}
+    assert [fields["value"] for _, fields in told[:2]] == ["*", "/mine*"]
+    (mine,) = (fields for _, fields in told if str(tmp_path) in fields["display"])
+    assert "(stream)" in mine["display"]
+    assert re.search(r"\S\[\d+\]$", mine["display"])
+    assert mine["value"].endswith(r"/a \*?{b")
+
+
+def test_globs_for_names_match_them_and_no_wildcard_of_theirs():
+    from unixsock_bpf.filter.glob import parse, plain
+
+    for name in (b"/a*b", b"/a?[x]", b"\\", b"/a}b", b"/\xff\xfex", "/é".encode(), b"@a@b", b"/a\tb"):
+        assert parse(plain(present.as_glob(name))).matches(name)
+    assert not parse(plain(present.as_glob(b"/a*b"))).matches(b"/axb")
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--extcap-config"], "--extcap-interface is missing"),
+        (["--extcap-config", "--extcap-interface", "eth0"], "no interface 'eth0'"),
+        (["--extcap-dlts", "--extcap-interface", "eth0"], "no interface 'eth0'"),
+        (["--nonsense"], "no option '--nonsense'"),
+        (["--extcap-config", *INTERFACE, "--nonsense"], "no option '--nonsense'"),
+        (["--extcap-config", *INTERFACE, "more"], "unexpected word 'more'"),
+        (["--extcap-config", *INTERFACE, "--extcap-reload-option", "pid"], "nothing to reload"),
+        (["--extcap-interface"], "needs a value"),
+        ([*INTERFACE], "no verb"),
+    ],
+)
+def test_refusals_are_one_sentence(argv, words):
+    done = run(*argv)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_filter_validation_speaks_on_stdout_and_exits_0():
+    good = run("--extcap-capture-filter", "path /run/x and src pid 3", *INTERFACE)
+    assert (good.returncode, good.stdout, good.stderr) == (0, "", "")
+    for bad in ("path /run/x an", "'", "é\udcff", "(" * 30_000, "x" * 100_000):
+        done = run("--extcap-capture-filter", bad, *INTERFACE)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.count("\n") == 1
+
+
+def test_answers_do_not_depend_on_the_locale():
+    done = run(
+        "--extcap-capture-filter", "é", *INTERFACE, env={"LC_ALL": "C", "PYTHONPATH": ":".join(sys.path)}
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "'é'" in done.stdout
+
+
+def test_cleanup_and_usage():
+    assert extcap.answer(["--extcap-cleanup-postkill"]) == ""
+    assert "tshark -i unixsock" in extcap.answer(["--help"]) == extcap.answer([])
+
+
+def test_capture_settings_from_wiresharks_call():
+    call = "--capture --extcap-interface unixsock --fifo /f --extcap-control-out /o --extcap-control-in /i"
+    options = "--snaplen 0 --buffer-size 16 --path /run/x --events"
+    chosen = extcap.capture_settings([*call.split(), *options.split(), "--extcap-capture-filter", "less 9"])
+    assert (chosen.fifo, chosen.control_in, chosen.control_out) == ("/f", "/i", "/o")
+    assert (chosen.snaplen, chosen.buffer_mib, chosen.events) == (0, 16, True)
+
+
+def test_refused_capture_still_learns_its_pipes(monkeypatch):
+    """Wireshark waits for both pipes to be opened, whatever is wrong with the options."""
+    told = []
+    monkeypatch.setattr("unixsock_bpf.fifo.run_refused", lambda *given: told.append(given) or 1)
+    pipes = ["--fifo", "/f", "--extcap-control-in=/i"]
+    assert extcap.main(["--capture", *INTERFACE, "--pid", "x", *pipes]) == 1
+    assert extcap.main(["--capture", *INTERFACE, "--nonsense", *pipes]) == 1
+    assert extcap.main(["--capture", *INTERFACE, "--extcap-capture-filter", "fd", *pipes]) == 1
+    assert [given[:2] for given in told] == [("/f", "/i")] * 3
+    assert [
+        word for word in ("--pid", "--nonsense", "At position 1") for given in told if word in given[2]
+    ] != []
+    assert all("\n" not in given[2] for given in told)
+
+
+def test_quick_without_heavy_imports():
+    """Listing takes less than 100 ms, validating a filter less than 150, and neither loads bcc."""
+    for limit, argv in (
+        (0.1, ["--extcap-interfaces", "--extcap-version=4.0"]),
+        (0.1, ["--extcap-config", *INTERFACE]),
+        (0.15, ["--extcap-capture-filter", "path /run/*/x and not (src pid 3 or uid root)", *INTERFACE]),
+    ):
+        times = []
+        for _ in range(5):
+            started = time.monotonic()
+            run(*argv)
+            times.append(time.monotonic() - started)
+        assert min(times) < limit, argv  # the others waited for their turn
+    heavy = "{'bcc', 'lark', 'pyroute2'} & set(sys.modules)"
+    code = f"import sys; from unixsock_bpf.extcap import main; main(); sys.exit(bool({heavy}))"
+    listing = [sys.executable, "-c", code, "--extcap-interfaces"]
+    assert subprocess.run(listing, cwd=ROOT, capture_output=True, check=False).returncode == 0
