@@ -1,0 +1,8 @@
+-- Wireshark's Lua: 5.2 up to 4.2, 5.4 from 4.4 on.
+std = "max"
+max_line_length = 120
+read_globals = {
+    "Address", "ByteArray", "Dissector", "DissectorTable", "Field", "Listener", "Pref", "Proto", "ProtoExpert",
+    "ProtoField", "Struct", "TextWindow", "UInt64", "base", "expert", "ftypes", "gui_enabled", "register_menu",
+    "register_stat_cmd_arg", "set_plugin_info", "MENU_STAT_GENERIC", "MENU_STAT_UNSORTED", "MENU_TOOLS_UNSORTED",
+}

@@ -1,0 +1,29 @@
+-- What is remembered of a conversation: its index in the file, and what its content was recognised as.
+-- One small entry for each, as Wireshark itself keeps one.
+local host = ...
+if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+
+local M = {}
+local known, count
+
+function M.reset()
+    known, count = {}, 0
+end
+
+M.reset()
+
+-- The conversation's index, counted from 0 in the order of first appearance, and its table.
+-- Both directions share it: the key is the pair of sockets, in a fixed order.
+function M.index(rec)
+    local a, b = rec.src_sock, rec.dst_sock
+    local key = a < b and a .. b or b .. a
+    local conversation = known[key]
+    if not conversation then
+        conversation = { index = count }
+        known[key] = conversation
+        count = count + 1
+    end
+    return conversation.index, conversation
+end
+
+return M

@@ -1,0 +1,57 @@
+-- Datagrams and seqpackets: a message goes to its protocol as it is.  One that was too large for a record
+-- comes in several, which are joined first.
+local host = ...
+if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+
+local payload = host.load("payload")
+local stream = host.load("stream")
+local FLAG, has = host.FLAG, host.has
+
+local M = {}
+local open -- parts of messages that are not complete yet, by direction
+local joined -- whole messages, by the frame that completes them: needed when that frame is shown again
+
+function M.reset()
+    open, joined = {}, {}
+end
+
+M.reset()
+
+-- The whole message if this record completes one, or nil.
+local function join(rec, tvb, pinfo)
+    if pinfo.visited then return joined[pinfo.number] end
+    local key = rec.src_sock .. rec.dst_sock
+    local message = open[key]
+    if rec.offset == 0 then
+        message = { number = rec.message, have = 0 }
+        open[key] = message
+    end
+    if not message or message.number ~= rec.message or message.have ~= rec.offset then
+        open[key] = nil -- a part is missing
+        return nil
+    end
+    message[#message + 1] = tvb:raw(rec.header_len, rec.caplen)
+    message.have = message.have + rec.caplen
+    if has(rec.flags, FLAG.MORE) then return nil end
+    open[key] = nil
+    joined[pinfo.number] = table.concat(message)
+    return joined[pinfo.number]
+end
+
+-- True if a payload dissector has shown something.
+function M.dissect(rec, tvb, pinfo, tree, own_tree, length_field)
+    if rec.caplen == 0 then return false end
+    local message
+    if rec.offset > 0 or has(rec.flags, FLAG.MORE) then
+        local whole = join(rec, tvb, pinfo)
+        if not whole then return false end
+        message = ByteArray.new(whole, true):tvb("Joined message")
+        own_tree:add(length_field, #whole):set_generated()
+    else
+        message = tvb:range(rec.header_len, rec.caplen):tvb()
+    end
+    stream.address(rec, pinfo)
+    return payload.dissect_raw(rec, message, pinfo, tree)
+end
+
+return M

@@ -1,0 +1,168 @@
+-- Which dissector gets a payload: the user's Decode As for the path's port, else the tables of paths,
+-- else what the content looks like, else nothing.
+local host = ...
+if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+
+local M = {}
+
+local dissectors = host.load("dissectors")
+local content = host.load("content")
+local TABLE = host.load("protocols")
+
+-- Ports nobody else uses: no dissector of Wireshark 4.0 to 4.6 is registered for them.
+local FIRST_PORT, LAST_PORT = 60001, 62999 -- of servers, by path
+local FIRST_CLIENT, CLIENTS = 63000, 2536
+
+local ports = DissectorTable.get("tcp.port")
+local data = Dissector.get("data")
+
+-- A Lua pattern that matches what the glob matches.
+local function pattern(glob)
+    local out, at = { "^" }, 1
+    while at <= #glob do
+        local c = glob:sub(at, at)
+        local set, after = glob:match("^%[(!?%]?[^%]]*)%]()", at)
+        if c == "*" then
+            out[#out + 1] = ".*"
+        elseif c == "?" then
+            out[#out + 1] = "."
+        elseif c == "[" and set then
+            out[#out + 1] = "[" .. set:gsub("[%%%[%]^]", "%%%0"):gsub("^!", "^") .. "]"
+            at = after - 1
+        else
+            out[#out + 1] = c:gsub("%W", "%%%0")
+        end
+        at = at + 1
+    end
+    return table.concat(out) .. "$"
+end
+
+local patterns = {}
+for i, entry in ipairs(TABLE) do patterns[i] = { pattern(entry[1]), entry[2] } end
+
+local chosen, chosen_count -- what the tables say, by path: a bounded cache
+local user_entries
+
+local function read_user_entries()
+    local entries = {}
+    for glob, name in (host.prefs.paths or ""):gmatch("([^%s;]+)=([^%s;=]+)") do
+        entries[#entries + 1] = { pattern(glob), name }
+    end
+    return entries
+end
+
+function M.reset()
+    chosen, chosen_count, user_entries = {}, 0, nil
+end
+
+M.reset()
+
+local function search(entries, path)
+    for i = 1, #entries do
+        if path:find(entries[i][1]) then return dissectors.get(entries[i][2]) end
+    end
+end
+
+-- FNV-1a would need 32-bit products; this one stays exact in a double.
+local function hash(text)
+    local h = 5381
+    for i = 1, #text do h = (h * 33 + text:byte(i)) % 16777213 end
+    return h
+end
+
+-- What is known of a path: { dissector or nil, port }.
+local function of_path(path)
+    local known = chosen[path]
+    if known then return known end
+    if chosen_count >= 4096 then chosen, chosen_count = {}, 0 end
+    user_entries = user_entries or read_user_entries()
+    local found
+    if path ~= "" then found = search(user_entries, path) or search(patterns, path) end
+    known = { dissector = found, port = FIRST_PORT + hash(path) % (LAST_PORT - FIRST_PORT + 1) }
+    chosen[path], chosen_count = known, chosen_count + 1
+    return known
+end
+
+function M.server_port(path) return of_path(path or "").port end
+
+function M.client_port(sock)
+    local a, b = Struct.unpack("<I2I2", sock)
+    return FIRST_CLIENT + (a + b) % CLIENTS
+end
+
+---------------------------------------------------------------------------------------------------
+-- Choosing and calling
+
+local active -- the record whose payload is being dissected, or nil
+local shown -- a dissector has accepted some of it
+
+-- What the content was recognised as, remembered from the frame on where it was: the same in every pass.
+local function by_content(rec, tvb, pinfo)
+    local conversation, number = rec.conversation, pinfo.number
+    if conversation.content and number >= conversation.since then return conversation.content end
+    local name = content.recognise(tvb:raw(0, math.min(tvb:len(), content.ENOUGH)), rec)
+    local found = name and dissectors.get(name)
+    if found and not conversation.content then
+        conversation.content, conversation.since = found, number
+    end
+    return found
+end
+
+local function call(chosen_dissector, tvb, pinfo, tree)
+    local ok, taken = pcall(chosen_dissector.call, chosen_dissector, tvb, pinfo, tree)
+    if not ok then return tvb:len() end -- a C exception: the tree says so already
+    return taken
+end
+
+-- Gives the number of bytes that a dissector took, or nil if there is none for them.
+local function dissect(rec, tvb, pinfo, tree)
+    local known = of_path(rec.path or "")
+    local found = known.dissector or by_content(rec, tvb, pinfo)
+    if found and tostring(found) ~= "Data" and tostring(found) ~= "data" then
+        local taken = call(found, tvb, pinfo, tree)
+        if taken ~= 0 then return taken end
+    end
+    if host.prefs.heuristics then
+        local ok, taken = pcall(DissectorTable.try_heuristics, "tcp", tvb, pinfo, tree)
+        if ok and taken then return tvb:len() end
+    end
+end
+
+-- The dissector that the TCP dissector finds at our ports.  It refuses real TCP traffic on them.
+local wrapper = Proto("unixsock_payload", "Unix Domain Socket Payload")
+
+function wrapper.dissector(tvb, pinfo, tree)
+    local rec = active
+    if not rec then return 0 end
+    if pinfo.can_desegment > 0 then pinfo.can_desegment = 2 end -- each dissector on the way takes one off
+    local taken = dissect(rec, tvb, pinfo, tree)
+    if not taken then
+        pcall(data.call, data, tvb, pinfo, tree)
+        return tvb:len()
+    end
+    shown = true
+    return taken
+end
+
+ports:add(("%d-%d"):format(FIRST_PORT, LAST_PORT), wrapper)
+
+-- Between begin and finish the wrapper serves this record; finish tells whether something was shown.
+function M.begin(rec) active, shown = rec, false end
+
+function M.finish()
+    active = nil
+    return shown
+end
+
+-- A message that needs no reassembly.  Decode As for the path's port counts here too.
+function M.dissect_raw(rec, tvb, pinfo, tree)
+    local other = ports:get_dissector(of_path(rec.path or "").port)
+    if other and tostring(other) ~= tostring(Dissector.get("unixsock_payload")) then
+        return call(other, tvb, pinfo, tree) ~= 0
+    end
+    if dissect(rec, tvb, pinfo, tree) then return true end
+    pcall(data.call, data, tvb, pinfo, tree)
+    return false
+end
+
+return M

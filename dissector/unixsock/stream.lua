@@ -1,0 +1,77 @@
+-- A stream's record as a TCP segment, so that Wireshark's own dissector reassembles it.
+--
+-- Sequence and acknowledgment numbers are the record's own positions plus one, the addresses are the
+-- sockets' (the capture names them in name resolution blocks), the server's port stands for the path: the
+-- user's Decode As for that port is then a choice for the path, in this and in other captures.
+local host = ...
+if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+
+local payload = host.load("payload")
+local EVENT, FLAG, has = host.EVENT, host.FLAG, host.has
+
+local FIN, SYN, PSH_ACK = 0x11, 0x02, 0x18
+local M = {}
+
+local pack, unpack = Struct.pack, Struct.unpack
+local tcp = Dissector.get("tcp")
+
+-- Addresses are dear to make; a bounded number of them is kept.
+local addresses, address_count = {}, 0
+local function address(sock)
+    local known = addresses[sock]
+    if known then return known end
+    if address_count >= 4096 then addresses, address_count = {}, 0 end
+    local a, b, c, d = unpack("<I2I2I2I2", sock)
+    known = Address.ipv6(("fd75:6e69:7873:0:%x:%x:%x:%x"):format(d, c, b, a))
+    addresses[sock], address_count = known, address_count + 1
+    return known
+end
+
+-- Puts the sockets' pseudo addresses and ports into pinfo; gives the ports.
+function M.address(rec, pinfo)
+    local src, dst = address(rec.src_sock), address(rec.dst_sock)
+    local client = rec.src_is_server and rec.dst_sock or rec.src_sock
+    local src_port, dst_port = payload.client_port(client), payload.server_port(rec.path)
+    if rec.src_is_server then src_port, dst_port = dst_port, src_port end
+    pinfo.src, pinfo.dst, pinfo.net_src, pinfo.net_dst = src, dst, src, dst
+    pinfo.src_port, pinfo.dst_port = src_port, dst_port
+    return src_port, dst_port
+end
+
+-- The TCP flags of an event, or nil if it takes no part in the stream of bytes.
+local function tcp_flags(rec, number)
+    local event = rec.event
+    if event == EVENT.DATA then return rec.caplen > 0 and PSH_ACK or nil end
+    if event == EVENT.CONNECT then
+        return has(rec.flags, FLAG.FROM_START) and rec.seq_lo == 0 and rec.seq_hi == 0 and SYN or nil
+    end
+    local ends = event == EVENT.CLOSE or event == EVENT.SHUTDOWN and (rec.how == 1 or rec.how == 2)
+    if not ends then return nil end
+    -- A close after a shutdown ends nothing more.  The frame that ended the direction is remembered.
+    local finished = rec.conversation.finished or {}
+    rec.conversation.finished = finished
+    finished[rec.src_sock] = finished[rec.src_sock] or number
+    return finished[rec.src_sock] == number and FIN or nil
+end
+
+-- Hands the record to the TCP dissector.  True if a payload dissector has shown something.
+function M.dissect(rec, tvb, pinfo, tree)
+    if not host.prefs.reassemble then
+        if rec.event ~= EVENT.DATA or rec.caplen == 0 then return false end
+        M.address(rec, pinfo)
+        return payload.dissect_raw(rec, tvb:range(rec.header_len, rec.caplen):tvb(), pinfo, tree)
+    end
+    local flags = tcp_flags(rec, pinfo.number)
+    if not flags then return false end
+    local src_port, dst_port = M.address(rec, pinfo)
+    local seq = rec.seq_lo + rec.offset + (flags == SYN and 0 or 1)
+    local segment = pack(">I2I2I4I4BBI2I2I2", src_port, dst_port, seq % 4294967296,
+        flags == SYN and 0 or (rec.ack_lo + 1) % 4294967296, 0x50, flags, 65535, 0, 0)
+    if rec.caplen > 0 then segment = segment .. tvb:raw(rec.header_len, rec.caplen) end
+    payload.begin(rec)
+    -- A C exception in a dissector arrives as a Lua error when the tree already says "Malformed Packet".
+    pcall(tcp.call, tcp, ByteArray.new(segment, true):tvb("Unix stream"), pinfo, tree)
+    return payload.finish()
+end
+
+return M
