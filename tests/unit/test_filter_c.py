@@ -19,7 +19,8 @@ STUBS = """
 #include <stdint.h>
 typedef uint8_t u8; typedef uint16_t u16; typedef uint32_t u32; typedef uint64_t u64;
 #define BPF_ARRAY(name, type, size) \\
-    static type name##_element; static type *name##_lookup(u32 *key) { return &name##_element; } \\
+    static type name##_element __attribute__((aligned(8))); \\
+    static type *name##_lookup(u32 *key) { return &name##_element; } \\
     static struct { type *(*lookup)(u32 *); } name = { name##_lookup }; \\
     void *tables_address(void) { return &name##_element; } \\
     u64 tables_size(void) { return sizeof(name##_element); }
@@ -103,6 +104,9 @@ FILTERS = [
     "",
     *(f"path {path}" for path in PATHS),
     " or ".join(f"path {path}" for path in PATHS),
+    "path /run/a" + "b" * 101,
+    "path */run/a" + "?" * 99 + "*b",
+    "path /xxxxxxxxxxxxxxxxxxx or path /run/abb*bbbb" + "b" * 40,
     "(path /run/a* or src pid 1 and not dst uid 0) and not (comm a* or type dgram)",
     "not (less 5 or greater 9) or fds and not creds or event close",
     "src comm ?b or dst comm [!a]* or comm *c*c* and inode 3 and not netns 4",

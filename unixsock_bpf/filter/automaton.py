@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from .glob import CONTINUATION, Glob
 
 LANE_BITS = 128
+#: Bytes of ``struct filter_row``.
+ROW_SIZE = 32
 _WORD = (1 << 64) - 1
 
 
@@ -67,7 +69,8 @@ def build(globs: Iterable[tuple[int, Glob]]) -> Automaton:
     row_of = bytes(distinct.setdefault(step, len(distinct)) for step in steps)
     rows = 1 << (len(distinct) - 1).bit_length()
     table = b"".join(
-        b"".join(_row(*step[lane]) for step in distinct).ljust(rows * 32, b"\0") for lane in range(len(lanes))
+        b"".join(_row(*step[lane]) for step in distinct).ljust(rows * ROW_SIZE, b"\0")
+        for lane in range(len(lanes))
     )
     return Automaton(lanes, row_of, rows, table)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from .automaton import Automaton, build
+from .automaton import ROW_SIZE, Automaton, build
 from .errors import FilterError
 from .glob import Glob
 from .tree import And, Cgroup, Node, Not, Term, terms
@@ -73,15 +73,11 @@ class Program:
     def _declare_tables(self) -> str:
         if not self.tables:
             return ""
-        members = [
-            f"    u8 {name}_row[256];\n"
-            + (f"    struct filter_row {name}s[{len(part.lanes)}][{part.rows}];\n" if part.lanes else "")
-            for name, part in (("path", self.paths), ("comm", self.comms))
-        ]
+        names = "#define FILTER_NAMES 1\n" if self.paths.lanes else ""
+        # One plain array: bcc gets the size of nested ones wrong.
         return (
-            ("#define FILTER_NAMES 1\n" if self.paths.lanes else "")
-            + "struct filter_row { u64 enter[2]; u64 stay[2]; };\n"
-            f"struct filter_tables {{\n{''.join(members)}}};\n"
+            f"{names}struct filter_row {{ u64 enter[2]; u64 stay[2]; }};\n"
+            f"struct filter_tables {{ u8 bytes[{len(self.tables)}]; }};\n"
             "BPF_ARRAY(filter_tables, struct filter_tables, 1);\n"
         )
 
@@ -90,7 +86,7 @@ class Program:
             "u64 filter_name_atoms(const u8 *name, u32 len)",
             [
                 "u64 atoms = 0;",
-                *_match(self.paths, "path", "name", 108),
+                *_match(self.paths, 0, "name", 108),
                 "return atoms;",
             ],
         )
@@ -115,7 +111,7 @@ class Program:
                 "u64 atoms = 0;",
                 *_equal(self.owners, given),
                 *(line for term, bit in self.owners.items() for line in _in_cgroup(term, bit)),
-                *_match(self.comms, "comm", "comm", 16),
+                *_match(self.comms, len(self.paths.tables), "comm", 16),
                 "return atoms;",
             ],
         )
@@ -248,10 +244,14 @@ def _in_cgroup(term: Term, bit: int) -> list[str]:
 _SETTLE = '    asm volatile("" : "+r"(atoms));'
 
 
-def _match(automaton: Automaton, name: str, argument: str, length: int) -> list[str]:
-    """Statements that run ``argument`` through each lane and set the atoms of the globs that match."""
+def _match(automaton: Automaton, start: int, argument: str, length: int) -> list[str]:
+    """Statements that run ``argument`` through each lane and set the atoms of the globs that match.
+
+    ``start`` is where the automaton's tables begin in the map.
+    """
     if not automaton.lanes:
         return []
+    rows = start + len(automaton.row_of)
     lines = [
         "u32 zero = 0;",
         "struct filter_tables *tables = filter_tables.lookup(&zero);",
@@ -267,8 +267,9 @@ def _match(automaton: Automaton, name: str, argument: str, length: int) -> list[
             f"        u8 byte = {argument}[i];",
             "        if (!byte)",  # not "i >= len": clang joins both limits, and the verifier loses them
             "            break;",
-            f"        u32 at = tables->{name}_row[byte] & {automaton.rows - 1};",
-            f"        struct filter_row *row = &tables->{name}s[{number}][at];",
+            f"        u32 at = tables->bytes[{start} + byte] & {automaton.rows - 1};",
+            "        struct filter_row *row ="
+            f" (struct filter_row *)&tables->bytes[{rows + number * automaton.rows * ROW_SIZE}] + at;",
             "        u64 up = high << 1 | low >> 63;",
             "        low = (low << 1 & row->enter[0]) | (low & row->stay[0]);",
             "        high = (up & row->enter[1]) | (high & row->stay[1]);",
