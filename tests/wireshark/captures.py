@@ -55,8 +55,12 @@ def conversation(
     for client, data in turns:
         records.append(
             replace(
-                side(client, name, kind), seq=sent[client], ack=sent[not client],
-                message=count[client], len=len(data), payload=data,
+                side(client, name, kind),
+                seq=sent[client],
+                ack=sent[not client],
+                message=count[client],
+                len=len(data),
+                payload=data,
             )  # fmt: skip
         )
         sent[client] += len(data)
