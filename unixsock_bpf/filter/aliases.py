@@ -7,6 +7,7 @@ A socket keeps the name that its server passed to bind().  A user who sees
 from __future__ import annotations
 
 import os
+from functools import cache
 
 from .glob import Character, literal_length
 
@@ -43,15 +44,21 @@ def _resolved(path: str) -> list[str]:
 
 def _ways_back(path: str) -> list[str]:
     """``path`` spelled through the links whose targets it lies in."""
-    found = []
-    for directory in _LINK_DIRECTORIES:
+    return [
+        link + path[len(target) :]
+        for link, target in _links(_LINK_DIRECTORIES)
+        if target != "/" and path.startswith(target + "/")
+    ]
+
+
+@cache  # a filter may have many paths, and these links stay as they are
+def _links(directories: tuple[str, ...]) -> list[tuple[str, str]]:
+    """The symbolic links in ``directories``, and where they lead."""
+    links = []
+    for directory in directories:
         try:
             with os.scandir(directory) as entries:
-                links = [entry.path for entry in entries if entry.is_symlink()]
+                links += [entry.path for entry in entries if entry.is_symlink()]
         except OSError:
-            continue
-        for link in links:
-            target = os.path.realpath(link)
-            if target != "/" and path.startswith(target + "/"):
-                found.append(link + path[len(target) :])
-    return found
+            continue  # what can't be read is no help, and no harm
+    return [(link, os.path.realpath(link)) for link in links]
