@@ -61,7 +61,7 @@ def conversation(
                 message=count[client],
                 len=len(data),
                 payload=data,
-            )  # fmt: skip
+            )
         )
         sent[client] += len(data)
         count[client] += 1
