@@ -1,0 +1,240 @@
+"""Exactness as a property: whatever programs send, the capture has what the receivers read.
+
+Random programs of sends run on random sockets; then, per socket and direction, what the
+capture says has to equal what came out of the receiving sockets, byte for byte, in order,
+nothing twice and nothing more.  At the end tshark reads the same capture.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from live import CHECKOUT, Live
+
+from unixsock_bpf import pcapng, record
+from unixsock_bpf.record import Event
+
+TYPES = {"stream": socket.SOCK_STREAM, "dgram": socket.SOCK_DGRAM, "seqpacket": socket.SOCK_SEQPACKET}
+
+#: One send: the way, and the lengths of its segments.
+sizes = st.one_of(st.integers(0, 200), st.integers(1, 70_000), st.sampled_from([4096, 32_768, 36_544, 150_000]))
+sends = st.tuples(st.sampled_from(["send", "write", "sendmsg"]), st.lists(sizes, min_size=1, max_size=4))
+
+
+@dataclass
+class Channel:
+    """A pair of sockets and what is sent on it: for each writing thread its sends."""
+
+    kind: str
+    made_by: str
+    blocking: bool
+    send_buffer: int
+    writers: list[list[tuple[str, list[int]]]]
+    readers: int = 1
+    received: list[bytes] = field(default_factory=list)
+    inodes: tuple[int, int] = (0, 0)
+    failures: int = 0
+
+
+channels = st.builds(
+    Channel,
+    kind=st.sampled_from(sorted(TYPES)),
+    made_by=st.sampled_from(["pair", "path", "abstract"]),
+    blocking=st.booleans(),
+    send_buffer=st.sampled_from([0, 4608, 100_000]),
+    writers=st.lists(st.lists(sends, min_size=1, max_size=5), min_size=1, max_size=3),
+)
+
+
+@contextlib.contextmanager
+def connected(channel: Channel) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A sending and a receiving socket."""
+    kind = TYPES[channel.kind]
+    if channel.made_by == "pair":
+        sender, receiver = socket.socketpair(socket.AF_UNIX, kind)
+    else:
+        name = f"unixsock-exact-{os.urandom(6).hex()}"
+        address = f"/run/{name}" if channel.made_by == "path" else f"\0{name}"
+        server = socket.socket(socket.AF_UNIX, kind)
+        server.bind(address)
+        sender = socket.socket(socket.AF_UNIX, kind)
+        if channel.kind == "dgram":
+            receiver = server
+            sender.connect(address)
+        else:
+            server.listen()
+            sender.connect(address)
+            receiver, _ = server.accept()
+            server.close()
+        if channel.made_by == "path":
+            os.unlink(address)
+    if channel.send_buffer:
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, channel.send_buffer)
+    sender.setblocking(channel.blocking)
+    receiver.setblocking(False)
+    with sender, receiver:
+        yield sender, receiver
+
+
+def write(channel: Channel, sender: socket.socket, plan: list[tuple[str, list[int]]]) -> None:
+    """One writing thread.  Refused sends are part of the plan."""
+    for way, lengths in plan:
+        segments = [os.urandom(length) for length in lengths]
+        try:
+            if way == "send":
+                sender.send(b"".join(segments))
+            elif way == "write":
+                os.write(sender.fileno(), b"".join(segments))
+            else:
+                sender.sendmsg(segments)
+        except OSError:  # EAGAIN, EMSGSIZE
+            channel.failures += 1
+
+
+def run(channel: Channel) -> None:
+    """Sends and receives until all that was sent is read."""
+    with connected(channel) as (sender, receiver):
+        channel.inodes = (os.fstat(sender.fileno()).st_ino, os.fstat(receiver.fileno()).st_ino)
+        threads = [threading.Thread(target=write, args=(channel, sender, plan)) for plan in channel.writers]
+        for thread in threads:
+            thread.start()
+        while True:
+            busy = any(thread.is_alive() for thread in threads)
+            readable = select.select([receiver], [], [], 0.02)[0]
+            if readable:
+                channel.received.append(receiver.recv(1 << 20))
+            elif not busy:
+                break
+        for thread in threads:
+            thread.join()
+
+
+def check(channel: Channel, records: list[record.Record]) -> None:
+    """Compares what the capture says of a channel with what was received."""
+    ours = [r for r in records if r.event == Event.DATA and (r.src_inode, r.dst_inode) == channel.inodes]
+    if channel.kind == "stream":
+        assert b"".join(r.payload for r in ours) == b"".join(channel.received)
+    else:
+        assert [r.payload for r in ours] == channel.received
+    position = 0
+    for number, r in enumerate(ours):
+        assert (r.seq, r.message, r.len) == (position, number, len(r.payload))
+        assert r.src_pid == os.getpid()
+        position += r.len
+    back = [r for r in records if r.event == Event.DATA and (r.dst_inode, r.src_inode) == channel.inodes]
+    assert not back
+
+
+def everything_until_now(live: Live) -> list[record.Record]:
+    """Waits for a marker, so that all that was sent before it is there."""
+    live.wait_ready()
+    time.sleep(0.1)
+    data = bytes(live._data)
+    end = len(data)
+    while True:
+        try:
+            return [record.decode(p.data) for p in pcapng.packets(data[:end])]
+        except pcapng.PcapngError:  # the end of the last block is still on its way
+            time.sleep(0.1)
+            data = bytes(live._data)
+            end = len(data)
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Live, list[Channel]]]:
+    done: list[Channel] = []
+    with Live() as live:
+        yield live, done
+        live.stop()
+        path = tmp_path_factory.mktemp("exact") / "exact.pcapng"
+        live.save(path)
+        check_with_tshark(path, done)
+
+
+def check_with_tshark(path: Path, done: list[Channel]) -> None:
+    """The whole capture again, as tshark reads it through the dissector."""
+    fields = ["event", "src.inode", "dst.inode", "seq", "payload"]
+    command = ["tshark", "-r", str(path), "-X", f"lua_script:{CHECKOUT}/dissector/unixsock.lua", "-T", "fields"]
+    for name in fields:
+        command += ["-e", f"unixsock.{name}"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    seen: dict[tuple[int, int], list[bytes]] = {}
+    for line in said.splitlines():
+        event, src, dst, _, payload = line.split("\t")
+        if event == "0" and src and dst:
+            seen.setdefault((int(src), int(dst)), []).append(bytes.fromhex(payload))
+    assert done
+    for channel in done:
+        payloads = seen.pop(channel.inodes, [])
+        if channel.kind == "stream":
+            assert b"".join(payloads) == b"".join(channel.received)
+        else:
+            assert payloads == channel.received
+
+
+@settings(
+    max_examples=int(os.environ.get("UNIXSOCK_EXAMPLES", "40")),
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+@given(program=st.lists(channels, min_size=1, max_size=4))
+def test_what_is_received_is_captured(
+    capture: tuple[Live, list[Channel]], program: list[Channel]
+) -> None:
+    live, done = capture
+    threads = [threading.Thread(target=run, args=(channel,)) for channel in program]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    records = everything_until_now(live)
+    for channel in program:
+        check(channel, records)
+    done += program
+
+
+def test_refused_sends_add_nothing(capture: tuple[Live, list[Channel]]) -> None:
+    live, _ = capture
+    full, slow = socket.socketpair()
+    full.setblocking(False)
+    filled = 0
+    refused = b"EAGAIN" + os.urandom(8)
+    with pytest.raises(BlockingIOError):
+        while True:
+            filled += full.send(bytes(10_000))
+    with pytest.raises(BlockingIOError):
+        full.send(refused)
+
+    left, right = socket.socketpair()
+    right.close()
+    broken = b"EPIPE" + os.urandom(8)
+    with pytest.raises(BrokenPipeError):
+        left.send(broken)
+
+    lonely = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    nobody = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    nobody.bind("/run/unixsock-nobody")
+    nobody.close()
+    nowhere = b"ECONNREFUSED" + os.urandom(8)
+    with pytest.raises(ConnectionRefusedError):
+        lonely.sendto(nowhere, "/run/unixsock-nobody")
+    os.unlink("/run/unixsock-nobody")
+
+    records = everything_until_now(live)
+    inode = os.fstat(full.fileno()).st_ino
+    assert sum(r.len for r in records if r.src_inode == inode and r.event == Event.DATA) == filled
+    for payload in (refused, broken, nowhere):
+        assert not [r for r in records if payload in r.payload]
