@@ -1,0 +1,41 @@
+# `make test` and `make demo` need git, make and root on Debian 12; tests/setup installs the rest.
+
+VENV := .venv/bin
+# Guest tests find their infrastructure under tests/.
+export PYTHONPATH := tests
+VM := $(VENV)/python -m vm
+SUITE ?= bookworm
+
+.PHONY: help demo test test-kernels check guest setup clean
+
+help:
+	@echo 'make demo          live packets from real programs, in a minute or a few'
+	@echo 'make test          style, types, unit tests here, capture tests on two kernels in guests'
+	@echo 'make test-kernels  the capture tests on four kernels, with fentry and with kprobes; docs/KERNELS.md'
+	@echo 'make guest RUN=... run a shell command in a guest (SUITE=bullseye|bookworm|trixie|sid)'
+	@echo 'make clean         remove caches, guests and .venv'
+
+setup:
+	@tests/setup
+
+demo: setup
+	@$(VENV)/python demo/demo.py
+
+check: setup
+	$(VENV)/ruff format --check .
+	$(VENV)/ruff check .
+	$(VENV)/mypy
+	luacheck --quiet dissector
+
+test: check
+	$(VENV)/pytest --verbose --kernels bookworm,sid tests/unit tests/wireshark tests/guest
+
+test-kernels: setup
+	$(VENV)/pytest --verbose --kernels bullseye,bookworm,trixie,sid --attach fentry,kprobe --own-root \
+	    --kernel-table docs/KERNELS.md tests/guest
+
+guest: setup
+	@$(VM) --suite $(SUITE) $(if $(RUN),-- '$(RUN)')
+
+clean:
+	rm -rf .cache .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info demo.pcapng

@@ -1,0 +1,189 @@
+"""Booting a guest with virtme-ng and running one command in it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from vm.debian import CACHE, CHECKOUT, SetupError, say
+from vm.kernels import Kernel
+
+#: Seconds that a boot under KVM may take; where KVM works it takes two.
+_KVM_PATIENCE = 15
+
+_MEMORY = "3G"
+
+#: Sockets and fifos can't be made on 9p, so everything temporary goes on a tmpfs.
+_SCRIPT = """\
+mount -t tmpfs tmpfs /dev/shm 2>/dev/null
+mkdir -p /dev/shm/home /dev/shm/tmp
+export HOME=/dev/shm/home TMPDIR=/dev/shm/tmp LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1
+export PATH={path} RESULTS={results}
+{env}ip link set lo up 2>/dev/null
+cd {checkout} || exit 1
+touch {results}/booted
+(
+{command}
+) >{results}/output 2>&1 </dev/null
+echo $? >{results}/status
+sync
+"""
+
+
+class Guest:
+    """A command that runs, or has run, in a guest.  ``results`` is a folder that both sides see."""
+
+    def __init__(self, kernel: Kernel, results: Path, process: subprocess.Popen[bytes]) -> None:
+        self.kernel = kernel
+        self.results = results
+        self._process = process
+
+    @property
+    def output(self) -> Path:
+        """The command's stdout and stderr, growing while it runs."""
+        return self.results / "output"
+
+    def booted(self) -> bool:
+        return (self.results / "booted").exists()
+
+    def running(self) -> bool:
+        return self._process.poll() is None and not (self.results / "status").exists()
+
+    def wait(self, seconds: float) -> int:
+        """The command's exit status.  Raises SetupError if the guest did not boot, crashed or took too long."""
+        end = time.monotonic() + seconds
+        while self.running():
+            if time.monotonic() > end:
+                raise SetupError(f"the guest's command was not done within {seconds:.0f} s")
+            time.sleep(0.1)
+        try:
+            return int((self.results / "status").read_text())
+        except (FileNotFoundError, ValueError):
+            state = "crashed before its command was done" if self.booted() else "did not boot"
+            raise SetupError(f"the guest {state}; its console said: {self.console()[-1500:]}") from None
+
+    def console(self) -> str:
+        """What virtme-ng and the guest's kernel printed."""
+        return (self.results / "console").read_text(errors="replace")
+
+    def stop(self) -> None:
+        """Turn the guest off, whatever it does."""
+        try:
+            os.killpg(self._process.pid, signal.SIGTERM)
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        except ProcessLookupError:
+            pass
+
+
+@contextmanager
+def boot(
+    kernel: Kernel,
+    command: str,
+    *,
+    root: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    files: Mapping[str, str] | None = None,
+    cpus: int = 2,
+) -> Iterator[Guest]:
+    """Run the shell ``command`` as root in a guest, in the checkout, with ``env`` besides.
+
+    ``files`` (names and texts) are put into ``results``, which the command knows as $RESULTS.
+
+    The guest sees this machine's own files, or those in ``root``, read-only; the checkout is shared
+    read-write.  It is turned off when the block ends.  Raises SetupError if it can't be started.
+    """
+    say(f"Booting a guest with kernel {kernel.release}")
+    kvm = _use_kvm(kernel)
+    if not kvm:
+        say("  emulated, as KVM is not usable here; that is slower")
+    with _start(kernel, command, root, env or {}, files or {}, cpus, kvm) as guest:
+        yield guest
+
+
+@contextmanager
+def _start(
+    kernel: Kernel,
+    command: str,
+    root: Path | None,
+    env: Mapping[str, str],
+    files: Mapping[str, str],
+    cpus: int,
+    kvm: bool,
+) -> Iterator[Guest]:
+    (CACHE / "guests").mkdir(parents=True, exist_ok=True)
+    results = Path(tempfile.mkdtemp(prefix="run-", dir=CACHE / "guests"))
+    path = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+    path += [str(CACHE / "tools/usr/sbin"), str(CACHE / "tools/usr/bin")]
+    script = _SCRIPT.format(
+        path=":".join(map(shlex.quote, path)),
+        checkout=shlex.quote(str(CHECKOUT)),
+        results=shlex.quote(str(results)),
+        env="".join(f"export {name}={shlex.quote(value)}\n" for name, value in env.items()),
+        command=command,
+    )
+    (results / "script").write_text(script)
+    for name, text in files.items():
+        (results / name).write_text(text)
+    words = ["vng", "--run", str(kernel.image), "--cpus", str(cpus), "--memory", _MEMORY, "--force-9p"]
+    words += ["--user", "root", "--rwdir", f"{CHECKOUT}={CHECKOUT}"]
+    if not kvm:
+        words.append("--disable-kvm")
+    if root:
+        (root / CHECKOUT.relative_to("/")).mkdir(parents=True, exist_ok=True)
+        words += ["--root", str(root)]
+    words += ["-v", "--", f"sh {shlex.quote(str(results / 'script'))}"]
+    tools = {"PATH": f"{Path(sys.prefix) / 'bin'}:{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
+    with (results / "console").open("wb") as console:
+        try:
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                env={"TERM": "linux", "HOME": str(CACHE / "guests"), **os.environ, **tools},
+                start_new_session=True,
+            )
+        except FileNotFoundError as missing:
+            raise SetupError("virtme-ng is not installed: run tests/setup") from missing
+    guest = Guest(kernel, results, process)
+    try:
+        yield guest
+    finally:
+        guest.stop()
+        shutil.rmtree(results, ignore_errors=True)
+
+
+def _use_kvm(kernel: Kernel) -> bool:
+    """Whether a guest really boots under KVM here.  Tried once; the answer is kept in the cache.
+
+    /dev/kvm alone proves nothing: nested in some hosts, stock kernels hang after the BIOS.
+    """
+    answer = CACHE / "guests" / "kvm"
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return False
+    # The answer is for this machine as it runs now: a checkout may be carried elsewhere.
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    if answer.exists():
+        known, _, asked = answer.read_text().partition(" ")
+        if asked == boot_id:
+            return known == "yes"
+    say("Trying whether KVM works here (once)")
+    with _start(kernel, ":", None, {}, {}, 1, True) as guest:
+        end = time.monotonic() + _KVM_PATIENCE
+        while guest.running() and time.monotonic() < end:
+            time.sleep(0.2)
+        works = guest.booted()
+    answer.write_text(f"{'yes' if works else 'no'} {boot_id}")
+    return works

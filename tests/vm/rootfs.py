@@ -1,0 +1,44 @@
+"""User lands of other Debian releases, for guests: ``.cache/roots/SUITE``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from vm.debian import CACHE, SetupError, run, say, source
+from vm.kernels import Kernel
+
+#: What the tests in a guest use there.  Python packages are Debian's, as its Python is another than ours.
+PACKAGES = (
+    *("python3-bpfcc", "python3-pyroute2", "python3-lark", "python3-pytest", "python3-hypothesis"),
+    *("tshark", "curl", "dbus", "iproute2", "kmod", "procps", "udev", "busybox-static"),
+)
+
+
+def build(kernel: Kernel) -> Path:
+    """The root directory of ``kernel``'s own Debian release with its modules in it.  Raises SetupError."""
+    root = CACHE / "roots" / kernel.suite
+    if not root.exists():
+        if os.geteuid() != 0:
+            raise SetupError("Making another Debian release's user land needs root: run this as root")
+        say(f"Making a root directory of Debian {kernel.suite} (half a minute, once)")
+        making = root.with_name(f"{root.name}.part")
+        shutil.rmtree(making, ignore_errors=True)
+        making.parent.mkdir(parents=True, exist_ok=True)
+        run(
+            "mmdebstrap",
+            "--quiet",
+            "--variant=minbase",
+            '--aptopt=Acquire::Check-Valid-Until "false"',
+            '--aptopt=APT::Sandbox::User "root"',
+            f"--include={','.join(PACKAGES)}",
+            kernel.suite,
+            making,
+            source(kernel.suite),
+        )
+        making.rename(root)
+    modules = root / "usr/lib/modules" / kernel.release
+    if not modules.exists():
+        shutil.copytree(kernel.modules, modules)
+    return root

@@ -1,0 +1,76 @@
+"""The table of what works on which kernel, from the results of guest tests."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vm.plugin import GuestItem, GuestRun
+
+_HEAD = """\
+# What works on which kernel
+
+Written by `make test-kernels` from the results of its run; don't edit it. Each row is a test under
+`tests/guest`, each column a stock Debian kernel and a way of attaching the probe, and each cell was run:
+✓ passed, ✗ failed, – the test says that this kernel can't do it. Several variants of a test are one cell;
+✗ 1/3 means that one of three failed.
+
+"""
+
+
+class Table:
+    """Rows are test functions by their docstrings' first lines, in modules; columns are runs."""
+
+    def __init__(self, runs: list[GuestRun]) -> None:
+        self._runs = runs
+
+    def markdown(self) -> str:
+        """The whole page."""
+        lines = [
+            "| | " + " | ".join(run.label for run in self._runs) + " |",
+            "|---" * (len(self._runs) + 1) + "|",
+        ]
+        section = ""
+        for key, (title, row) in self._rows().items():
+            if title != section:
+                section = title
+                lines.append(f"| **{section}** |" + " |" * len(self._runs))
+            cells = " | ".join(self._cell(run, key) for run in self._runs)
+            lines.append(f"| {row} | {cells} |")
+        return _HEAD + "\n".join(lines) + "\n"
+
+    def _rows(self) -> dict[str, tuple[str, str]]:
+        """Module and feature, by test function."""
+        rows = {}
+        for item in self._runs[0].items:
+            function = getattr(item.original, "function", None)
+            module = inspect.getmodule(function)
+            name = function.__name__ if function else item.original.name
+            title = _first_line(module) or item.original.path.stem
+            rows[_key(item)] = (title, _first_line(function) or name.removeprefix("test_").replace("_", " "))
+        return rows
+
+    def _cell(self, run: GuestRun, key: str) -> str:
+        outcomes = [_outcome(run, item) for item in run.items if _key(item) == key]
+        failed = outcomes.count("failed")
+        if failed:
+            return "✗" if len(outcomes) == 1 else f"✗ {failed}/{len(outcomes)}"
+        return "✓" if "passed" in outcomes else "–"
+
+
+def _first_line(thing: object) -> str:
+    return (inspect.getdoc(thing) or "").partition("\n")[0].rstrip(".").replace("|", "\\|")
+
+
+def _key(item: GuestItem) -> str:
+    return item.original.nodeid.partition("[")[0]
+
+
+def _outcome(run: GuestRun, item: GuestItem) -> str:
+    # Reports carry the item's own name once it has been shown.
+    reports = run.reports.get(item.original.nodeid, [])
+    outcomes = {report.outcome for report in reports}
+    if not reports or "failed" in outcomes:
+        return "failed"
+    return "skipped" if "skipped" in outcomes else "passed"
