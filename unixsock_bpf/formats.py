@@ -22,7 +22,7 @@ _TO_SERVER, _TO_CLIENT, _NOTE, _PLAIN = "\x1b[36m", "\x1b[33m", "\x1b[35m", "\x1
 
 _SHUTDOWN = {0: "read", 1: "write", 2: "read and write"}
 
-#: Unicode categories that are not shown as they are: controls, formats (bidi), surrogates, private, unassigned.
+#: Unicode categories that are escaped: controls, formats (bidi), surrogates, private, unassigned, separators.
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
 
 
@@ -103,7 +103,7 @@ def heading(time_ns: int, record: Record) -> str:
     ends = (
         f"{process_text(record.src_comm, record.src_pid)} → {process_text(record.dst_comm, record.dst_pid)}"
     )
-    words = [f"{time}.{rest:09d}", ends, name_text(record.name) or "(unnamed)", _type_name(record.type)]
+    words = [f"{time}.{rest:09d}", ends, name_text(record.name) or "(unnamed)", type_name(record.type)]
     if record.event == Event.DATA:
         words.append(f"{record.len} byte{'' if record.len == 1 else 's'}")
     else:
@@ -111,7 +111,8 @@ def heading(time_ns: int, record: Record) -> str:
     return "  ".join([" ".join(words), *details(record)])
 
 
-def _type_name(number: int) -> str:
+def type_name(number: int) -> str:
+    """A socket type's name."""
     known = SocketType._value2member_map_
     return SocketType(number).name.lower() if number in known else "?"
 
@@ -207,7 +208,7 @@ def as_dict(time_ns: int, record: Record) -> dict[str, Any]:
     out: dict[str, Any] = {
         "time_ns": time_ns,
         "event": _event_name(record.event),
-        "type": _type_name(record.type) if record.type else None,
+        "type": type_name(record.type) if record.type else None,
         "path": _name(record.name),
         "abstract": True if record.name.startswith(b"\0") else None,
         "src": _end(record, "src"),

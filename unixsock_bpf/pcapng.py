@@ -104,6 +104,12 @@ class Packet:
     data: bytes
 
 
+def packet_of(block: bytes | memoryview) -> Packet:
+    """The packet in a whole enhanced packet block as ``packet`` makes it (nanoseconds, our prefix)."""
+    high, low, caplen = struct.unpack_from("<III", block, 12)
+    return Packet(high << 32 | low, bytes(block[28 + len(PACKET_PREFIX) : 28 + caplen]))
+
+
 def blocks(stream: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
     """Type and body of each whole little-endian block in ``stream``.
 

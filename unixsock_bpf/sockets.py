@@ -15,8 +15,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING, Any
 
-from .record import Event, Record
+from unixsock_bpf.filter.evaluate import End
+
+if TYPE_CHECKING:
+    from unixsock_bpf.filter import Filter
+
 
 _CLONE_NEWNET = 0x40000000
 
@@ -192,3 +197,64 @@ def _diag(netns: int) -> Iterator[Socket]:
                 send_queue=queues.get("udiag_wqueue", 0),
                 netns=netns,
             )
+
+
+def chosen(present: list[Socket], wanted: Filter) -> list[tuple[Socket, bool]]:
+    """The sockets that ``wanted`` takes, each with whether it takes all that they carry.
+
+    A socket with several holders is taken if it is with any of them; an end that does not
+    exist matches nothing.
+    """
+    by_inode = {socket.inode: socket for socket in present}
+    with_cgroup = "cgroup" in wanted.text
+    found = []
+    for one in present:
+        other = by_inode.get(one.peer)
+        verdicts = {
+            wanted.judge(near, far, one.type)
+            for near in _ends(one, with_cgroup)
+            for far in (_ends(other, with_cgroup) if other else [_NOBODY])
+        }
+        if verdicts != {False}:
+            found.append((one, True in verdicts))
+    return found
+
+
+def _ends(one: Socket, with_cgroup: bool) -> list[End]:
+    """The socket as the filter sees it, once for each process that holds it."""
+    known: dict[str, Any] = {"name": one.name, "inode": one.inode, "netns": one.netns}
+    if not one.owners:
+        return [End(**known, pid=0, uid=-1, comm=b"", cgroup=b"")]  # nobody that can be seen
+    return [
+        End(
+            **known,
+            path=_absolute(one.name, owner.tgid),
+            pid=owner.tgid,
+            uid=owner.uid,
+            comm=owner.comm,
+            cgroup=_cgroup(owner.tgid) if with_cgroup else b"",
+        )
+        for owner in one.owners
+    ]
+
+
+_NOBODY = End(name=b"", inode=0, netns=0, pid=0, uid=-1, comm=b"", cgroup=b"")
+
+
+def _absolute(name: bytes, pid: int) -> bytes:
+    """Where a relative name most likely lies: in its owner's present directory."""
+    if not name or name.startswith((b"/", b"\0")):
+        return b""
+    try:
+        return os.path.normpath(os.path.join(os.readlink(f"/proc/{pid}/cwd".encode()), name))
+    except OSError:
+        return b""
+
+
+def _cgroup(pid: int) -> bytes:
+    """A process's cgroup, as in the unified hierarchy's line of /proc/PID/cgroup."""
+    try:
+        with open(f"/proc/{pid}/cgroup", "rb") as file:
+            return next((line[3:].rstrip(b"\n") for line in file if line.startswith(b"0::")), b"")
+    except OSError:
+        return b""

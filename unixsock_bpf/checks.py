@@ -1,0 +1,211 @@
+"""What a capture needs on this machine, each with the remedy where it is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from unixsock_bpf import __version__
+
+#: Seconds that another program may take to answer.
+_PATIENCE = 30
+
+
+@dataclass(frozen=True)
+class Check:
+    """One need: whether it is met, what was found, and what to do if it is missing.
+
+    Where ``needed`` is false a capture works without it, if only with ``unixsock dump``.
+    """
+
+    name: str
+    met: bool
+    said: str
+    remedy: str = ""
+    needed: bool = True
+
+
+def checks() -> Iterator[Check]:
+    """Each need in turn; the slower ones (loading a probe, asking Wireshark) last."""
+    basic = [root(), btf(), bcc(), lockdown(), kallsyms()]
+    yield from basic
+    if all(check.met for check in basic if check.needed):
+        yield tracing()
+    else:
+        yield Check("tracing", False, "not tried, because of what is missing above")
+    yield wireshark()
+    yield extcap()
+    yield dissector()
+
+
+def root() -> Check:
+    """The right to load programs into the kernel."""
+    uid = os.geteuid()
+    return Check(
+        "privilege",
+        uid == 0,
+        "root" if uid == 0 else f"user {uid} may not load BPF programs",
+        "Run it with sudo",
+    )
+
+
+def btf(path: str = "/sys/kernel/btf/vmlinux") -> Check:
+    """The running kernel's layouts."""
+    there = os.access(path, os.R_OK)
+    return Check(
+        "BTF",
+        there,
+        path if there else f"{path} is missing",
+        "Use a kernel built with CONFIG_DEBUG_INFO_BTF, as all current distributions' are",
+    )
+
+
+def bcc() -> Check:
+    """The compiler and loader."""
+    try:
+        import bcc as module
+    except ImportError as error:
+        return Check(
+            "bcc",
+            False,
+            f"the Python package bcc cannot be imported ({error})",
+            "Install python3-bpfcc (Debian, Ubuntu), python3-bcc (Fedora, openSUSE) or python-bcc (Arch)",
+        )
+    return Check("bcc", True, f"version {module.__version__}")
+
+
+def lockdown(path: str = "/sys/kernel/security/lockdown") -> Check:
+    """Whether the kernel is locked against tracing."""
+    try:
+        modes = Path(path).read_text()
+    except OSError:
+        return Check("lockdown", True, "the kernel does not tell of any")
+    mode = modes.partition("[")[2].partition("]")[0] or modes.strip()
+    return Check(
+        "lockdown",
+        mode != "confidentiality",
+        mode,
+        "Boot without lockdown=confidentiality",
+    )
+
+
+def kallsyms(path: str = "/proc/kallsyms") -> Check:
+    """The addresses by which fragments of long messages are found."""
+    try:
+        with open(path) as file:
+            first = int(file.readline().split()[0], 16)
+    except (OSError, ValueError, IndexError):
+        return Check("kallsyms", False, f"{path} cannot be read", "Long messages are cut without it", False)
+    return Check(
+        "kallsyms",
+        first != 0 or _any_address(path),
+        "addresses are shown" if first else "the first address is zero",
+        "Long messages are cut without it; set kernel.kptr_restrict to 1 or 0 and run as root",
+        False,
+    )
+
+
+def _any_address(path: str) -> bool:
+    """Whether any symbol has an address: the first may truly lie at zero."""
+    with open(path) as file:
+        return any(line.lstrip("0")[:1] != " " for line in file)
+
+
+def tracing() -> Check:
+    """Whether the kernel takes the probe: it is loaded, attached and taken out again."""
+    from unixsock_bpf.options import Settings
+    from unixsock_bpf.probe.loader import Probe, ProbeError
+
+    try:
+        probe = Probe(Settings(buffer_mib=1))
+    except ProbeError as error:
+        return Check("tracing", False, _sentence(error), _tracing_remedy())
+    attached = probe.attached
+    probe.detach()
+    return Check("tracing", True, f"the probe loads ({attached})")
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def _tracing_remedy() -> str:
+    try:
+        modules = Path("/sys/kernel/security/lsm").read_text().strip().split(",")
+    except OSError:
+        modules = []
+    if "bpf" in modules:
+        return "A BPF security module is active and may forbid it: ask who administers this machine"
+    return "Capture on a machine or in a guest whose kernel permits tracing"
+
+
+def wireshark() -> Check:
+    """Wireshark or tshark."""
+    found = [program for program in ("wireshark", "tshark") if shutil.which(program)]
+    if not found:
+        return Check(
+            "Wireshark", False, "neither wireshark nor tshark was found", "Install wireshark or tshark", False
+        )
+    said = _answer(["tshark", "--version"]) if "tshark" in found else ""
+    version = said.splitlines()[0].rstrip(".") if said else ", ".join(found)
+    return Check("Wireshark", True, version, needed=False)
+
+
+def extcap() -> Check:
+    """The interface, where Wireshark looks for it, of this version."""
+    from unixsock_bpf.install import extcap_folders
+
+    installed = [folder / "unixsock" for folder in extcap_folders() if (folder / "unixsock").exists()]
+    if not installed:
+        return _not_installed("extcap")
+    for path in installed:
+        said = _answer([str(path), "--extcap-interfaces", "--extcap-version=4.0"])
+        version = said.partition("{version=")[2].partition("}")[0]
+        if version != __version__:
+            return Check(
+                "extcap",
+                False,
+                f"{path} is of version {version or 'unknown'}, this is {__version__}",
+                "Run 'unixsock install' again",
+                False,
+            )
+    return Check("extcap", True, ", ".join(map(str, installed)), needed=False)
+
+
+def dissector() -> Check:
+    """The dissector, where Wireshark looks for it, the same as this package's."""
+    from unixsock_bpf.install import dissector_source, plugin_folders
+
+    installed = [folder / "unixsock.lua" for folder in plugin_folders() if (folder / "unixsock.lua").exists()]
+    if not installed:
+        return _not_installed("dissector")
+    ours = dissector_source().read_bytes()
+    for path in installed:
+        if path.read_bytes() != ours:
+            return Check(
+                "dissector",
+                False,
+                f"{path} is not of this version ({__version__})",
+                "Run 'unixsock install' again",
+                False,
+            )
+    return Check("dissector", True, ", ".join(map(str, installed)), needed=False)
+
+
+def _not_installed(what: str) -> Check:
+    return Check(what, False, "not installed for Wireshark", "Run 'unixsock install'", False)
+
+
+def _answer(command: list[str]) -> str:
+    """What a program prints; nothing if it fails."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, timeout=_PATIENCE, check=False, text=True, errors="replace"
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout

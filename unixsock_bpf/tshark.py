@@ -1,0 +1,31 @@
+"""Calling tshark with the dissector of this very package."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+from unixsock_bpf.install import dissector_source
+
+
+class TsharkError(Exception):
+    """tshark is missing, or refused: one sentence."""
+
+
+def dissector_arguments() -> list[str]:
+    """What makes tshark load the dissector; harmless where it is installed, too."""
+    return ["-X", f"lua_script:{dissector_source()}"]
+
+
+def frame_numbers(path: str, display_filter: str) -> set[int]:
+    """The frames of a file that a display filter takes.  Raises TsharkError."""
+    if shutil.which("tshark") is None:
+        raise TsharkError("a display filter needs tshark, which was not found: install tshark")
+    command = ["tshark", "-n", *dissector_arguments(), "-r", path, "-Y", display_filter]
+    done = subprocess.run(
+        [*command, "-T", "fields", "-e", "frame.number"], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if line and not line.startswith("Running as user")]
+        raise TsharkError(" ".join(said) or f"tshark failed with status {done.returncode}")
+    return {int(line) for line in done.stdout.split()}
