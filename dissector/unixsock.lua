@@ -200,6 +200,9 @@ prefs.paths = Pref.string("Protocols by path", "",
 prefs.heuristics = Pref.bool("Try Wireshark's TCP heuristics", false,
     "Offer payload that neither the table nor its content tells to Wireshark's heuristic dissectors")
 
+local function has(flags, bit) return math.floor(flags / bit) % 2 == 1 end
+
+host.has = has
 host.prefs, host.FLAG, host.EVENT, host.SOCKET_TYPE = prefs, FLAG, EVENT, SOCKET_TYPE
 
 ---------------------------------------------------------------------------------------------------
@@ -251,6 +254,7 @@ local conversations = host.load("conversations")
 local payload = host.load("payload")
 local stream = host.load("stream")
 local datagram = host.load("datagram")
+host.load("statistics")
 
 local function start_file()
     conversations.reset()
@@ -322,9 +326,6 @@ end
 
 ---------------------------------------------------------------------------------------------------
 -- The tree
-
-local function has(flags, bit) return math.floor(flags / bit) % 2 == 1 end
-host.has = has
 
 local FLAG_FIELDS = {}
 for key in pairs(F) do

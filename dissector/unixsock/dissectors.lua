@@ -32,7 +32,8 @@ function M.get(name)
     return dissector
 end
 
-for name in (""):gmatch("%S+") do
+for name in ("dbus json varlink wayland ssh_agent notify journald assuan wpa_ctrl chrony milter mpd uwsgi pulse"
+    .. " pipewire ttrpc"):gmatch("%S+") do
     OWN["unixsock." .. name] = Dissector.get(host.load(name).name:lower())
 end
 

@@ -120,11 +120,18 @@ local function dissect(rec, tvb, pinfo, tree)
     local found = known.dissector or by_content(rec, tvb, pinfo)
     if found and tostring(found) ~= "Data" and tostring(found) ~= "data" then
         local taken = call(found, tvb, pinfo, tree)
-        if taken ~= 0 then return taken end
+        if taken ~= 0 then
+            -- All of it waits for more bytes: nothing of it has been shown.
+            shown = pinfo.desegment_len == 0 or pinfo.desegment_offset > 0
+            return taken
+        end
     end
     if host.prefs.heuristics then
         local ok, taken = pcall(DissectorTable.try_heuristics, "tcp", tvb, pinfo, tree)
-        if ok and taken then return tvb:len() end
+        if ok and taken then
+            shown = true
+            return tvb:len()
+        end
     end
 end
 
@@ -140,7 +147,6 @@ function wrapper.dissector(tvb, pinfo, tree)
         pcall(data.call, data, tvb, pinfo, tree)
         return tvb:len()
     end
-    shown = true
     return taken
 end
 

@@ -6,10 +6,12 @@ if not host then return end -- run by Wireshark's own scan of its plugin folder:
 return {
     -- D-Bus and its private buses
     { "*/dbus/system_bus_socket", "unixsock.dbus" }, { "/run/user/*/bus", "unixsock.dbus" },
-    { "@/tmp/dbus-*", "unixsock.dbus" }, { "/tmp/dbus-*", "unixsock.dbus" }, { "*/at-spi/bus*", "unixsock.dbus" },
+    { "@/tmp/dbus-*", "unixsock.dbus" }, { "/tmp/dbus-*", "unixsock.dbus" },
+    { "*/at-spi/bus*", "unixsock.dbus" },
     { "*/at-spi2-*/socket", "unixsock.dbus" }, { "*/ibus/dbus-*", "unixsock.dbus" },
     { "/run/systemd/private", "unixsock.dbus" }, { "/run/user/*/systemd/private", "unixsock.dbus" },
-    { "*/dbus*sock*", "unixsock.dbus" }, { "*/pulse/dbus-socket", "unixsock.dbus" }, { "*bus_socket", "unixsock.dbus" },
+    { "*/dbus*sock*", "unixsock.dbus" }, { "*/pulse/dbus-socket", "unixsock.dbus" },
+    { "*bus_socket", "unixsock.dbus" },
     -- HTTP
     { "*/docker.sock", "http" }, { "*/docker-*.sock", "http" }, { "*/dockerd.sock", "http" },
     { "*/docker/plugins/*.sock", "http" }, { "*/podman.sock", "http" }, { "*/snapd.socket", "http" },
@@ -38,16 +40,21 @@ return {
     { "*/wayland-*", "unixsock.wayland" }, { "*/pulse/native", "unixsock.pulse" },
     { "*/pipewire-*", "unixsock.pipewire" }, { "@/tmp/.ICE-unix/*", "data" }, { "/tmp/.ICE-unix/*", "data" },
     -- Logs and services
-    { "/dev/log", "syslog" }, { "*/systemd/journal/dev-log", "syslog" }, { "*/systemd/journal/syslog", "syslog" },
+    { "/dev/log", "syslog" }, { "*/systemd/journal/dev-log", "syslog" },
+    { "*/systemd/journal/syslog", "syslog" },
     { "*/rsyslog*", "syslog" }, { "*/systemd/journal/socket", "unixsock.journald" },
-    { "*/systemd/notify", "unixsock.notify" }, { "@*/systemd/notify*", "unixsock.notify" }, { "*/notify*", "unixsock.notify" },
-    { "*/io.systemd*", "unixsock.varlink" }, { "*/org.varlink*", "unixsock.varlink" }, { "*varlink*", "unixsock.varlink" },
-    { "*/systemd/userdb/*", "unixsock.varlink" }, { "*qmp*", "unixsock.json" }, { "*/libvirt/qemu/*/monitor.sock", "unixsock.json" },
+    { "*/systemd/notify", "unixsock.notify" }, { "@*/systemd/notify*", "unixsock.notify" },
+    { "*/notify*", "unixsock.notify" },
+    { "*/io.systemd*", "unixsock.varlink" }, { "*/org.varlink*", "unixsock.varlink" },
+    { "*varlink*", "unixsock.varlink" },
+    { "*/systemd/userdb/*", "unixsock.varlink" }, { "*qmp*", "unixsock.json" },
+    { "*/libvirt/qemu/*/monitor.sock", "unixsock.json" },
     { "*/qga*", "unixsock.json" }, { "*mpv*sock*", "unixsock.json" }, { "*/i3/ipc*", "data" },
     { "*json*", "unixsock.json" }, { "*/slapd*", "ldap" }, { "*/ldapi", "ldap" },
     -- Keys and secrets
     { "*/ssh-*/agent.*", "unixsock.ssh_agent" }, { "*/openssh_agent", "unixsock.ssh_agent" },
-    { "*/keyring/ssh", "unixsock.ssh_agent" }, { "*S.gpg-agent.ssh", "unixsock.ssh_agent" }, { "*ssh*agent*", "unixsock.ssh_agent" },
+    { "*/keyring/ssh", "unixsock.ssh_agent" }, { "*S.gpg-agent.ssh", "unixsock.ssh_agent" },
+    { "*ssh*agent*", "unixsock.ssh_agent" },
     { "*/gcr/ssh", "unixsock.ssh_agent" },
     { "*/S.*", "unixsock.assuan" }, { "*/ssh*.sock", "ssh" }, { "*/tls*.sock", "tls" },
     -- Time and network
@@ -56,9 +63,11 @@ return {
     { "*/wpa_supplicant/*", "unixsock.wpa_ctrl" }, { "*/hostapd/*", "unixsock.wpa_ctrl" },
     { "*/wpa_ctrl_*", "unixsock.wpa_ctrl" },
     -- Mail, messages, media
-    { "*milter*", "unixsock.milter" }, { "*/opendkim*.sock", "unixsock.milter" }, { "*lmtp*", "smtp" }, { "*smtp*", "smtp" },
+    { "*milter*", "unixsock.milter" }, { "*/opendkim*.sock", "unixsock.milter" }, { "*lmtp*", "smtp" },
+    { "*smtp*", "smtp" },
     { "*/mpd/socket", "unixsock.mpd" }, { "*/mpd*sock*", "unixsock.mpd" },
-    { "*spice*", "SPICE" }, { "*vnc*", "VNC" }, { "*amqp*", "amqp" }, { "*mqtt*", "mqtt" }, { "*mosquitto*", "mqtt" },
+    { "*spice*", "SPICE" }, { "*vnc*", "VNC" }, { "*amqp*", "amqp" }, { "*mqtt*", "mqtt" },
+    { "*mosquitto*", "mqtt" },
     { "*zmtp*", "ZMTP" }, { "*zmq*", "ZMTP" }, { "*/9p*", "9P" }, { "*virtfs*", "9P" },
     { "*.http.sock", "http" }, { "*http*", "http" },
 }

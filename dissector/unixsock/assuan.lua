@@ -1,0 +1,7 @@
+-- Assuan, what GnuPG's programs speak among themselves: lines.  Source: "Developing with Assuan".
+local host = ...
+if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+
+-- "D" lines carry data, perhaps secret, perhaps long: Info shows that they are there.
+return host.load("lines").proto("unixsock_assuan", "assuan", "Assuan", "ASSUAN",
+    function(command) return command == "D" end)

@@ -1,0 +1,59 @@
+-- The journal's native protocol: a datagram of fields, NAME=value lines, or NAME, u64 size and that many bytes.
+-- Source: systemd, Native Journal Protocol.
+local host = ...
+if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+
+local framer = host.load("framer")
+local proto = Proto("unixsock_journald", "systemd Journal")
+local F = {
+    field = ProtoField.string("journald.field", "Field"),
+    name = ProtoField.string("journald.name", "Name"),
+    value = ProtoField.string("journald.value", "Value"),
+    message = ProtoField.string("journald.message", "Message"),
+    priority = ProtoField.string("journald.priority", "Priority"),
+}
+proto.fields = { F.field, F.name, F.value, F.message, F.priority }
+
+-- Name, where the value begins and ends (both from 1, end exclusive), and where the next field begins.
+local function next_field(text, at)
+    local name, mark, value = text:match("^([^=\n]*)([=\n])()", at)
+    if not name then return nil end
+    if mark == "=" then
+        local stop = text:find("\n", value, true) or #text + 1
+        return name, value, stop, stop + 1
+    end
+    if value + 8 > #text + 1 then return nil end
+    local low, high = Struct.unpack("<I4I4", text, value)
+    local stop = math.min(value + 8 + low, #text + 1)
+    if high > 0 then stop = #text + 1 end
+    return name, value + 8, stop, stop + 1
+end
+
+function proto.dissector(tvb, pinfo, tree)
+    framer.start()
+    local text = tvb:raw(0, tvb:len())
+    local t = tree:add(proto, tvb:range(0, tvb:len()))
+    local at, message = 1, nil
+    while at <= #text do
+        local name, value, stop, following = next_field(text, at)
+        if not name then break end
+        local shown, bytes = host.printable(name), host.printable(text:sub(value, stop - 1))
+        local item = t:add(F.field, tvb:range(at - 1, stop - at), shown .. "=" .. bytes)
+        if #name > 0 then item:add(F.name, tvb:range(at - 1, #name), shown) end
+        if stop > value then
+            local range = tvb:range(value - 1, stop - value)
+            item:add(F.value, range, bytes)
+            if name == "MESSAGE" then
+                item:add(F.message, range, bytes)
+                message = message or bytes
+            elseif name == "PRIORITY" then
+                item:add(F.priority, range, bytes)
+            end
+        end
+        at = following
+    end
+    framer.info(pinfo, "JOURNALD", message or "journal entry")
+    return tvb:len()
+end
+
+return proto

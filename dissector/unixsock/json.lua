@@ -1,0 +1,28 @@
+-- JSON documents in a stream, one after another (QMP, guest agent, mpv): Wireshark's "json" takes one whole one.
+local host = ...
+if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+
+local framer = host.load("framer")
+local proto = Proto("unixsock_json", "JSON Lines")
+local json = Dissector.get("json")
+
+local function show(line, pinfo, tree)
+    local text = line:raw(0, line:len())
+    local first = text:find("[{%[]")
+    if not first then return end
+    pcall(json.call, json, line:range(first - 1):tvb(), pinfo, tree)
+    local word = text:match('"execute"%s*:%s*"([^"]*)"') or text:match('"event"%s*:%s*"([^"]*)"')
+        or text:match('"return"') and "return" or text:match('"method"%s*:%s*"([^"]*)"')
+    framer.info(pinfo, "JSON", word and host.printable(word) or host.printable(text:sub(1, 60)))
+end
+
+function proto.dissector(tvb, pinfo, tree)
+    framer.start()
+    if pinfo.can_desegment == 0 then
+        show(tvb, pinfo, tree)
+        return tvb:len()
+    end
+    return framer.split(tvb, pinfo, tree, framer.until_byte("\n"), show)
+end
+
+return proto

@@ -1,0 +1,49 @@
+-- Makes dissectors of protocols whose messages are lines of text, "word the-rest".
+local host = ...
+if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+
+local framer = host.load("framer")
+local M = {}
+
+-- A Proto called `proto_name` with fields `prefix`.line, .command and .args; `label` is the Protocol column.
+-- hide(command) true keeps the arguments out of Info.
+function M.proto(proto_name, prefix, title, label, hide)
+    local proto = Proto(proto_name, title)
+    local F = {
+        line = ProtoField.string(prefix .. ".line", "Line"),
+        command = ProtoField.string(prefix .. ".command", "Command"),
+        args = ProtoField.string(prefix .. ".args", "Arguments"),
+    }
+    proto.fields = { F.line, F.command, F.args }
+
+    local function show(message, pinfo, tree)
+        local text = message:raw(0, message:len()):gsub("\r?\n$", "")
+        local t = tree:add(proto, message:range(0, message:len()))
+        if text == "" then return end
+        local shown = host.printable(text)
+        t:add(F.line, message:range(0, #text), shown)
+        local word, at = text:match("^(%S+)%s*()")
+        if word then
+            t:add(F.command, message:range(0, #word), host.printable(word))
+            if at <= #text then
+                t:add(F.args, message:range(at - 1, #text - at + 1), host.printable(text:sub(at)))
+            end
+        end
+        if hide and word and hide(word) then shown = word end
+        t:append_text(", " .. shown)
+        framer.info(pinfo, label, shown)
+    end
+
+    function proto.dissector(tvb, pinfo, tree)
+        framer.start()
+        if pinfo.can_desegment == 0 then
+            show(tvb, pinfo, tree)
+            return tvb:len()
+        end
+        return framer.split(tvb, pinfo, tree, framer.until_byte("\n"), show)
+    end
+
+    return proto
+end
+
+return M

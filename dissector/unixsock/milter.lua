@@ -1,0 +1,54 @@
+-- The mail filter protocol: u32 length (big-endian), a command letter, data.  Source: Sendmail's milter protocol
+-- as libmilter's mfdef.h names it.
+local host = ...
+if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+
+local framer = host.load("framer")
+-- The same letter is another command in the other direction.
+local TO_FILTER = {
+    A = "ABORT", B = "BODY", C = "CONNECT", D = "MACRO", E = "BODYEOB", H = "HELO", K = "QUIT_NC", L = "HEADER",
+    M = "MAIL", N = "EOH", O = "OPTNEG", Q = "QUIT", R = "RCPT", T = "DATA", U = "UNKNOWN",
+}
+local FROM_FILTER = {
+    ["+"] = "ADDRCPT", ["-"] = "DELRCPT", ["2"] = "ADDRCPT_PAR", ["4"] = "SHUTDOWN", a = "ACCEPT", b = "REPLBODY",
+    c = "CONTINUE", d = "DISCARD", e = "CHGFROM", f = "CONN_FAIL", h = "ADDHEADER", i = "INSHEADER",
+    l = "SETSYMLIST", m = "CHGHEADER", O = "OPTNEG", p = "PROGRESS", q = "QUARANTINE", r = "REJECT", s = "SKIP",
+    t = "TEMPFAIL", y = "REPLYCODE",
+}
+local proto = Proto("unixsock_milter", "Mail Filter")
+local F = {
+    length = ProtoField.uint32("milter.length", "Length"),
+    command = ProtoField.string("milter.command", "Command"),
+    data = ProtoField.bytes("milter.data", "Data"),
+    text = ProtoField.string("milter.text", "Text"),
+}
+proto.fields = { F.length, F.command, F.data, F.text }
+
+local function length(tvb, at)
+    if tvb:len() - at < 4 then return nil end
+    local size = tvb:range(at, 4):uint()
+    return size >= 1 and size <= 16777216 and size + 4 or false
+end
+
+local function show(message, pinfo, tree)
+    local t = tree:add(proto, message:range(0, message:len()))
+    if message:len() < 5 then return end
+    local letter = message:raw(4, 1)
+    local name = TO_FILTER[letter] or FROM_FILTER[letter] or host.printable(letter)
+    t:add(F.length, message:range(0, 4))
+    t:add(F.command, message:range(4, 1), name)
+    if message:len() > 5 then
+        local data = message:range(5)
+        t:add(F.data, data)
+        t:add(F.text, data, host.printable((data:raw():gsub("%z", " "))))
+    end
+    t:append_text(", " .. name)
+    framer.info(pinfo, "MILTER", name)
+end
+
+function proto.dissector(tvb, pinfo, tree)
+    framer.start()
+    return framer.split(tvb, pinfo, tree, length, show)
+end
+
+return proto

@@ -1,0 +1,31 @@
+-- sd_notify: a datagram of NAME=value lines.  Source: sd_notify(3).
+local host = ...
+if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+
+local framer = host.load("framer")
+local proto = Proto("unixsock_notify", "systemd Notification")
+local F = {
+    line = ProtoField.string("sd_notify.assignment", "Assignment"),
+    name = ProtoField.string("sd_notify.name", "Name"),
+    value = ProtoField.string("sd_notify.value", "Value"),
+}
+proto.fields = { F.line, F.name, F.value }
+
+function proto.dissector(tvb, pinfo, tree)
+    framer.start()
+    local text = tvb:raw(0, tvb:len())
+    local t = tree:add(proto, tvb:range(0, tvb:len()))
+    for at, line in text:gmatch("()([^\n]+)") do
+        local shown = host.printable(line)
+        local item = t:add(F.line, tvb:range(at - 1, #line), shown)
+        local name, value = line:match("^([^=]*)=(.*)$")
+        if name then
+            if #name > 0 then item:add(F.name, tvb:range(at - 1, #name), host.printable(name)) end
+            if #value > 0 then item:add(F.value, tvb:range(at + #name, #value), host.printable(value)) end
+        end
+        framer.info(pinfo, "SD-NOTIFY", shown)
+    end
+    return tvb:len()
+end
+
+return proto

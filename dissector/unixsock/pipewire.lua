@@ -1,0 +1,56 @@
+-- PipeWire's native protocol: u32 object, u32 opcode (high byte) and size, u32 seq, u32 n_fds, then a POD;
+-- in the machine's byte order, read as little-endian.  Source: PipeWire, Native Protocol.
+local host = ...
+if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+
+local framer = host.load("framer")
+-- Objects 0 and 1 are fixed: the core and the client.
+local CORE_METHODS = { "Hello", "Sync", "Pong", "Error", "GetRegistry", "CreateObject", "Destroy" }
+local CORE_EVENTS = {
+    [0] = "Info", "Done", "Ping", "Error", "RemoveId", "BoundId", "AddMem", "RemoveMem", "BoundProps",
+}
+local proto = Proto("unixsock_pipewire", "PipeWire Native Protocol")
+local F = {
+    id = ProtoField.uint32("pipewire.id", "Object"),
+    opcode = ProtoField.uint8("pipewire.opcode", "Opcode"),
+    method = ProtoField.string("pipewire.method", "Method or event"),
+    size = ProtoField.uint24("pipewire.size", "Size"),
+    seq = ProtoField.uint32("pipewire.seq", "Sequence number"),
+    fds = ProtoField.uint32("pipewire.fds", "Descriptors"),
+    pod = ProtoField.bytes("pipewire.pod", "Arguments"),
+}
+proto.fields = { F.id, F.opcode, F.method, F.size, F.seq, F.fds, F.pod }
+
+local function length(tvb, at)
+    if tvb:len() - at < 16 then return nil end
+    return tvb:range(at + 4, 3):le_uint() + 16
+end
+
+local function show(message, pinfo, tree)
+    local t = tree:add(proto, message:range(0, message:len()))
+    if message:len() < 16 then return end
+    local id, opcode = message:range(0, 4):le_uint(), message:range(7, 1):uint()
+    t:add_le(F.id, message:range(0, 4))
+    t:add(F.opcode, message:range(7, 1))
+    t:add_le(F.size, message:range(4, 3))
+    t:add_le(F.seq, message:range(8, 4))
+    t:add_le(F.fds, message:range(12, 4))
+    local info = ("object %d opcode %d"):format(id, opcode)
+    local from_client = pinfo.match_uint == pinfo.dst_port
+    if id == 0 then
+        local name = (from_client and CORE_METHODS or CORE_EVENTS)[opcode]
+        if name then
+            t:add(F.method, message:range(7, 1), "Core." .. name)
+            info = "Core." .. name
+        end
+    end
+    if message:len() > 16 then t:add(F.pod, message:range(16)) end
+    framer.info(pinfo, "PIPEWIRE", info)
+end
+
+function proto.dissector(tvb, pinfo, tree)
+    framer.start()
+    return framer.split(tvb, pinfo, tree, length, show)
+end
+
+return proto

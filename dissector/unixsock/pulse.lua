@@ -1,0 +1,57 @@
+-- PulseAudio's native protocol: 20-byte descriptors (u32 length, channel, offset, flags; big-endian), then packets
+-- of tagged values on channel 0xffffffff, or sound.  Source: PulseAudio, pstream.c and native-common.h.
+local host = ...
+if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+
+local framer = host.load("framer")
+local COMMANDS = {
+    [0] = "ERROR", "TIMEOUT", "REPLY", "CREATE_PLAYBACK_STREAM", "DELETE_PLAYBACK_STREAM", "CREATE_RECORD_STREAM",
+    "DELETE_RECORD_STREAM", "EXIT", "AUTH", "SET_CLIENT_NAME", "LOOKUP_SINK", "LOOKUP_SOURCE",
+    "DRAIN_PLAYBACK_STREAM", "STAT", "GET_PLAYBACK_LATENCY", "CREATE_UPLOAD_STREAM", "DELETE_UPLOAD_STREAM",
+    "FINISH_UPLOAD_STREAM", "PLAY_SAMPLE", "REMOVE_SAMPLE", "GET_SERVER_INFO", "GET_SINK_INFO",
+    "GET_SINK_INFO_LIST", "GET_SOURCE_INFO", "GET_SOURCE_INFO_LIST", "GET_MODULE_INFO", "GET_MODULE_INFO_LIST",
+    "GET_CLIENT_INFO", "GET_CLIENT_INFO_LIST", "GET_SINK_INPUT_INFO", "GET_SINK_INPUT_INFO_LIST",
+    "GET_SOURCE_OUTPUT_INFO", "GET_SOURCE_OUTPUT_INFO_LIST", "GET_SAMPLE_INFO", "GET_SAMPLE_INFO_LIST", "SUBSCRIBE",
+}
+local proto = Proto("unixsock_pulse", "PulseAudio Native Protocol")
+local F = {
+    length = ProtoField.uint32("pulse.length", "Length"),
+    channel = ProtoField.uint32("pulse.channel", "Channel", base.HEX),
+    command = ProtoField.uint32("pulse.command", "Command", base.DEC, COMMANDS),
+    tag = ProtoField.uint32("pulse.tag", "Tag", base.HEX),
+    data = ProtoField.bytes("pulse.data", "Data"),
+}
+proto.fields = { F.length, F.channel, F.command, F.tag, F.data }
+
+local function length(tvb, at)
+    if tvb:len() - at < 20 then return nil end
+    local size = tvb:range(at, 4):uint()
+    return size <= 16777216 and size + 20 or false
+end
+
+local function show(message, pinfo, tree)
+    local t = tree:add(proto, message:range(0, message:len()))
+    if message:len() < 20 then return end
+    t:add(F.length, message:range(0, 4))
+    t:add(F.channel, message:range(4, 4))
+    local info = "memory block"
+    if message:range(4, 4):uint() == 4294967295 then
+        info = "packet"
+        -- Two tagged numbers begin each packet: 'L' command, 'L' tag.
+        if message:len() >= 30 and message:raw(20, 1) == "L" and message:raw(25, 1) == "L" then
+            local command = message:range(21, 4):uint()
+            t:add(F.command, message:range(21, 4))
+            t:add(F.tag, message:range(26, 4))
+            info = COMMANDS[command] or ("command %d"):format(command)
+        end
+    end
+    if message:len() > 20 then t:add(F.data, message:range(20)) end
+    framer.info(pinfo, "PULSE", info)
+end
+
+function proto.dissector(tvb, pinfo, tree)
+    framer.start()
+    return framer.split(tvb, pinfo, tree, length, show)
+end
+
+return proto

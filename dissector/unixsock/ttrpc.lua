@@ -1,0 +1,61 @@
+-- ttrpc, containerd's gRPC without HTTP/2: u32 length, u32 stream (big-endian), u8 type, u8 flags, then protobuf.
+-- Source: containerd/ttrpc, PROTOCOL.md.
+local host = ...
+if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+
+local framer = host.load("framer")
+local TYPES = { [1] = "Request", [2] = "Response", [3] = "Data" }
+local proto = Proto("unixsock_ttrpc", "ttrpc")
+local F = {
+    length = ProtoField.uint32("ttrpc.length", "Length"),
+    stream = ProtoField.uint32("ttrpc.stream", "Stream"),
+    type = ProtoField.uint8("ttrpc.type", "Type", base.DEC, TYPES),
+    flags = ProtoField.uint8("ttrpc.flags", "Flags", base.HEX),
+    service = ProtoField.string("ttrpc.service", "Service"),
+    method = ProtoField.string("ttrpc.method", "Method"),
+    data = ProtoField.bytes("ttrpc.data", "Data"),
+}
+proto.fields = { F.length, F.stream, F.type, F.flags, F.service, F.method, F.data }
+
+local function length(tvb, at)
+    if tvb:len() - at < 10 then return nil end
+    local size, kind = tvb:range(at, 4):uint(), tvb:range(at + 8, 1):uint()
+    return size <= 4194304 and TYPES[kind] and size + 10 or false
+end
+
+-- The short protobuf string with field number `number` at `at`, or nil.
+local function short_string(message, at, number)
+    if at + 2 > message:len() or message:range(at, 1):uint() ~= number * 8 + 2 then return nil end
+    local size = message:range(at + 1, 1):uint()
+    if size == 0 or size > 127 or at + 2 + size > message:len() then return nil end
+    return message:range(at + 2, size), at + 2 + size
+end
+
+local function show(message, pinfo, tree)
+    local t = tree:add(proto, message:range(0, message:len()))
+    if message:len() < 10 then return end
+    local kind = message:range(8, 1):uint()
+    t:add(F.length, message:range(0, 4))
+    t:add(F.stream, message:range(4, 4))
+    t:add(F.type, message:range(8, 1))
+    t:add(F.flags, message:range(9, 1))
+    local info = ("%s, stream %d"):format(TYPES[kind] or "frame", message:range(4, 4):uint())
+    if kind == 1 then
+        local service, at = short_string(message, 10, 1)
+        local method = service and short_string(message, at, 2)
+        if method then
+            t:add(F.service, service, host.printable(service:raw()))
+            t:add(F.method, method, host.printable(method:raw()))
+            info = ("%s %s/%s"):format(info, host.printable(service:raw()), host.printable(method:raw()))
+        end
+    end
+    if message:len() > 10 then t:add(F.data, message:range(10)) end
+    framer.info(pinfo, "TTRPC", info)
+end
+
+function proto.dissector(tvb, pinfo, tree)
+    framer.start()
+    return framer.split(tvb, pinfo, tree, length, show)
+end
+
+return proto

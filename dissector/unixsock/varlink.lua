@@ -1,0 +1,47 @@
+-- Varlink: JSON objects, each ended by a NUL.  Source: varlink.org, Service.
+local host = ...
+if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+
+local framer = host.load("framer")
+local proto = Proto("unixsock_varlink", "Varlink")
+local F = {
+    method = ProtoField.string("varlink.method", "Method"),
+    error = ProtoField.string("varlink.error", "Error"),
+    reply = ProtoField.bool("varlink.reply", "Reply"),
+    more = ProtoField.bool("varlink.more", "More replies wanted"),
+    continues = ProtoField.bool("varlink.continues", "More replies follow"),
+    oneway = ProtoField.bool("varlink.oneway", "No reply wanted"),
+}
+proto.fields = { F.method, F.error, F.reply, F.more, F.continues, F.oneway }
+local json = Dissector.get("json")
+
+local function show(message, pinfo, tree)
+    local text = message:raw(0, message:len())
+    local t = tree:add(proto, message:range(0, message:len()))
+    local method = text:match('"method"%s*:%s*"([^"]*)"')
+    local failure = text:match('"error"%s*:%s*"([^"]*)"')
+    for _, flag in ipairs({ "more", "continues", "oneway" }) do
+        if text:find('"' .. flag .. '"%s*:%s*true') then t:add(F[flag], true) end
+    end
+    local info = "reply"
+    if method then
+        info = host.printable(method)
+        t:add(F.method, info)
+    elseif failure then
+        info = "error " .. host.printable(failure)
+        t:add(F.error, host.printable(failure))
+    else
+        t:add(F.reply, true)
+    end
+    t:append_text(", " .. info)
+    local stop = text:byte(-1) == 0 and #text - 1 or #text
+    if stop > 0 then pcall(json.call, json, message:range(0, stop):tvb(), pinfo, tree) end
+    framer.info(pinfo, "VARLINK", info)
+end
+
+function proto.dissector(tvb, pinfo, tree)
+    framer.start()
+    return framer.split(tvb, pinfo, tree, framer.until_byte("\0"), show)
+end
+
+return proto

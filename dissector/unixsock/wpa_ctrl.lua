@@ -1,0 +1,42 @@
+-- The control interface of wpa_supplicant and hostapd: a command, reply or event in each datagram.
+-- Source: wpa_supplicant, Control interface.
+local host = ...
+if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+
+local framer = host.load("framer")
+local proto = Proto("unixsock_wpa_ctrl", "wpa_supplicant Control Interface")
+local F = {
+    command = ProtoField.string("wpa_ctrl.command", "Command"),
+    args = ProtoField.string("wpa_ctrl.args", "Arguments"),
+    level = ProtoField.uint8("wpa_ctrl.level", "Event level"),
+    event = ProtoField.string("wpa_ctrl.event", "Event"),
+    reply = ProtoField.string("wpa_ctrl.reply", "Reply"),
+}
+proto.fields = { F.command, F.args, F.level, F.event, F.reply }
+
+function proto.dissector(tvb, pinfo, tree)
+    framer.start()
+    local text = tvb:raw(0, tvb:len()):gsub("\n$", "")
+    local t = tree:add(proto, tvb:range(0, tvb:len()))
+    local shown = host.printable(text)
+    local level, at = text:match("^<(%d)>()")
+    if level then
+        t:add(F.level, tvb:range(1, 1), tonumber(level))
+        if at <= #text then t:add(F.event, tvb:range(at - 1, #text - at + 1), host.printable(text:sub(at))) end
+        shown = "event " .. shown
+    elseif text:find("^[A-Z][A-Z0-9_%-]+$") and text ~= "OK" and text ~= "FAIL" and text ~= "PONG"
+        or text:find("^[A-Z][A-Z0-9_%-]+ ") then
+        local word, rest = text:match("^(%S+) ?()")
+        t:add(F.command, tvb:range(0, #word), word)
+        if rest <= #text then t:add(F.args, tvb:range(rest - 1, #text - rest + 1), host.printable(text:sub(rest))) end
+        -- These carry keys and passwords.
+        if word:find("^SET_NETWORK") or word:find("^CTRL%-RSP") then shown = word end
+    elseif #text > 0 then
+        t:add(F.reply, tvb:range(0, #text), shown)
+        shown = "reply " .. shown
+    end
+    framer.info(pinfo, "WPA-CTRL", shown)
+    return tvb:len()
+end
+
+return proto
