@@ -22,6 +22,8 @@ OFFSETS: dict[str, tuple[str, ...]] = {
     "SOCK_FAMILY": ("sock.__sk_common.skc_family",),
     "SOCK_NET": ("sock.__sk_common.skc_net.net",),
     "SOCK_TYPE": ("sock.sk_type",),
+    "SOCK_FLAGS": ("sock.__sk_common.skc_flags",),
+    "SOCK_SHUTDOWN": ("sock.sk_shutdown",),
     "SOCK_SOCKET": ("sock.sk_socket",),
     "SOCK_RECEIVE_QUEUE": ("sock.sk_receive_queue",),
     "SOCK_PEER_PID": ("sock.sk_peer_pid",),
@@ -66,7 +68,7 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
 SIZES = {"FRAG_SIZE": ("skb_frag", "bio_vec"), "STRUCT_PAGE_SIZE": ("page",)}
 
 #: Functions whose result is hooked: how many arguments come before it.
-ARGUMENTS = ("unix_stream_connect", "unix_accept")
+ARGUMENTS = ("unix_stream_connect", "unix_accept", "skb_splice_from_iter")
 
 
 def _first(btf: Btf, members: tuple[str, ...]) -> int | None:

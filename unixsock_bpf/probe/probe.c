@@ -160,8 +160,9 @@ static __always_inline void on_data(u64 sk, u64 other, u64 skb, u32 len, u32 slo
 	sides.dst->flags |= EP_EMITTED;
 }
 
-/* Datagrams and seqpackets, and streams before the receiver's queue was appended to in place
- * (Linux commit f4e1fb04c123 "af_unix: Use cached value for SOCK_STREAM in unix_inq_len()." in v6.17). */
+/* Datagrams and seqpackets, and streams before they were appended to the receiver's queue in place
+ * (Linux commit f4e1fb04c123 ("af_unix: Use cached value for SOCK_STREAM in unix_inq_len()."), v6.17).
+ * The receiver's lock is held, so order is the receiver's. */
 static __always_inline void on_queue(u64 list, u64 skb)
 {
 	u64 sk = LOAD(u64, skb, SKB_SK);
@@ -178,6 +179,38 @@ static __always_inline void on_queue(u64 list, u64 skb)
 	on_data(sk, other, skb, LOAD(u32, skb, SKB_LEN), SLOT_QUEUE, flags);
 }
 ON_ENTRY(skb_queue_tail, on_queue)
+
+#ifdef UNIX_SOCK_INQ_LEN
+#define SOCK_DEAD_BIT 0 /* of sk_flags */
+#define RCV_SHUTDOWN 1
+
+/* Streams since then: the sk_buff is filled, and is queued next unless the receiver is gone. */
+static __always_inline void on_filled(u64 skb, u64 unused, int result)
+{
+	u64 sk = LOAD(u64, skb, SKB_SK);
+	if (!is_unix(sk) || LOAD(u16, sk, SOCK_TYPE) != TYPE_STREAM)
+		return;
+	u64 other = peer_of(sk);
+	if (!other || (LOAD(u64, other, SOCK_FLAGS) & 1 << SOCK_DEAD_BIT) ||
+	    (LOAD(u8, other, SOCK_SHUTDOWN) & RCV_SHUTDOWN))
+		return;
+	on_data(sk, other, skb, LOAD(u32, skb, SKB_LEN), SLOT_COPY, 0);
+}
+
+static __always_inline void on_copied(u64 skb, u64 unused, int result)
+{
+	if (!result)
+		on_filled(skb, unused, result);
+}
+ON_RETURN(skb_copy_datagram_from_iter, on_copied, 4)
+
+static __always_inline void on_spliced(u64 skb, u64 unused, int result)
+{
+	if (result > 0)
+		on_filled(skb, unused, result);
+}
+ON_RETURN(skb_splice_from_iter, on_spliced, ARGS_SKB_SPLICE_FROM_ITER)
+#endif
 
 /* Who reads: recvmsg and its kin begin with the socket. */
 static __always_inline void on_use(u64 socket, u64 unused)
