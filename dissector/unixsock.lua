@@ -283,36 +283,43 @@ end
 
 local unpack_struct = Struct.unpack
 
--- Reads the elements in `head` (header and elements, as bytes) into `rec`: byte strings under the names
--- of BYTES, the place of each element in rec.at[kind], descriptors in rec.fds, unknown ones in rec.unknown.
--- Gives a sentence if they contradict each other.
-local function read_elements(rec, head)
-    local at, last = HEADER_LEN, #head
+-- Reads the elements in `bytes` into a table: byte strings under the names of BYTES, the place of each element
+-- (offset in the record and length) under its number, descriptors in fds, unknown ones in unknown, and in
+-- wrong a sentence if they contradict each other.
+local function parse_elements(bytes)
+    local el, at, last = {}, 0, #bytes
     while at < last do
-        if at + 4 > last then return ("element at %d ends in its head"):format(at) end
-        local kind, length = unpack_struct("<I2I2", head, at + 1)
+        if at + 4 > last then
+            el.wrong = ("element at %d ends in its head"):format(HEADER_LEN + at)
+            return el
+        end
+        local kind, length = unpack_struct("<I2I2", bytes, at + 1)
         local value = at + 4
         at = value + length + (-length) % 4
-        if at > last then return ("element of type %d ends beyond the header"):format(kind) end
-        local name = BYTES[kind]
+        if at > last then
+            el.wrong = ("element of type %d ends beyond the header"):format(kind)
+            return el
+        end
+        local name, place = BYTES[kind], { HEADER_LEN + value, length }
         if name then
-            rec[name] = head:sub(value + 1, value + length)
-            rec[kind] = { value, length }
+            el[name] = bytes:sub(value + 1, value + length)
+            el[kind] = place
         elseif FIXED[kind] then
             if length < FIXED[kind] then
-                return ("element %s has %d of %d bytes"):format(ELEMENT_NAMES[kind], length, FIXED[kind])
-            end
-            if kind == ELEMENT.FD then
-                rec.fds = rec.fds or {}
-                rec.fds[#rec.fds + 1] = { value, length }
+                el.wrong = ("element %s has %d of %d bytes"):format(ELEMENT_NAMES[kind], length, FIXED[kind])
+                return el
+            elseif kind == ELEMENT.FD then
+                el.fds = el.fds or {}
+                el.fds[#el.fds + 1] = place
             else
-                rec[kind] = { value, length }
+                el[kind] = place
             end
         else
-            rec.unknown = rec.unknown or {}
-            rec.unknown[#rec.unknown + 1] = { value - 4, length, kind }
+            el.unknown = el.unknown or {}
+            el.unknown[#el.unknown + 1] = { place[1] - 4, length, kind }
         end
     end
+    return el
 end
 
 local function lost_reasons(bits)
@@ -346,31 +353,31 @@ local USERS = {
 }
 local ZERO = { [1] = "\0", [4] = ("\0"):rep(4), [8] = ("\0"):rep(8) }
 
-local function add_elements(t, tvb, rec)
+local function add_elements(t, tvb, el)
     local function string_field(key, kind, text, either)
-        local place = rec[kind]
+        local place = el[kind]
         if not place or place[2] == 0 then return end
         local range = tvb:range(place[1], place[2])
         t:add(F[key], range, text)
         if either then t:add(F[either], range, text):set_hidden() end
     end
-    string_field("src.comm", ELEMENT.SRC_COMM, rec.src_comm and printable(rec.src_comm), "comm")
-    string_field("dst.comm", ELEMENT.DST_COMM, rec.dst_comm and printable(rec.dst_comm), "comm")
-    string_field("src.path", ELEMENT.SRC_NAME, rec.src_name and display_name(rec.src_name))
-    string_field("dst.path", ELEMENT.DST_NAME, rec.dst_name and display_name(rec.dst_name))
-    string_field("src.file", ELEMENT.SRC_PATH, rec.src_path and printable(rec.src_path))
-    string_field("dst.file", ELEMENT.DST_PATH, rec.dst_path and printable(rec.dst_path))
-    string_field("cgroup", ELEMENT.CGROUP, rec.cgroup and printable(rec.cgroup))
+    string_field("src.comm", ELEMENT.SRC_COMM, el.src_comm and printable(el.src_comm), "comm")
+    string_field("dst.comm", ELEMENT.DST_COMM, el.dst_comm and printable(el.dst_comm), "comm")
+    string_field("src.path", ELEMENT.SRC_NAME, el.src_name and display_name(el.src_name))
+    string_field("dst.path", ELEMENT.DST_NAME, el.dst_name and display_name(el.dst_name))
+    string_field("src.file", ELEMENT.SRC_PATH, el.src_path and printable(el.src_path))
+    string_field("dst.file", ELEMENT.DST_PATH, el.dst_path and printable(el.dst_path))
+    string_field("cgroup", ELEMENT.CGROUP, el.cgroup and printable(el.cgroup))
 
-    local creds = rec[ELEMENT.CREDS]
+    local creds = el[ELEMENT.CREDS]
     if creds then
         t:add_le(F["creds.pid"], tvb:range(creds[1], 4))
         t:add_le(F["creds.uid"], tvb:range(creds[1] + 4, 4))
         t:add_le(F["creds.gid"], tvb:range(creds[1] + 8, 4))
     end
-    local fds = rec[ELEMENT.FDS]
+    local fds = el[ELEMENT.FDS]
     if fds then t:add_le(F["fds.count"], tvb:range(fds[1], 4)) end
-    for _, place in ipairs(rec.fds or {}) do
+    for _, place in ipairs(el.fds or {}) do
         local at, length = place[1], place[2]
         local kind = FD_KINDS[tvb:range(at, 4):le_uint()] or "other"
         local d = t:add(F.fd, tvb:range(at, length))
@@ -383,18 +390,18 @@ local function add_elements(t, tvb, rec)
             d:append_text(", " .. path)
         end
     end
-    local lost = rec[ELEMENT.LOST]
+    local lost = el[ELEMENT.LOST]
     if lost then
         t:add_le(F["lost.messages"], tvb:range(lost[1], 8))
         t:add_le(F["lost.bytes"], tvb:range(lost[1] + 8, 8))
         local reasons = tvb:range(lost[1] + 16, 4)
         t:add(F["lost.reasons"], reasons, lost_reasons(reasons:le_uint()))
     end
-    local failure = rec[ELEMENT.ERROR]
-    if failure then t:add(F.error, tvb:range(failure[1], 4), rec.error) end
-    local shut = rec[ELEMENT.SHUTDOWN]
+    local failure = el[ELEMENT.ERROR]
+    if failure then t:add(F.error, tvb:range(failure[1], 4), el.error) end
+    local shut = el[ELEMENT.SHUTDOWN]
     if shut then t:add_le(F.shutdown, tvb:range(shut[1], 4)) end
-    for _, place in ipairs(rec.unknown or {}) do
+    for _, place in ipairs(el.unknown or {}) do
         local item = t:add_le(F["element.type"], tvb:range(place[1], 2))
         if place[2] > 0 then item:add(F["element.value"], tvb:range(place[1] + 4, place[2])) end
     end
@@ -441,25 +448,26 @@ local function add_fields(t, tvb, rec, head)
         if rec.offset > 0 then t:add_le(F.offset, tvb:range(AT.offset, 4)) end
         t:add_le(F.caplen, tvb:range(AT.caplen, 4))
     end
-    add_elements(t, tvb, rec)
+    add_elements(t, tvb, rec.el)
 end
 
 local function add_experts(t, tvb, rec)
+    local el = rec.el
     if has(rec.flags, FLAG.TRUNCATED) then
         local missing = has(rec.flags, FLAG.UNREADABLE) and "Memory could not be read" or "Payload truncated"
         t:add_proto_expert_info(E.truncated, ("%s: %d of %d bytes captured"):format(
             missing, rec.offset + rec.caplen, rec.len))
     end
-    if rec.lost then t:add_proto_expert_info(E.lost, rec.lost) end
-    local fds = rec[ELEMENT.FDS]
-    if fds or rec.fds then
-        local count = fds and tvb:range(fds[1], 4):le_uint() or #rec.fds
+    if el.lost then t:add_proto_expert_info(E.lost, el.lost) end
+    local fds = el[ELEMENT.FDS]
+    if fds or el.fds then
+        local count = fds and tvb:range(fds[1], 4):le_uint() or #el.fds
         t:add_proto_expert_info(E.fds, ("%d descriptor%s passed"):format(count, count == 1 and "" or "s"))
     end
     if rec.event == EVENT.SEND_ERROR then
-        t:add_proto_expert_info(E.failed, "Send failed: " .. (rec.error or "unknown error"))
+        t:add_proto_expert_info(E.failed, "Send failed: " .. (el.error or "unknown error"))
     end
-    for _, place in ipairs(rec.unknown or {}) do
+    for _, place in ipairs(el.unknown or {}) do
         t:add_proto_expert_info(E.unknown, ("Element of unknown type %d, %d bytes"):format(place[3], place[2]))
     end
 end
@@ -480,11 +488,11 @@ local function info_text(rec, data)
         if rec.offset > 0 then text = text .. "  offset=" .. rec.offset end
         return data ~= "" and text .. "  " .. first_text(data) or text
     elseif rec.event == EVENT.LOST then
-        return text .. "  " .. (rec.lost or "records lost")
+        return text .. "  " .. (rec.el.lost or "records lost")
     elseif rec.event == EVENT.SEND_ERROR then
-        return text .. "  send failed: " .. (rec.error or "unknown error") .. "  len=" .. rec.len
+        return text .. "  send failed: " .. (rec.el.error or "unknown error") .. "  len=" .. rec.len
     elseif rec.event == EVENT.SHUTDOWN then
-        return text .. "  " .. (SHUTDOWN_HOW[rec.how] or "shutdown")
+        return text .. "  " .. (SHUTDOWN_HOW[rec.el.how] or "shutdown")
     end
     return text .. "  " .. (EVENTS[rec.event] or ("event " .. rec.event))
 end
@@ -500,40 +508,58 @@ local function malformed(tvb, tree, item, sentence)
 end
 
 -- What the elements say beyond byte strings, in words.
-local function read_values(rec, head)
-    local place = rec[ELEMENT.ERROR]
+local function read_values(el, bytes)
+    local function unpack_at(place, format) return unpack_struct(format, bytes, place[1] - HEADER_LEN + 1) end
+    local place = el[ELEMENT.ERROR]
     if place then
-        local errno = unpack_struct("<I4", head, place[1] + 1)
-        rec.error = ERRNO[errno] or ("errno " .. ("%d"):format(errno))
+        local errno = unpack_at(place, "<I4")
+        el.error = ERRNO[errno] or ("errno %d"):format(errno)
     end
-    place = rec[ELEMENT.SHUTDOWN]
-    if place then rec.how = unpack_struct("<I4", head, place[1] + 1) end
-    place = rec[ELEMENT.LOST]
+    place = el[ELEMENT.SHUTDOWN]
+    if place then el.how = unpack_at(place, "<I4") end
+    place = el[ELEMENT.LOST]
     if place then
-        local m_lo, m_hi, b_lo, b_hi, reasons = unpack_struct("<I4I4I4I4I4", head, place[1] + 1)
+        local m_lo, m_hi, b_lo, b_hi, reasons = unpack_at(place, "<I4I4I4I4I4")
         local two32 = 4294967296
-        rec.lost = ("%.0f messages (%.0f bytes) lost"):format(m_lo + m_hi * two32, b_lo + b_hi * two32)
-        if reasons > 0 then rec.lost = rec.lost .. ": " .. lost_reasons(reasons) end
+        el.lost = ("%.0f messages (%.0f bytes) lost"):format(m_lo + m_hi * two32, b_lo + b_hi * two32)
+        if reasons > 0 then el.lost = el.lost .. ": " .. lost_reasons(reasons) end
     end
 end
 
 -- The bound name of the conversation: the server's, else either side's (Record.name in record.py).
-local function choose_name(rec)
+local function choose_name(el, role)
     local first, second = ELEMENT.DST_NAME, ELEMENT.SRC_NAME
-    local a, b = rec.dst_name, rec.src_name
-    if rec.role == ROLE.SRC_IS_SERVER then first, second, a, b = second, first, b, a end
+    local a, b = el.dst_name, el.src_name
+    if role == ROLE.SRC_IS_SERVER then first, second, a, b = second, first, b, a end
+    local chosen = {}
     if a and a ~= "" then
-        rec.name, rec.name_at = a, rec[first]
+        chosen.name, chosen.at = a, el[first]
     elseif b and b ~= "" then
-        rec.name, rec.name_at = b, rec[second]
+        chosen.name, chosen.at = b, el[second]
     end
-    if rec.name then rec.path = display_name(rec.name) end
+    if chosen.name then chosen.path = display_name(chosen.name) end
+    return chosen
+end
+
+-- Most records of a conversation carry the same elements: what they say is kept by their bytes, for a while.
+local parsed, parsed_count = {}, 0
+local NO_ELEMENTS = {}
+
+local function elements(bytes)
+    if bytes == "" then return NO_ELEMENTS end
+    local el = parsed[bytes]
+    if el then return el end
+    if parsed_count >= 1024 then parsed, parsed_count = {}, 0 end
+    el = parse_elements(bytes)
+    read_values(el, bytes)
+    parsed[bytes], parsed_count = el, parsed_count + 1
+    return el
 end
 
 local function src_is_server(rec)
     if rec.role == ROLE.SRC_IS_SERVER then return true end
     if rec.role == ROLE.DST_IS_SERVER then return false end
-    local src, dst = (rec.src_name or "") ~= "", (rec.dst_name or "") ~= ""
+    local src, dst = (rec.el.src_name or "") ~= "", (rec.el.dst_name or "") ~= ""
     if src ~= dst then return src end
     return rec.src_sock:reverse() < rec.dst_sock:reverse() -- little-endian numbers
 end
@@ -552,18 +578,19 @@ local function read_record(tvb)
     elseif header_len > have then
         return nil, ("record ends in its elements: %d of %d bytes"):format(have, header_len)
     end
-    if header_len > HEADER_LEN then head = tvb:raw(0, header_len) end
+    local el = elements(header_len > HEADER_LEN and tvb:raw(HEADER_LEN, header_len - HEADER_LEN) or "")
+    local key = role == ROLE.SRC_IS_SERVER and "server_name" or "other_name"
+    local chosen = el[key] or choose_name(el, role)
+    el[key] = chosen
     local rec = {
+        el = el, name = chosen.name, name_at = chosen.at, path = chosen.path, wrong = el.wrong,
         event = event, header_len = header_len, src_pid = src_pid, dst_pid = dst_pid, type = kind,
         role = role, flags = flags, seq_lo = seq_lo, seq_hi = seq_hi, ack_lo = ack_lo, message = message,
         len = len, offset = offset, caplen = caplen,
         src_sock = head:sub(AT.src_sock + 1, AT.src_sock + 8),
         dst_sock = head:sub(AT.dst_sock + 1, AT.dst_sock + 8),
     }
-    if header_len > HEADER_LEN then rec.wrong = read_elements(rec, head) end
-    choose_name(rec)
     rec.src_is_server = src_is_server(rec)
-    if rec[ELEMENT.ERROR] or rec[ELEMENT.SHUTDOWN] or rec[ELEMENT.LOST] then read_values(rec, head) end
     if header_len + caplen > have then
         rec.wrong = rec.wrong or ("record ends early: %d of %d bytes"):format(have, header_len + caplen)
         rec.caplen = have - header_len
@@ -604,28 +631,24 @@ function proto.dissector(tvb, pinfo, tree)
     if rec.wrong then t:add_proto_expert_info(E.malformed, "Malformed record: " .. rec.wrong) end
     if rec.flags ~= 0 or header_len > HEADER_LEN then add_experts(t, tvb, rec) end
 
-    local data = caplen > 0 and tvb:raw(header_len, math.min(caplen, 64)) or ""
-    local info = rec.wrong and "Malformed: " .. rec.wrong or info_text(rec, data)
-    cols.info = info
-
     local src, dst = pinfo.src, pinfo.dst
-    local handled
-    if rec.event == EVENT.LOST or rec.event == EVENT.SEND_ERROR then
-        handled = true -- nothing was queued
-    elseif rec.type == SOCKET_TYPE.STREAM then
+    local handled = false -- and nothing was queued by a failed or lost send
+    local queued = rec.event ~= EVENT.LOST and rec.event ~= EVENT.SEND_ERROR
+    if queued and rec.type == SOCKET_TYPE.STREAM then
         handled = stream.dissect(rec, tvb, pinfo, tree)
     elseif rec.event == EVENT.DATA then
         handled = datagram.dissect(rec, tvb, pinfo, tree, t, F["reassembled.len"])
     end
     if not handled then
+        local data = caplen > 0 and tvb:raw(header_len, math.min(caplen, 64)) or ""
         cols.protocol = "UNIX"
-        cols.info = info
+        cols.info = rec.wrong and "Malformed: " .. rec.wrong or info_text(rec, data)
     end
     if prefs.columns then
         pinfo.src = src
         pinfo.dst = dst
-        cols.src = process(rec.src_comm, rec.src_pid, rec.src_name)
-        cols.dst = process(rec.dst_comm, rec.dst_pid, rec.dst_name)
+        cols.src = process(rec.el.src_comm, rec.src_pid, rec.el.src_name)
+        cols.dst = process(rec.el.dst_comm, rec.dst_pid, rec.el.dst_name)
     end
     return have
 end

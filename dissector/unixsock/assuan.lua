@@ -1,6 +1,6 @@
 -- Assuan, what GnuPG's programs speak among themselves: lines.  Source: "Developing with Assuan".
 local host = ...
-if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 -- "D" lines carry data, perhaps secret, perhaps long: Info shows that they are there.
 return host.load("lines").proto("unixsock_assuan", "assuan", "Assuan", "ASSUAN",

@@ -1,7 +1,7 @@
 -- chrony's command and monitoring protocol, version 6: big-endian, a request or a reply in each datagram.
 -- Source: chrony, candm.h.
 local host = ...
-if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local framer = host.load("framer")
 local COMMANDS = {

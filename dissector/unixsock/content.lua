@@ -1,7 +1,7 @@
 -- Recognises a protocol by the first bytes of a message, where neither the user nor the path tells.
 -- Only marks that random data does not carry: a wrong guess costs more than none.
 local host = ...
-if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local M = {}
 M.ENOUGH = 64 -- bytes that recognise() wants to see

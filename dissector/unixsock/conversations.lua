@@ -1,7 +1,7 @@
 -- What is remembered of a conversation: its index in the file, and what its content was recognised as.
 -- One small entry for each, as Wireshark itself keeps one.
 local host = ...
-if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local M = {}
 local known, count

@@ -1,7 +1,7 @@
 -- Datagrams and seqpackets: a message goes to its protocol as it is.  One that was too large for a record
 -- comes in several, which are joined first.
 local host = ...
-if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local payload = host.load("payload")
 local stream = host.load("stream")
@@ -50,7 +50,7 @@ function M.dissect(rec, tvb, pinfo, tree, own_tree, length_field)
     else
         message = tvb:range(rec.header_len, rec.caplen):tvb()
     end
-    stream.address(rec, pinfo)
+    pinfo.src_port, pinfo.dst_port = stream.address(rec, pinfo)
     return payload.dissect_raw(rec, message, pinfo, tree)
 end
 

@@ -1,7 +1,7 @@
 -- D-Bus as it travels on a socket: the SASL handshake in lines, then binary messages, several or parts of one
 -- in a write.  Wireshark's "dbus" takes one whole message at a time.  Source: D-Bus Specification.
 local host = ...
-if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local framer = host.load("framer")
 local proto = Proto("unixsock_dbus", "D-Bus Transport")

@@ -1,6 +1,6 @@
 -- Finds a dissector by the name that the table of paths uses.
 local host = ...
-if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local M = {}
 

@@ -1,6 +1,6 @@
 -- What our own dissectors share: cutting a stream into messages, and remembering nothing.
 local host = ...
-if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local M = {}
 

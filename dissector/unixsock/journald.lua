@@ -1,7 +1,7 @@
 -- The journal's native protocol: a datagram of fields, NAME=value lines, or NAME, u64 size and that many bytes.
 -- Source: systemd, Native Journal Protocol.
 local host = ...
-if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local framer = host.load("framer")
 local proto = Proto("unixsock_journald", "systemd Journal")

@@ -1,6 +1,6 @@
 -- JSON documents in a stream, one after another (QMP, guest agent, mpv): Wireshark's "json" takes one whole one.
 local host = ...
-if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local framer = host.load("framer")
 local proto = Proto("unixsock_json", "JSON Lines")

@@ -1,6 +1,6 @@
 -- Makes dissectors of protocols whose messages are lines of text, "word the-rest".
 local host = ...
-if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local framer = host.load("framer")
 local M = {}

@@ -1,7 +1,7 @@
 -- The mail filter protocol: u32 length (big-endian), a command letter, data.  Source: Sendmail's milter protocol
 -- as libmilter's mfdef.h names it.
 local host = ...
-if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local framer = host.load("framer")
 -- The same letter is another command in the other direction.

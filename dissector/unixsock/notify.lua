@@ -1,6 +1,6 @@
 -- sd_notify: a datagram of NAME=value lines.  Source: sd_notify(3).
 local host = ...
-if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local framer = host.load("framer")
 local proto = Proto("unixsock_notify", "systemd Notification")

@@ -1,7 +1,7 @@
 -- Which dissector gets a payload: the user's Decode As for the path's port, else the tables of paths,
 -- else what the content looks like, else nothing.
 local host = ...
-if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local M = {}
 
@@ -59,7 +59,7 @@ M.reset()
 
 local function search(entries, path)
     for i = 1, #entries do
-        if path:find(entries[i][1]) then return dissectors.get(entries[i][2]) end
+        if path:find(entries[i][1]) then return dissectors.get(entries[i][2]), entries[i][2] end
     end
 end
 
@@ -76,9 +76,13 @@ local function of_path(path)
     if known then return known end
     if chosen_count >= 4096 then chosen, chosen_count = {}, 0 end
     user_entries = user_entries or read_user_entries()
-    local found
-    if path ~= "" then found = search(user_entries, path) or search(patterns, path) end
-    known = { dissector = found, port = FIRST_PORT + hash(path) % (LAST_PORT - FIRST_PORT + 1) }
+    local found, name
+    if path ~= "" then
+        found, name = search(user_entries, path)
+        if not found then found, name = search(patterns, path) end
+    end
+    local opaque = name == "data"
+    known = { dissector = found, opaque = opaque, port = FIRST_PORT + hash(path) % (LAST_PORT - FIRST_PORT + 1) }
     chosen[path], chosen_count = known, chosen_count + 1
     return known
 end
@@ -96,14 +100,21 @@ end
 local active -- the record whose payload is being dissected, or nil
 local shown -- a dissector has accepted some of it
 
+-- After so many messages that look like nothing known, no more are looked at.
+local TRIES = 16
+
 -- What the content was recognised as, remembered from the frame on where it was: the same in every pass.
 local function by_content(rec, tvb, pinfo)
     local conversation, number = rec.conversation, pinfo.number
     if conversation.content and number >= conversation.since then return conversation.content end
+    if number > (conversation.unknown_since or math.huge) then return nil end
     local name = content.recognise(tvb:raw(0, math.min(tvb:len(), content.ENOUGH)), rec)
     local found = name and dissectors.get(name)
     if found and not conversation.content then
         conversation.content, conversation.since = found, number
+    elseif not found and not pinfo.visited then
+        conversation.tries = (conversation.tries or 0) + 1
+        if conversation.tries == TRIES then conversation.unknown_since = number end
     end
     return found
 end
@@ -118,7 +129,7 @@ end
 local function dissect(rec, tvb, pinfo, tree)
     local known = of_path(rec.path or "")
     local found = known.dissector or by_content(rec, tvb, pinfo)
-    if found and tostring(found) ~= "Data" and tostring(found) ~= "data" then
+    if found and not known.opaque then
         local taken = call(found, tvb, pinfo, tree)
         if taken ~= 0 then
             -- All of it waits for more bytes: nothing of it has been shown.
@@ -150,6 +161,8 @@ function wrapper.dissector(tvb, pinfo, tree)
     return taken
 end
 
+local WRAPPER = tostring(Dissector.get("unixsock_payload"))
+
 ports:add(("%d-%d"):format(FIRST_PORT, LAST_PORT), wrapper)
 
 -- Between begin and finish the wrapper serves this record; finish tells whether something was shown.
@@ -163,7 +176,7 @@ end
 -- A message that needs no reassembly.  Decode As for the path's port counts here too.
 function M.dissect_raw(rec, tvb, pinfo, tree)
     local other = ports:get_dissector(of_path(rec.path or "").port)
-    if other and tostring(other) ~= tostring(Dissector.get("unixsock_payload")) then
+    if other and tostring(other) ~= WRAPPER then
         return call(other, tvb, pinfo, tree) ~= 0
     end
     if dissect(rec, tvb, pinfo, tree) then return true end

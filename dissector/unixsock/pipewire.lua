@@ -1,7 +1,7 @@
 -- PipeWire's native protocol: u32 object, u32 opcode (high byte) and size, u32 seq, u32 n_fds, then a POD;
 -- in the machine's byte order, read as little-endian.  Source: PipeWire, Native Protocol.
 local host = ...
-if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local framer = host.load("framer")
 -- Objects 0 and 1 are fixed: the core and the client.

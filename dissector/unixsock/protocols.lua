@@ -1,7 +1,7 @@
 -- Which protocol is spoken at which path: the first match counts.  Globs know * ? and [...]; * also
 -- matches "/".  The preference "Protocols by path" is searched before this table.
 local host = ...
-if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 return {
     -- D-Bus and its private buses

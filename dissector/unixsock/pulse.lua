@@ -1,7 +1,7 @@
 -- PulseAudio's native protocol: 20-byte descriptors (u32 length, channel, offset, flags; big-endian), then packets
 -- of tagged values on channel 0xffffffff, or sound.  Source: PulseAudio, pstream.c and native-common.h.
 local host = ...
-if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local framer = host.load("framer")
 local COMMANDS = {

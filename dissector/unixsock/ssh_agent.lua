@@ -1,6 +1,6 @@
 -- The ssh-agent protocol: u32 length, type, contents; big-endian.  Source: draft-ietf-sshm-ssh-agent.
 local host = ...
-if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local framer = host.load("framer")
 local TYPES = {

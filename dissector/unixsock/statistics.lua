@@ -1,6 +1,6 @@
 -- Conversations with processes and paths: `tshark -z unixsock,conv`, and a window in the Statistics menu.
 local host = ...
-if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local names = {
     "stream", "event", "type", "role", "path", "caplen", "len", "offset", "src.sock", "src.pid", "src.comm",

@@ -4,7 +4,7 @@
 -- sockets' (the capture names them in name resolution blocks), the server's port stands for the path: the
 -- user's Decode As for that port is then a choice for the path, in this and in other captures.
 local host = ...
-if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local payload = host.load("payload")
 local EVENT, FLAG, has = host.EVENT, host.FLAG, host.has
@@ -34,7 +34,6 @@ function M.address(rec, pinfo)
     local src_port, dst_port = payload.client_port(client), payload.server_port(rec.path)
     if rec.src_is_server then src_port, dst_port = dst_port, src_port end
     pinfo.src, pinfo.dst, pinfo.net_src, pinfo.net_dst = src, dst, src, dst
-    pinfo.src_port, pinfo.dst_port = src_port, dst_port
     return src_port, dst_port
 end
 
@@ -45,7 +44,7 @@ local function tcp_flags(rec, number)
     if event == EVENT.CONNECT then
         return has(rec.flags, FLAG.FROM_START) and rec.seq_lo == 0 and rec.seq_hi == 0 and SYN or nil
     end
-    local ends = event == EVENT.CLOSE or event == EVENT.SHUTDOWN and (rec.how == 1 or rec.how == 2)
+    local ends = event == EVENT.CLOSE or event == EVENT.SHUTDOWN and (rec.el.how == 1 or rec.el.how == 2)
     if not ends then return nil end
     -- A close after a shutdown ends nothing more.  The frame that ended the direction is remembered.
     local finished = rec.conversation.finished or {}

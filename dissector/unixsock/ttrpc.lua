@@ -1,7 +1,7 @@
 -- ttrpc, containerd's gRPC without HTTP/2: u32 length, u32 stream (big-endian), u8 type, u8 flags, then protobuf.
 -- Source: containerd/ttrpc, PROTOCOL.md.
 local host = ...
-if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local framer = host.load("framer")
 local TYPES = { [1] = "Request", [2] = "Response", [3] = "Data" }

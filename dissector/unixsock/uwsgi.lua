@@ -1,7 +1,7 @@
 -- uwsgi: modifier1, u16 size (little-endian), modifier2, then variables as u16 size and bytes, name and value in
 -- turn; what follows is the body, and the answer is plain HTTP.  Source: uWSGI, The uwsgi Protocol.
 local host = ...
-if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local framer = host.load("framer")
 local proto = Proto("unixsock_uwsgi", "uwsgi")

@@ -1,6 +1,6 @@
 -- Varlink: JSON objects, each ended by a NUL.  Source: varlink.org, Service.
 local host = ...
-if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local framer = host.load("framer")
 local proto = Proto("unixsock_varlink", "Varlink")

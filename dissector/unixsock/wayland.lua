@@ -2,7 +2,7 @@
 -- Object 1 is always the display; other objects' interfaces are only known to those who saw them made.
 -- Source: The Wayland Protocol, Wire Format.
 local host = ...
-if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local framer = host.load("framer")
 local REQUESTS = { [0] = "sync", "get_registry" }

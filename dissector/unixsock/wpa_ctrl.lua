@@ -1,7 +1,7 @@
 -- The control interface of wpa_supplicant and hostapd: a command, reply or event in each datagram.
 -- Source: wpa_supplicant, Control interface.
 local host = ...
-if not host then return end -- run by Wireshark's own scan of its plugin folder: unixsock.lua loads this file
+if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local framer = host.load("framer")
 local proto = Proto("unixsock_wpa_ctrl", "wpa_supplicant Control Interface")
