@@ -5,3 +5,14 @@ where a capture, a socket listing or a reader needs them.
 """
 
 __version__ = "0.1.0"
+
+#: What the package offers, from ``api``, which is imported when it is first asked for.
+_API = ("End", "Message", "Messages", "MessagesError", "live", "read")
+
+
+def __getattr__(name: str) -> object:
+    if name in _API:
+        from . import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
