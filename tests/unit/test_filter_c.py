@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from unixsock_bpf import filter as capture_filter
 from unixsock_bpf.filter.evaluate import End
 from unixsock_bpf.filter.tree import evaluate
-from unixsock_bpf.record import Event, Flag, Record, SocketType, display_name
+from unixsock_bpf.record import Event, Flag, Record, SocketType
 
 #: What bcc provides to a probe, as far as a filter needs it.
 STUBS = """
@@ -78,8 +78,7 @@ class Compiled:
             ctypes.memmove(address(), self.filter.tables, len(self.filter.tables))
 
     def socket_word(self, name: bytes, inode: int, netns: int) -> int:
-        shown = display_name(name)
-        word: int = self.library.name_atoms(shown.ljust(128, b"\0"), len(shown))
+        word: int = self.library.name_atoms(name.ljust(128, b"\xee"), len(name))
         return word | int(self.library.socket_atoms(inode, netns))
 
     def owner_word(self, pid: int, uid: int, comm: bytes) -> int:

@@ -6,11 +6,10 @@ which can judge records in Python, and can say the same in C for the probe.
 The C, by ``Filter.to_c()``, defines these, ``static __always_inline``::
 
     u64 filter_name_atoms(const u8 *name, u32 len)
-        Bits of the path terms that match a bound name in display form
-        (record.display_name), of len <= 108 bytes in a buffer of 128, zero padded;
-        not needed for unnamed sockets, nor where FILTER_NAMES is not defined.  A
-        relative name's absolute path, where it is known, may be given in a second
-        call; "or" the results.
+        Bits of the path terms that match a bound name of len <= 108 bytes in a buffer
+        of at least 108; NULs in it count as @, as people write them.  Not needed for
+        unnamed sockets.  A relative name's absolute path, where it is known, may be
+        given in a second call; "or" the results.
     u64 filter_socket_atoms(u64 inode, u32 netns)
         Bits of inode and netns terms, and of "path *", in the same word.  "Or" both into one.
     u64 filter_owner_atoms(u32 tgid, u32 uid, const u8 *comm, u64 cgroup)

@@ -6,8 +6,8 @@ byte moves all bits of a lane at once::
     lane = (lane << 1 & enter[byte]) | (lane & stay[byte])
 
 A state is entered from the one below if the byte is one that its element takes.
-It stays through bytes that a ``*`` takes, through continuation bytes after a wide
-element, and at NUL, where names end.  The time for a byte does not depend on what the globs
+It stays through bytes that a ``*`` takes, and through continuation bytes after a wide
+element.  NUL counts as ``@``.  The time for a byte does not depend on what the globs
 say, and there is no number of states that could explode, as there would be in a
 deterministic automaton.  Bytes that no glob tells apart share a row.
 """
@@ -91,7 +91,7 @@ def _steps(lane: Lane) -> list[tuple[int, int]]:
         for state in glob.stars:
             always |= 1 << (base + state)
     stay = [always | (wide if CONTINUATION >> byte & 1 else 0) for byte in range(256)]
-    stay[0] = (1 << LANE_BITS) - 1
+    enter[0], stay[0] = enter[ord("@")], stay[ord("@")]  # see record.display_name
     return list(zip(enter, stay, strict=True))
 
 

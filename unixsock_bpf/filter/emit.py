@@ -73,10 +73,9 @@ class Program:
     def _declare_tables(self) -> str:
         if not self.tables:
             return ""
-        names = "#define FILTER_NAMES 1\n" if self.paths.lanes else ""
         # One plain array: bcc gets the size of nested ones wrong.
         return (
-            f"{names}struct filter_row {{ u64 enter[2]; u64 stay[2]; }};\n"
+            "struct filter_row { u64 enter[2]; u64 stay[2]; };\n"
             f"struct filter_tables {{ u8 bytes[{len(self.tables)}]; }};\n"
             "BPF_ARRAY(filter_tables, struct filter_tables, 1);\n"
         )
@@ -86,7 +85,7 @@ class Program:
             "u64 filter_name_atoms(const u8 *name, u32 len)",
             [
                 "u64 atoms = 0;",
-                *_match(self.paths, 0, "name", 108),
+                *_match(self.paths, 0, "name", 108, "i >= len"),
                 "return atoms;",
             ],
         )
@@ -111,7 +110,7 @@ class Program:
                 "u64 atoms = 0;",
                 *_equal(self.owners, given),
                 *(line for term, bit in self.owners.items() for line in _in_cgroup(term, bit)),
-                *_match(self.comms, len(self.paths.tables), "comm", 16),
+                *_match(self.comms, len(self.paths.tables), "comm", 16, "!comm[i]"),
                 "return atoms;",
             ],
         )
@@ -244,7 +243,7 @@ def _in_cgroup(term: Term, bit: int) -> list[str]:
 _SETTLE = '    asm volatile("" : "+r"(atoms));'
 
 
-def _match(automaton: Automaton, start: int, argument: str, length: int) -> list[str]:
+def _match(automaton: Automaton, start: int, argument: str, length: int, end: str) -> list[str]:
     """Statements that run ``argument`` through each lane and set the atoms of the globs that match.
 
     ``start`` is where the automaton's tables begin in the map.
@@ -264,10 +263,11 @@ def _match(automaton: Automaton, start: int, argument: str, length: int) -> list
             f"    u64 low = {lane.start & (1 << 64) - 1}ull, high = {lane.start >> 64}ull;",
             '    _Pragma("clang loop unroll(disable)")',
             f"    for (u32 i = 0; i < {length}; i++) {{",
-            f"        u8 byte = {argument}[i];",
-            "        if (!byte)",  # not "i >= len": clang joins both limits, and the verifier loses them
+            # Or clang joins this limit with the other, and the verifier loses sight of both.
+            '        asm volatile("" : "+r"(i));',
+            f"        if ({end})",
             "            break;",
-            f"        u32 at = tables->bytes[{start} + byte] & {automaton.rows - 1};",
+            f"        u32 at = tables->bytes[{start} + {argument}[i]] & {automaton.rows - 1};",
             "        struct filter_row *row ="
             f" (struct filter_row *)&tables->bytes[{rows + number * automaton.rows * ROW_SIZE}] + at;",
             "        u64 up = high << 1 | low >> 63;",

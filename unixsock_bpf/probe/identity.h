@@ -4,8 +4,8 @@
 
 #define TGID_LINKS 1 /* PIDTYPE_TGID */
 
-/* The bound name of `sk`, if it has one by now.  `fresh` is working memory. */
-static __always_inline void take_name(struct endpoint *ep, u64 sk, struct fresh *fresh)
+/* The bound name of `sk`, if it has one by now. */
+static __always_inline void take_name(struct endpoint *ep, u64 sk)
 {
 	u64 address = LOAD(u64, sk, UNIX_SOCK_ADDR);
 	if (!address)
@@ -25,14 +25,7 @@ static __always_inline void take_name(struct endpoint *ep, u64 sk, struct fresh 
 	}
 	ep->name_len = len;
 	ep->flags |= EP_NAMED;
-#ifdef FILTER_NAMES
-#pragma clang loop unroll(disable)
-	for (u32 i = 0; i < NAME_SIZE; i++) {
-		u8 c = ep->name[i];
-		fresh->shown[i] = i < len && !c ? '@' : c;
-	}
-	ep->socket_atoms |= filter_name_atoms(fresh->shown, len);
-#endif
+	ep->socket_atoms |= filter_name_atoms(ep->name, len);
 }
 
 static __always_inline void take_comm(struct endpoint *ep, u64 task)
@@ -139,7 +132,7 @@ static __always_inline struct endpoint *endpoint_of(u64 sk, u32 slot)
 	if (!ep->inode)
 		take_inode(ep, sk);
 	if (!(ep->flags & EP_NAMED))
-		take_name(ep, sk, fresh);
+		take_name(ep, sk);
 	return ep;
 }
 

@@ -156,7 +156,6 @@ BPF_ARRAY(small_scratches, struct small_scratch, (SLOTS - DATA_SLOTS) * CPUS);
 
 struct fresh {
 	struct endpoint endpoint;
-	u8 shown[NAME_SIZE]; /* its name as people write it, for the filter */
 };
 BPF_ARRAY(freshes, struct fresh, SLOTS * CPUS);
 
