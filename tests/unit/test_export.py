@@ -55,7 +55,8 @@ def test_go(tmp_path: Path) -> None:
     (tmp_path / "go.mod").write_text("module exported\n")
     (tmp_path / "fixtures" / "fixtures.go").write_text(source(FOUND, "go"))
     (tmp_path / "main.go").write_text(
-        'package main\nimport ("exported/fixtures"; "fmt")\nfunc main() { for _, m := range fixtures.Messages {'
+        'package main\nimport ("exported/fixtures"; "fmt")\n'
+        "func main() { for _, m := range fixtures.Messages {"
         ' fmt.Printf("%d %s %s %x %x\\n", m.Conversation, m.Direction, m.Type, m.Path, m.Payload) } }\n'
     )
     done = subprocess.run(["go", "run", "."], cwd=tmp_path, check=True, capture_output=True, text=True)
