@@ -1,0 +1,95 @@
+"""Each need, found and missing."""
+
+from __future__ import annotations
+
+import builtins
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unixsock_bpf import checks, install
+from unixsock_bpf.command import main
+
+
+def test_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert not checks.root().met
+    assert "sudo" in checks.root().remedy
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert checks.root().met
+
+
+def test_btf(tmp_path: Path) -> None:
+    assert not checks.btf(str(tmp_path / "vmlinux")).met
+    (tmp_path / "vmlinux").write_bytes(b"")
+    assert checks.btf(str(tmp_path / "vmlinux")).met
+
+
+def test_bcc_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    importing = builtins.__import__
+
+    def refuse(name: str, *rest: Any, **more: Any) -> Any:
+        if name == "bcc":
+            raise ImportError("No module named 'bcc'")
+        return importing(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    found = checks.bcc()
+    assert not found.met
+    assert "python3-bpfcc" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("text", "met"),
+    [("[none] integrity confidentiality", True), ("none [integrity] confidentiality", True),
+     ("none integrity [confidentiality]", False)],
+)  # fmt: skip
+def test_lockdown(text: str, met: bool, tmp_path: Path) -> None:
+    (tmp_path / "lockdown").write_text(text)
+    assert checks.lockdown(str(tmp_path / "lockdown")).met is met
+
+
+@pytest.mark.parametrize(
+    ("text", "met"),
+    [("0000000000000000 A a\nffffffff81000000 T b\n", True),
+     ("0000000000000000 T a\n0000000000000000 T b\n", False), ("", False)],
+)  # fmt: skip
+def test_kallsyms(text: str, met: bool, tmp_path: Path) -> None:
+    (tmp_path / "kallsyms").write_text(text)
+    found = checks.kallsyms(str(tmp_path / "kallsyms"))
+    assert found.met is met
+    assert not found.needed  # a capture works, with long messages cut
+
+
+def test_installed_parts_are_of_this_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(install, "_wireshark_folders", dict)  # this machine's own do not count
+    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert not checks.extcap().met
+    assert not checks.dissector().met
+    main(["install"])
+    assert checks.extcap().met
+    assert checks.dissector().met
+    library = tmp_path / ".local/share/unixsock"
+    with (library / "dissector/unixsock.lua").open("a") as file:
+        file.write("-- older\n")
+    with (library / "unixsock_bpf/__init__.py").open("a") as file:
+        file.write("__version__ = '0.0.1'\n")
+    assert not checks.dissector().met
+    assert "0.0.1" in checks.extcap().said
+    assert not checks.extcap().met
+
+
+def test_the_command_says_a_line_for_each_and_whether_it_would_work(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    capsys.readouterr()
+    assert main(["check"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("MISSING privilege: ") and "sudo" in line for line in lines)
+    assert any(line.startswith("MISSING tracing: not tried") for line in lines)
+    assert len(lines) == 9
