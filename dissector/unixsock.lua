@@ -451,7 +451,7 @@ local function add_fields(t, tvb, rec, head)
     add_elements(t, tvb, rec.el)
 end
 
-local function add_experts(t, tvb, rec)
+local function add_experts(t, rec)
     local el = rec.el
     if has(rec.flags, FLAG.TRUNCATED) then
         local missing = has(rec.flags, FLAG.UNREADABLE) and "Memory could not be read" or "Payload truncated"
@@ -459,9 +459,8 @@ local function add_experts(t, tvb, rec)
             missing, rec.offset + rec.caplen, rec.len))
     end
     if el.lost then t:add_proto_expert_info(E.lost, el.lost) end
-    local fds = el[ELEMENT.FDS]
-    if fds or el.fds then
-        local count = fds and tvb:range(fds[1], 4):le_uint() or #el.fds
+    local count = el.fds_count
+    if count then
         t:add_proto_expert_info(E.fds, ("%d descriptor%s passed"):format(count, count == 1 and "" or "s"))
     end
     if rec.event == EVENT.SEND_ERROR then
@@ -475,10 +474,16 @@ end
 ---------------------------------------------------------------------------------------------------
 -- Info
 
-local function process(comm, pid, name)
+-- A process as comm[pid], or as much of it as is known, or nil.
+local function process(comm, pid)
     if pid ~= 0 then return ("%s[%d]"):format(comm and printable(comm) or "", pid) end
-    if comm and comm ~= "" then return printable(comm) end
-    return name and name ~= "" and display_name(name) or "?"
+    return comm and comm ~= "" and printable(comm) or nil
+end
+host.process = process
+
+-- An end of the conversation: its process, else its name.
+local function side(comm, pid, name)
+    return process(comm, pid) or name and name ~= "" and display_name(name) or "?"
 end
 
 local function info_text(rec, data)
@@ -515,13 +520,16 @@ local function read_values(el, bytes)
         local errno = unpack_at(place, "<I4")
         el.error = ERRNO[errno] or ("errno %d"):format(errno)
     end
+    place = el[ELEMENT.FDS]
+    if place or el.fds then el.fds_count = place and unpack_at(place, "<I4") or #el.fds end
     place = el[ELEMENT.SHUTDOWN]
     if place then el.how = unpack_at(place, "<I4") end
     place = el[ELEMENT.LOST]
     if place then
         local m_lo, m_hi, b_lo, b_hi, reasons = unpack_at(place, "<I4I4I4I4I4")
         local two32 = 4294967296
-        el.lost = ("%.0f messages (%.0f bytes) lost"):format(m_lo + m_hi * two32, b_lo + b_hi * two32)
+        el.lost_messages, el.lost_bytes = m_lo + m_hi * two32, b_lo + b_hi * two32
+        el.lost = ("%.0f messages (%.0f bytes) lost"):format(el.lost_messages, el.lost_bytes)
         if reasons > 0 then el.lost = el.lost .. ": " .. lost_reasons(reasons) end
     end
 end
@@ -620,6 +628,8 @@ function proto.dissector(tvb, pinfo, tree)
     end
     local caplen, header_len = rec.caplen, rec.header_len
     rec.stream, rec.conversation = conversations.index(rec)
+    rec.number = pinfo.number
+    host.current = rec
 
     local t = tree:add(proto, tvb:range(0, header_len))
     self = self or Dissector.get("unixsock")
@@ -629,7 +639,7 @@ function proto.dissector(tvb, pinfo, tree)
         t:append_text((", %s, %s"):format(rec.path or "(unnamed)", TYPES[rec.type] or "socket"))
     end
     if rec.wrong then t:add_proto_expert_info(E.malformed, "Malformed record: " .. rec.wrong) end
-    if rec.flags ~= 0 or header_len > HEADER_LEN then add_experts(t, tvb, rec) end
+    if rec.flags ~= 0 or header_len > HEADER_LEN then add_experts(t, rec) end
 
     local src, dst = pinfo.src, pinfo.dst
     local handled = false -- and nothing was queued by a failed or lost send
@@ -647,8 +657,8 @@ function proto.dissector(tvb, pinfo, tree)
     if prefs.columns then
         pinfo.src = src
         pinfo.dst = dst
-        cols.src = process(rec.el.src_comm, rec.src_pid, rec.el.src_name)
-        cols.dst = process(rec.el.dst_comm, rec.dst_pid, rec.el.dst_name)
+        cols.src = side(rec.el.src_comm, rec.src_pid, rec.el.src_name)
+        cols.dst = side(rec.el.dst_comm, rec.dst_pid, rec.el.dst_name)
     end
     return have
 end
