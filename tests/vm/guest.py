@@ -31,9 +31,7 @@ export PATH={path} RESULTS={results}
 {env}ip link set lo up 2>/dev/null
 cd {checkout} || exit 1
 touch {results}/booted
-(
-{command}
-) >{results}/output 2>&1 </dev/null
+sh {results}/command >{results}/output 2>&1 </dev/null
 echo $? >{results}/status
 sync
 """
@@ -59,7 +57,10 @@ class Guest:
         return self._process.poll() is None and not (self.results / "status").exists()
 
     def wait(self, seconds: float) -> int:
-        """The command's exit status.  Raises SetupError if the guest did not boot, crashed or took too long."""
+        """The command's exit status.
+
+        Raises SetupError if the guest did not boot, crashed or took longer than ``seconds``.
+        """
         end = time.monotonic() + seconds
         while self.running():
             if time.monotonic() > end:
@@ -113,7 +114,7 @@ def boot(
 
 
 @contextmanager
-def _start(
+def _start(  # noqa: PLR0917 - boot has the defaults
     kernel: Kernel,
     command: str,
     root: Path | None,
@@ -131,9 +132,9 @@ def _start(
         checkout=shlex.quote(str(CHECKOUT)),
         results=shlex.quote(str(results)),
         env="".join(f"export {name}={shlex.quote(value)}\n" for name, value in env.items()),
-        command=command,
     )
     (results / "script").write_text(script)
+    (results / "command").write_text(command + "\n")
     for name, text in files.items():
         (results / name).write_text(text)
     words = ["vng", "--run", str(kernel.image), "--cpus", str(cpus), "--memory", _MEMORY, "--force-9p"]
@@ -158,9 +159,12 @@ def _start(
         except FileNotFoundError as missing:
             raise SetupError("virtme-ng is not installed: run tests/setup") from missing
     guest = Guest(kernel, results, process)
+    # The default would leave the guest behind.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield guest
     finally:
+        signal.signal(signal.SIGTERM, before)
         guest.stop()
         shutil.rmtree(results, ignore_errors=True)
 

@@ -164,6 +164,7 @@ class Guests:
         there = [item for item in items if _TESTS in item.path.parents]
         for run in self._runs:
             for item in there:
+                assert item.parent
                 name = f"{item.name}[{run.label}]"
                 run.items.append(GuestItem.from_parent(item.parent, name=name, original=item, run=run))
         items[:] = here + [item for run in self._runs for item in run.items]

@@ -13,7 +13,7 @@ _HEAD = """\
 
 Written by `make test-kernels` from the results of its run; don't edit it. Each row is a test under
 `tests/guest`, each column a stock Debian kernel and a way of attaching the probe, and each cell was run:
-✓ passed, ✗ failed, – the test says that this kernel can't do it. Several variants of a test are one cell;
+✓ passed, ✗ failed, n/a: the test says that this kernel can't do it. Several variants of a test are one cell;
 ✗ 1/3 means that one of three failed.
 
 """
@@ -56,7 +56,7 @@ class Table:
         failed = outcomes.count("failed")
         if failed:
             return "✗" if len(outcomes) == 1 else f"✗ {failed}/{len(outcomes)}"
-        return "✓" if "passed" in outcomes else "–"
+        return "✓" if "passed" in outcomes else "n/a"
 
 
 def _first_line(thing: object) -> str:
