@@ -173,6 +173,7 @@ class Messages:
 
     def _start(self) -> None:
         if self._thread is None and not self._ended:
+            _pyshark()  # imported here, so that what is wrong with it is told before anything runs
             self._source.start()
             self._thread = threading.Thread(target=self._run, name="unixsock messages", daemon=True)
             self._thread.start()
@@ -200,13 +201,13 @@ class Messages:
                     self._queue.put(_message(one, packet))
                 if self._closed.is_set():
                     return
-            if not self._closed.is_set():
-                self._source.finish(capture._last_error_line)
+            capture.close()
+            self._source.finish()
+            if capture.status:
+                raise MessagesError(capture.complaint())
         finally:
-            try:
-                capture.close()
-            finally:
-                loop.close()
+            capture.close()
+            loop.close()
 
 
 def _ignored(*kinds: type[BaseException]) -> Any:
@@ -215,14 +216,22 @@ def _ignored(*kinds: type[BaseException]) -> Any:
     return suppress(*kinds)
 
 
-def _pyshark_capture(source: _File | _Live, display_filter: str | None, loop: Any) -> Any:
-    """A capture of pyshark's that reads what ``source`` offers."""
+def _pyshark() -> Any:
+    """pyshark's basic capture class."""
     try:
         from pyshark.capture.capture import Capture
     except ImportError:
         raise MessagesError("the Python package pyshark is missing: install it with pip") from None
+    return Capture
 
-    class TsharkCapture(Capture):  # type: ignore[misc]
+
+def _pyshark_capture(source: _File | _Live, display_filter: str | None, loop: Any) -> Any:
+    """A capture of pyshark's that reads what ``source`` offers."""
+
+    class TsharkCapture(_pyshark()):  # type: ignore[misc]
+        status = 0
+        said: list[str] = []  # noqa: RUF012 (one capture a class)
+
         def get_parameters(self, packet_count: int | None = None) -> list[str]:
             parameters: list[str] = super().get_parameters(packet_count)
             return [*parameters, "-r", source.input]
@@ -231,6 +240,22 @@ def _pyshark_capture(source: _File | _Live, display_filter: str | None, loop: An
             process = await super()._get_tshark_process(packet_count, source.stdin)
             source.started()
             return process
+
+        async def _handle_process_stderr_forever(self, stderr: Any) -> None:
+            async for line in stderr:
+                self.said.append(line.decode(errors="replace").strip())
+
+        async def _cleanup_subprocess(self, process: Any) -> None:
+            # pyshark's own kills a tshark that is about to say what is wrong.
+            if not self._eof_reached and process.returncode is None:
+                process.kill()
+                process._transport.close()
+            self.status = max(await process.wait(), 0)
+            self._running_processes.discard(process)
+
+        def complaint(self) -> str:
+            lines = [line for line in self.said if line and not line.startswith("Running as user")]
+            return " ".join(lines) or f"tshark failed with status {self.status}"
 
     return TsharkCapture(
         display_filter=display_filter, eventloop=loop, custom_parameters=tshark.dissector_arguments()
@@ -254,7 +279,10 @@ class _File:
     def started(self) -> None: ...
     def stop(self) -> None: ...
     def close(self) -> None: ...
-    def reap(self) -> None: ...
+
+    def reap(self) -> None:
+        """Lets go of the file."""
+        self._records = iter(())
 
     def record(self, number: int) -> saved.Saved | None:
         """The record of a frame; frames are asked for in order."""
@@ -268,7 +296,7 @@ class _File:
             raise MessagesError(f"cannot use {self.input}: {error}") from None
         return None
 
-    def finish(self, said: str | None) -> None:
+    def finish(self) -> None:
         """Whatever tshark left out must have been readable, too."""
         try:
             for _ in self._records:
@@ -368,7 +396,7 @@ class _Live:
         if self._process:
             self._process.wait()
 
-    def finish(self, said: str | None) -> None:
+    def finish(self) -> None:
         """Raises MessagesError if the capture failed."""
         assert self._process is not None
         if self._process.wait() != 0:
