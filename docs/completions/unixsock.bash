@@ -1,0 +1,48 @@
+# Completion of unixsock(1) for bash.
+
+_unixsock() {
+    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
+    local formats='string hex hexstring json pcap pcapng'
+    local terms='path pid comm uid type inode netns cgroup fds creds less greater event src dst and or not'
+    local choices='--path --type --pid --comm --uid'
+    COMPREPLY=()
+    if ((COMP_CWORD == 1)); then
+        mapfile -t COMPREPLY < <(compgen -W 'dump sockets check install uninstall export --help --version' -- "$current")
+        return
+    fi
+    [[ $command == export ]] && formats='json python go rust hexstring'
+    case $previous in
+        --format) mapfile -t COMPREPLY < <(compgen -W "$formats" -- "$current"); return ;;
+        --colour | --color) mapfile -t COMPREPLY < <(compgen -W 'auto always never' -- "$current"); return ;;
+        --type | type) mapfile -t COMPREPLY < <(compgen -W 'stream dgram seqpacket' -- "$current"); return ;;
+        event) mapfile -t COMPREPLY < <(compgen -W 'data connect accept shutdown close send_error lost' -- "$current"); return ;;
+        --uid | uid) mapfile -t COMPREPLY < <(compgen -u -- "$current"); return ;;
+        -w | --output) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
+        -a | --autostop) mapfile -t COMPREPLY < <(compgen -W 'duration:' -- "$current"); return ;;
+    esac
+    if [[ $current == [/@]* || $previous == path || $previous == --path ]] && [[ $command != export ]]; then
+        local names
+        names=$(sed -n '1!s/^\([^ ]* *\)\{7\}//p' /proc/net/unix 2>/dev/null | grep '^[/@]' | sort -u)
+        local IFS=$'\n'
+        mapfile -t COMPREPLY < <(compgen -W "$names" -- "$current")
+        return
+    fi
+    case $command in
+        dump)
+            mapfile -t COMPREPLY < <(compgen -W "$terms $choices --format -w -c -a --colour --snaplen --buffer-size \
+                --events --include-capture-processes --help" -- "$current")
+            ;;
+        sockets) mapfile -t COMPREPLY < <(compgen -W "$terms $choices --json --help" -- "$current") ;;
+        check) mapfile -t COMPREPLY < <(compgen -W '--filter --help' -- "$current") ;;
+        install | uninstall) mapfile -t COMPREPLY < <(compgen -W '--user --system --help' -- "$current") ;;
+        export)
+            if [[ $current == -* ]]; then
+                mapfile -t COMPREPLY < <(compgen -W '-Y --format -w --help' -- "$current")
+            else
+                compopt -o filenames
+                mapfile -t COMPREPLY < <(compgen -f -- "$current")
+            fi
+            ;;
+    esac
+}
+complete -F _unixsock unixsock
