@@ -16,7 +16,7 @@ local STREAM = {
     { "^%z?AUTH [%u%d_]+", "unixsock.dbus" }, { "^%zBEGIN\r\n", "unixsock.dbus" },
     { "^l[\1-\4][%z-\15]\1", "unixsock.dbus" }, { "^B[\1-\4][%z-\15]\1", "unixsock.dbus" },
     { "^SSH%-[12]%.", "ssh" }, { "^\22\3[%z-\4]..[\1\2]", "tls" }, { "^AMQP[%z-\3]", "amqp" },
-    { "^[%*][%d]+\r\n%$%d+\r\n", "RESP" }, { "^RFB %d%d%d%.%d%d%d\n", "VNC" }, { "^REDQ", "SPICE" },
+    { "^[%*][%d]+\r\n%$%d+\r\n", "unixsock.resp" }, { "^RFB %d%d%d%.%d%d%d\n", "VNC" }, { "^REDQ", "SPICE" },
     { "^l%z\11%z%z%z", "x11" }, { "^B%z%z\11%z%z", "x11" },
     { "^OK MPD ", "unixsock.mpd" }, { "^OK Pleased to meet you", "unixsock.assuan" },
     { "^{\"QMP\"", "unixsock.json" }, { "^{\"method\":\"[%w%.]+%.[%w]+\"", "unixsock.varlink" },
@@ -27,6 +27,19 @@ local MESSAGE = {
     { "^<%d%d?%d?>", "syslog" }, { "^[A-Z][A-Z_]+=[^%z]*$", "unixsock.notify" },
     { "^[A-Z_]+=[^\n]*\n[A-Z_]+[=\n]", "unixsock.journald" }, { "^{\"", "unixsock.json" },
 }
+
+-- Whether `bytes` may be the beginning of an HTTP message that is still too short to tell.
+function M.begins_http(bytes)
+    if #bytes >= 16 then return false end
+    if ("HTTP/1."):sub(1, #bytes) == bytes:sub(1, 7) then return true end
+    local word, rest = bytes:match("^(%u+)(.*)$")
+    if not word or rest:find("[^ -~]") then return false end
+    if METHODS[word] then return rest == "" or rest:find("^ [/*h]?") ~= nil end
+    for method in pairs(METHODS) do
+        if rest == "" and method:sub(1, #word) == word then return true end
+    end
+    return false
+end
 
 -- The name of a dissector for a payload that begins with `bytes`, or nil.
 function M.recognise(bytes, rec)

@@ -5,7 +5,7 @@ if type(host) ~= "table" then return end -- run by Wireshark's own scan of its p
 local M = {}
 
 -- Not found by name in every version: where they are registered instead.
-local BY_TCP_PORT = { x11 = 6000, resp = 6379, ["9p"] = 564, vnc = 5900, memcache = 11211, mongo = 27017 }
+local BY_TCP_PORT = { x11 = 6000, ["9p"] = 564, vnc = 5900, memcache = 11211, mongo = 27017 }
 -- Our own, each in the file of its name, which gives its Proto.  All are read when Wireshark starts:
 -- protocols must exist before the first packet.
 local OWN = {}
@@ -33,7 +33,7 @@ function M.get(name)
 end
 
 for name in ("dbus json varlink wayland ssh_agent notify journald assuan wpa_ctrl chrony milter mpd uwsgi pulse"
-    .. " pipewire ttrpc"):gmatch("%S+") do
+    .. " pipewire ttrpc resp"):gmatch("%S+") do
     OWN["unixsock." .. name] = Dissector.get(host.load(name).name:lower())
 end
 

@@ -82,7 +82,10 @@ local function of_path(path)
         if not found then found, name = search(patterns, path) end
     end
     local opaque = name == "data"
-    known = { dissector = found, opaque = opaque, port = FIRST_PORT + hash(path) % (LAST_PORT - FIRST_PORT + 1) }
+    known = {
+        dissector = found, opaque = opaque, http = name == "http",
+        port = FIRST_PORT + hash(path) % (LAST_PORT - FIRST_PORT + 1),
+    }
     chosen[path], chosen_count = known, chosen_count + 1
     return known
 end
@@ -128,6 +131,11 @@ end
 -- Gives the number of bytes that a dissector took, or nil if there is none for them.
 local function dissect(rec, tvb, pinfo, tree)
     local known = of_path(rec.path or "")
+    if pinfo.can_desegment > 0 and (not known.dissector or known.http) and tvb:len() < 16
+        and content.begins_http(tvb:raw(0, tvb:len())) then
+        pinfo.desegment_offset, pinfo.desegment_len = 0, 0x0fffffff -- DESEGMENT_ONE_MORE_SEGMENT
+        return tvb:len()
+    end
     local found = known.dissector or by_content(rec, tvb, pinfo)
     if found and not known.opaque then
         local taken = call(found, tvb, pinfo, tree)

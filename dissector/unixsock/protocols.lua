@@ -29,8 +29,8 @@ return {
     { "*/buildkitd.sock", "http2" }, { "*/spire-agent/*.sock", "http2" }, { "*/grpc*.sock", "http2" },
     -- Databases and caches
     { "*/.s.PGSQL.*", "pgsql" }, { "*/mysql*.sock", "mysql" }, { "*/mariadb*.sock", "mysql" },
-    { "*/mysqlx.sock", "data" }, { "*/redis*.sock", "RESP" }, { "*/redis*/*.sock", "RESP" },
-    { "*/valkey*.sock", "RESP" }, { "*/keydb*.sock", "RESP" }, { "*/memcached*", "memcache" },
+    { "*/mysqlx.sock", "data" }, { "*/redis*.sock", "unixsock.resp" }, { "*/redis*/*.sock", "unixsock.resp" },
+    { "*/valkey*.sock", "unixsock.resp" }, { "*/keydb*.sock", "unixsock.resp" }, { "*/memcached*", "memcache" },
     { "*/mongodb-*.sock", "mongo" },
     -- Application servers
     { "*/php*fpm*.sock", "fcgi" }, { "*/php*.sock", "fcgi" }, { "*/fcgi*", "fcgi" }, { "*/fastcgi*", "fcgi" },

@@ -49,8 +49,9 @@ local function collector()
 
     function M.text()
         local lines = {
-            ("%6s %-9s %-22s %-22s %9s %12s %12s %11s %11s %6s %12s %6s  %s"):format("Index", "Type", "Client", "Server",
-                "Packets", "Bytes ->", "Bytes <-", "First", "Last", "Lost", "Bytes lost", "Fds", "Path"),
+            ("%6s %-9s %-22s %-22s %9s %12s %12s %11s %11s %6s %12s %6s  %s"):format(
+                "Index", "Type", "Client", "Server", "Packets", "Bytes ->", "Bytes <-", "First", "Last", "Lost",
+                "Bytes lost", "Fds", "Path"),
         }
         local format = "%6d %-9s %-22s %-22s %9d %12.0f %12.0f %11.6f %11.6f %6.0f %12.0f %6d  %s"
         for _, r in ipairs(order) do

@@ -1,0 +1,85 @@
+"""Wiresharks to test with: this machine's, and with UNIXSOCK_WIRESHARK=all those of newer Debians.
+
+The others live in chroots under .cache/wireshark/, made once by mmdebstrap (which wants root).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CACHE = ROOT / ".cache/wireshark"
+GLOBAL_PLUGINS = "usr/lib/x86_64-linux-gnu/wireshark/plugins"
+
+#: Wireshark version and the Debian suite that has it.
+SUITES = {"4.4": "trixie", "4.6": "sid"}
+
+
+@dataclass
+class Tshark:
+    """A tshark with our dissector installed.  ``root`` is its chroot, or None for this machine."""
+
+    root: Path | None
+    home: Path
+
+    def run(self, capture: Path, *args: str, plugin: bool = True, timeout: float = 120) -> str:
+        """What tshark prints on reading ``capture``; fails on errors and on any Lua error text."""
+        env = {"PATH": os.environ["PATH"], "HOME": str(self.home), "LC_ALL": "C.UTF-8"}
+        if self.root is None:
+            command = ["tshark", "-r", str(capture), *args]
+            if not plugin:
+                env["HOME"] = "/nonexistent"
+        else:
+            shutil.copyfile(capture, self.root / "tmp" / capture.name)
+            command = ["chroot", str(self.root), "tshark", "-r", f"/tmp/{capture.name}", *args]
+        done = subprocess.run(
+            command, env=env, capture_output=True, text=True, errors="replace", timeout=timeout, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Lua" not in done.stderr, done.stderr
+        assert "Lua Error" not in done.stdout
+        return done.stdout
+
+    def fields(self, capture: Path, *names: str, options: tuple[str, ...] = ()) -> list[list[str]]:
+        """One row of values for each packet; several values of a field are joined by ``|``."""
+        wanted = [arg for name in names for arg in ("-e", name)]
+        text = self.run(capture, "-T", "fields", "-E", "aggregator=|", *wanted, *options)
+        return [line.split("\t") for line in text.splitlines()]
+
+
+def _chroot(version: str) -> Path:
+    root = CACHE / version
+    if not (root / "usr/bin/tshark").exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        subprocess.run(
+            ["mmdebstrap", "--variant=minbase", "--include=tshark",
+             '--aptopt=Acquire::Check-Valid-Until "false"', SUITES[version], str(root)],
+            check=True, capture_output=True,
+        )  # fmt: skip
+    plugins = root / GLOBAL_PLUGINS  # root's personal plugins are not loaded from 4.4 on
+    shutil.rmtree(plugins / "unixsock", ignore_errors=True)
+    shutil.copytree(ROOT / "dissector", plugins, dirs_exist_ok=True)
+    return root
+
+
+VERSIONS = ["local", *SUITES] if os.environ.get("UNIXSOCK_WIRESHARK") == "all" else ["local"]
+
+
+@pytest.fixture(scope="session", params=VERSIONS)
+def tshark(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tshark]:
+    """Each Wireshark in turn; locally the dissector is a symbolic link, as NAMES.md promises."""
+    home = tmp_path_factory.mktemp("home")
+    if request.param != "local":
+        yield Tshark(_chroot(request.param), Path("/root"))
+        return
+    plugins = home / ".local/lib/wireshark/plugins"
+    plugins.mkdir(parents=True)
+    (plugins / "unixsock.lua").symlink_to(ROOT / "dissector/unixsock.lua")
+    yield Tshark(None, home)

@@ -1,0 +1,207 @@
+# ruff: noqa: E501 (tables of expected values)
+"""The dissector through tshark: fields, reassembly, protocols, and input that is not a record."""
+
+from __future__ import annotations
+
+import random
+import socket
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from captures import CLIENT, SERVER, Turn, conversation, side, write
+from conftest import Tshark
+from dialogues import DIALOGUES
+
+from unixsock_bpf.record import HEADER_LEN, Event, Fd, FdKind, Flag, Record, SocketType, encode
+
+PREFERENCE = ("-o", "unixsock.paths:/srv/*=unixsock.json")
+
+
+def cut(turns: list[Turn], sizes: str) -> list[Turn]:
+    """The same bytes in other messages: "7", "1" and "random" cut, "glued" joins a side's neighbouring turns."""
+    rng = random.Random(4)
+    out: list[Turn] = []
+    for client, data in turns:
+        if sizes == "glued":
+            if out and out[-1][0] == client:
+                out[-1] = (client, out[-1][1] + data)
+            else:
+                out.append((client, data))
+            continue
+        at = 0
+        while at < len(data):
+            size = rng.randint(1, 40) if sizes == "random" else int(sizes)
+            out.append((client, data[at : at + size]))
+            at += size
+    return out
+
+
+def values(rows: list[list[str]]) -> list[str]:
+    return [value for row in rows for value in row[0].split("|") if value]
+
+
+@pytest.mark.parametrize("sizes", ["whole", "random", "7", "1", "glued"])
+@pytest.mark.parametrize("name", DIALOGUES)
+def test_protocol_however_it_is_cut(
+    request: pytest.FixtureRequest, tshark: Tshark, tmp_path: Path, name: str, sizes: str
+) -> None:
+    if (name, sizes) == ("http", "1"):
+        reason = (
+            "a chunked reply in 1-byte records is not decoded, and it is not yet known whose fault that is"
+        )
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
+    dialogue = DIALOGUES[name]
+    turns = dialogue.turns if sizes == "whole" else cut(dialogue.turns, sizes)
+    capture = write(tmp_path / "c.pcapng", conversation(dialogue.path, turns))
+    assert values(tshark.fields(capture, dialogue.field, options=PREFERENCE)) == dialogue.values
+    assert values(tshark.fields(capture, dialogue.field, options=("-2", *PREFERENCE))) == dialogue.values
+
+
+def test_fields_of_a_full_record(tshark: Tshark, tmp_path: Path) -> None:
+    record = replace(
+        side(True, b"\0abs\0tract\xff"), src_uid=5, src_gid=6, dst_uid=7, dst_gid=8, netns=99, src_tid=11,
+        src_inode=2**63 + 1, cgroup=b"/a.slice", creds=(1, 2, 3), fds=[Fd(FdKind.FILE, 7, b"/etc/passwd"),
+        Fd(FdKind.MEMFD)], seq=2**40, payload=b"abc", len=10, unknown=[(999, b"new")],
+        flags=Flag.SRC_CREDS | Flag.DST_CREDS | Flag.TRUNCATED,
+    )  # fmt: skip
+    capture = write(tmp_path / "c.pcapng", [record])
+    expected = {
+        "version": "1", "event": "0", "type": "1", "path": "@abs@tract\\xff", "stream": "0", "seq": str(2**40),
+        "len": "10", "caplen": "3", "payload": "616263", "src.pid": "10", "src.tid": "11", "src.comm": "client",
+        "src.uid": "5", "src.gid": "6", "src.inode": str(2**63 + 1), "dst.pid": "20", "dst.comm": "server",
+        "dst.uid": "7", "dst.gid": "8", "dst.inode": "", "pid": "10|20", "comm": "client|server", "uid": "5|7",
+        "inode": str(2**63 + 1), "flags.truncated": "1", "flags.oob": "0", "flags.abstract": "1",
+        "fds.count": "2", "fd.type": "file|memfd", "fd.path": "/etc/passwd", "fd.inode": "7", "creds.pid": "1",
+        "creds.uid": "2", "creds.gid": "3", "netns": "99", "cgroup": "/a.slice", "error": "",
+    }  # fmt: skip
+    row = tshark.fields(capture, *(f"unixsock.{name}" for name in expected))[0]
+    found = {name: value.replace("True", "1").replace("False", "0") for name, value in zip(expected, row)}  # noqa: B905
+    assert found | {"path": found["path"].replace("\\\\", "\\")} == expected
+    experts = tshark.fields(capture, "_ws.expert.message")[0][0]
+    for part in ("2 descriptors passed", "3 of 10 bytes captured", "unknown type 999"):
+        assert part in experts
+
+
+def test_columns_and_info(tshark: Tshark, tmp_path: Path) -> None:
+    records = conversation(b"/x/y", [(True, b"\x01\x02some text")])
+    columns = ("_ws.col.def_src", "_ws.col.def_dst", "_ws.col.info")
+    if not tshark.root:
+        columns = ("_ws.col.Source", "_ws.col.Destination", "_ws.col.Info")
+    row = tshark.fields(write(tmp_path / "c.pcapng", records), *columns)[0]
+    assert row == ["client[10]", "server[20]", "/x/y  stream  len=11  .some text"]
+
+
+def test_lost_and_failed_sends_add_no_data(tshark: Tshark, tmp_path: Path) -> None:
+    first, second = conversation(b"/x", [(True, b"abc"), (True, b"def")], close=False)
+    lost = replace(side(True, b"/x"), event=Event.LOST, seq=3, lost=(2, 50, 1))
+    failed = replace(side(True, b"/x"), event=Event.SEND_ERROR, seq=53, errno=11, len=8)
+    second.seq = 53
+    capture = write(tmp_path / "c.pcapng", [first, lost, failed, second])
+    rows = tshark.fields(
+        capture, "unixsock.lost.messages", "unixsock.lost.bytes", "unixsock.error", "tcp.analysis.lost_segment",
+        "tcp.len",
+    )  # fmt: skip
+    assert [row[:3] for row in rows] == [["", "", ""], ["2", "50", ""], ["", "", "EAGAIN"], ["", "", ""]]
+    assert rows[3][3] != ""
+    assert [row[4] for row in rows] == ["3", "", "", "3"]
+
+
+def test_follow_stream_gives_both_sides(tshark: Tshark, tmp_path: Path) -> None:
+    capture = write(tmp_path / "c.pcapng", conversation(b"/x", [(True, b"ping\n"), (False, b"pong\n")]))
+    text = tshark.run(capture, "-q", "-z", "follow,tcp,ascii,0")
+    assert "ping" in text
+    assert "\tpong" in text or "pong" in text
+
+
+def test_split_datagram_is_joined(tshark: Tshark, tmp_path: Path) -> None:
+    data = b"<13>" + b"x" * 200
+    parts = [
+        replace(side(True, b"/dev/log", SocketType.DGRAM), len=len(data), offset=at, payload=data[at : at + 100],
+                flags=Flag.MORE if at < 200 else Flag(0))
+        for at in (0, 100, 200)
+    ]  # fmt: skip
+    rows = tshark.fields(write(tmp_path / "c.pcapng", parts), "unixsock.reassembled.len", "syslog.level")
+    assert rows == [["", ""], ["", ""], ["204", "5"]]
+
+
+def test_statistics(tshark: Tshark, tmp_path: Path) -> None:
+    capture = write(
+        tmp_path / "c.pcapng", conversation(b"/x", [(True, b"12345"), (False, b"123")], close=False)
+    )
+    line = next(row for row in tshark.run(capture, "-q", "-z", "unixsock,conv").splitlines() if "/x" in row)
+    assert line.split()[:7] == ["0", "stream", "client[10]", "server[20]", "2", "5", "3"]
+
+
+def test_newer_version_is_refused_in_one_line(tshark: Tshark, tmp_path: Path) -> None:
+    newer = b"\x02" + encode(side(True, b"/x"))[1:]
+    text = tshark.run(write(tmp_path / "c.pcapng", [newer]))
+    assert "record of format version 2; this dissector knows version 1" in text
+
+
+def test_every_prefix_of_a_record(tshark: Tshark, tmp_path: Path) -> None:
+    whole = encode(
+        replace(side(True, b"/x"), creds=(1, 2, 3), fds=[Fd(FdKind.FILE, 7, b"/f")], payload=b"abc", len=3)
+    )
+    capture = write(tmp_path / "c.pcapng", [whole[:size] for size in range(len(whole) + 1)])
+    rows = tshark.fields(capture, "unixsock.expert.malformed", "unixsock.expert.version")
+    assert all(row != ["", ""] for row in rows[:-1])
+    assert rows[-1] == ["", ""]
+    tshark.run(capture, "-V")
+
+
+def test_flipped_bits_and_extreme_elements(tshark: Tshark, tmp_path: Path) -> None:
+    rng = random.Random(5)
+    whole = encode(
+        replace(side(True, b"/run/docker.sock"), fds=[Fd(FdKind.FILE, 7, b"/f")], lost=(1, 2, 3), errno=11, how=1,
+                creds=(1, 2, 3), cgroup=b"/c", payload=b"GET / HTTP/1.1\r\n\r\n", len=18)
+    )  # fmt: skip
+    damaged = []
+    for _ in range(1500):
+        data = bytearray(whole)
+        for _ in range(rng.randint(1, 6)):
+            data[rng.randrange(1, len(data))] ^= 1 << rng.randrange(8)
+        damaged.append(bytes(data))
+    extremes: list[Record | bytes] = [
+        Record(unknown=[(kind, bytes(size))], type=kind % 7, event=kind % 9)
+        for kind in range(16)
+        for size in (0, 1, 65000 - HEADER_LEN)
+    ]
+    capture = write(tmp_path / "c.pcapng", [*damaged, *extremes])
+    one = tshark.run(capture, "-V")
+    assert len(one) > 0
+    tshark.run(capture, "-2")
+
+
+def test_real_tcp_is_left_alone(tshark: Tshark, tmp_path: Path) -> None:
+    """Real TCP on our ports is dissected as without the plugin."""
+    if tshark.root is not None:
+        pytest.skip("the chroots have the plugin in the global folder: there is no 'without'")
+    packets = b""
+    turns = [
+        (True, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
+        (False, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+    ]
+    for number, (client, data) in enumerate(turns):
+        ports = (63001, 60045) if client else (60045, 63001)
+        tcp = struct.pack(">HHIIBBHHH", *ports, 1, 1, 0x50, 0x18, 65535, 0, 0) + data
+        ends = [
+            socket.inet_aton(f"10.0.0.{1 if client else 2}"),
+            socket.inet_aton(f"10.0.0.{2 if client else 1}"),
+        ]
+        ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(tcp), number, 0, 64, 6, 0, *ends) + tcp
+        packets += struct.pack("<IIII", 1_700_000_000, number, len(ip), len(ip)) + ip
+    capture = tmp_path / "real.pcap"
+    capture.write_bytes(struct.pack("<IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 101) + packets)
+    with_plugin = tshark.run(capture, "-V")
+    assert with_plugin == tshark.run(capture, "-V", plugin=False)
+    assert "Hypertext Transfer Protocol" in with_plugin
+
+
+def test_addresses_carry_names(tshark: Tshark, tmp_path: Path) -> None:
+    capture = write(tmp_path / "c.pcapng", conversation(b"/x", [(True, b"a")]))
+    text = tshark.run(capture, "-N", "n", "-q", "-z", "conv,tcp")
+    assert "client[10]" in text
+    assert f"{CLIENT:x}" not in text.replace("client[10]", "")
+    assert f"{SERVER:x}" not in text
