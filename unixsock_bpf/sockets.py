@@ -185,6 +185,10 @@ def _diag(netns: int) -> Iterator[Socket]:
         netlink.marshal.msg_map = {**netlink.marshal.msg_map, socket.AF_UNIX: Message}
         netlink.bind()
         for message in netlink.get_sock_stats(family=socket.AF_UNIX, show=show):
+            if message["header"]["type"] != diag.SOCK_DIAG_BY_FAMILY:
+                raise SocketsError(
+                    "this kernel does not list Unix sockets: load its module unix_diag (CONFIG_UNIX_DIAG)"
+                )
             queues = message.get_attr("UNIX_DIAG_RQLEN") or {}
             name = message.get_attr("UNIX_DIAG_NAME") or b""
             yield Socket(

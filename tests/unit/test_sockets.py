@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from unixsock_bpf import filter as language
-from unixsock_bpf.sockets import Socket, State, chosen, holders, owners, sockets
+from unixsock_bpf.sockets import Socket, SocketsError, State, chosen, holders, owners, sockets
 
 
 def inode(one: socket.socket) -> int:
@@ -98,3 +98,18 @@ def test_a_relative_name_matches_by_its_path(tmp_path: Path, monkeypatch: pytest
         one.bind("relative.sock")
         found = chosen(sockets(), language.parse(f"path '{tmp_path}/relative.sock'"))
     assert [entry.name for entry, _ in found] == [b"relative.sock"]
+
+
+def test_a_kernel_without_unix_diag_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's answer for a family that it has no listing of."""
+    from pyroute2.netlink import diag
+
+    asked = diag.DiagSocket.nlm_request
+
+    def of_another_family(self: diag.DiagSocket, request: dict[str, int], *rest: int) -> object:
+        request["sdiag_family"] = socket.AF_APPLETALK
+        return asked(self, request, *rest)
+
+    monkeypatch.setattr(diag.DiagSocket, "nlm_request", of_another_family)
+    with pytest.raises(SocketsError, match="unix_diag"):
+        sockets()
