@@ -40,6 +40,8 @@ end
 local patterns = {}
 for i, entry in ipairs(TABLE) do patterns[i] = { pattern(entry[1]), entry[2] } end
 
+local WRAPPER -- our dissector at the ports, as text
+
 local chosen, chosen_count -- what the tables say, by path: a bounded cache
 local user_entries
 
@@ -86,6 +88,9 @@ local function of_path(path)
         dissector = found, opaque = opaque, http = name == "http",
         port = FIRST_PORT + hash(path) % (LAST_PORT - FIRST_PORT + 1),
     }
+    -- Decode As: read once, since a change of it dissects the whole file anew, which resets the cache.
+    local at_port = ports:get_dissector(known.port)
+    known.decode_as = at_port and tostring(at_port) ~= WRAPPER and at_port or nil
     chosen[path], chosen_count = known, chosen_count + 1
     return known
 end
@@ -169,12 +174,12 @@ function wrapper.dissector(tvb, pinfo, tree)
     return taken
 end
 
-local WRAPPER = tostring(Dissector.get("unixsock_payload"))
-
+WRAPPER = tostring(Dissector.get("unixsock_payload"))
 ports:add(("%d-%d"):format(FIRST_PORT, LAST_PORT), wrapper)
 
 -- Between begin and finish the wrapper serves this record; finish tells whether something was shown.
-function M.begin(rec) active, shown = rec, false end
+-- What the user's own choice shows is not seen here, and taken for granted.
+function M.begin(rec) active, shown = rec, of_path(rec.path or "").decode_as ~= nil end
 
 function M.finish()
     active = nil
@@ -183,10 +188,8 @@ end
 
 -- A message that needs no reassembly.  Decode As for the path's port counts here too.
 function M.dissect_raw(rec, tvb, pinfo, tree)
-    local other = ports:get_dissector(of_path(rec.path or "").port)
-    if other and tostring(other) ~= WRAPPER then
-        return call(other, tvb, pinfo, tree) ~= 0
-    end
+    local other = of_path(rec.path or "").decode_as
+    if other then return call(other, tvb, pinfo, tree) ~= 0 end
     if dissect(rec, tvb, pinfo, tree) then return true end
     pcall(data.call, data, tvb, pinfo, tree)
     return false
