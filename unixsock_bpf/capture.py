@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unixsock_bpf import pcapng, record
 from unixsock_bpf.announcement import ANNOUNCEMENT, endpoint_name
 
 if TYPE_CHECKING:
     from unixsock_bpf.options import Settings
+    from unixsock_bpf.probe.loader import Probe
+    from unixsock_bpf.ring import Ring
 
 #: Blocks in one batch: as many as one writev takes.
 BATCH = 1000
@@ -24,10 +27,14 @@ IDLE_WAIT = 1.0
 
 Block = bytes | memoryview
 
+#: Members of ``struct settings`` and ``struct totals`` in probe/state.h, all u64.
+_CLOCK_OFFSET, _READER_WAITS, _RUNNING = 0, 1, 2
+_LOST_MESSAGES = 2
+
 
 @dataclass
 class Statistics:
-    """Messages and bytes that matched, and how many of them were lost."""
+    """Messages and bytes that matched, and how many of them were lost: ``struct totals`` in probe/state.h."""
 
     messages: int = 0
     bytes: int = 0
@@ -35,6 +42,10 @@ class Statistics:
     lost_bytes: int = 0
     truncated: int = 0
     untracked: int = 0
+    lost_events: int = 0
+
+    def __add__(self, other: Statistics) -> Statistics:
+        return Statistics(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     @property
     def lost(self) -> int:
@@ -61,24 +72,45 @@ class Capture:
         self._poll = select.poll()
         self._poll.register(self._wake, select.POLLIN)
         self._callbacks: dict[int, Callable[[int], None]] = {}
-        self._final = Statistics()
-        self._probe: Any = None
+        self._retired: list[tuple[Probe, Ring]] = []
+        self._before = Statistics()
+        self._probe: Probe
+        self._ring: Ring
+        #: Called now and then while nothing happens.
+        self.on_idle: Callable[[], None] | None = None
 
     def __enter__(self) -> Capture:
+        self._probe, self._ring = self._attach(self._settings)
+        self._probe.settings[_RUNNING] = 1
+        self._poll.register(self._ring.fd, select.POLLIN)
+        return self
+
+    def _attach(self, settings: Settings) -> tuple[Probe, Ring]:
+        """A probe that is set up but captures nothing yet, and its ring."""
         from unixsock_bpf.pipeline import capture_processes
         from unixsock_bpf.probe.loader import Probe
         from unixsock_bpf.ring import Ring
         from unixsock_bpf.sockets import owners
 
-        probe = Probe(self._settings)
-        self._probe = probe
-        probe.settings[0] = _clock_offset()
+        probe = Probe(settings)
+        probe.settings[_CLOCK_OFFSET] = _clock_offset()
         probe.fill_holders(owners())
-        if not self._settings.include_capture_processes:
+        if not settings.include_capture_processes:
             probe.fill_capturers(capture_processes())
-        self._ring = Ring(probe.ring_fd, probe.ring_size)
-        self._poll.register(self._ring.fd, select.POLLIN)
-        return self
+        return probe, Ring(probe.ring_fd, probe.ring_size)
+
+    def replace(self, settings: Settings) -> None:
+        """Goes on with other settings: the new probe takes over from the old one at once.
+
+        Conversations begin anew for it: their positions count from here.  Raises ProbeError
+        if that can't be done; then the old probe goes on.
+        """
+        probe, ring = self._attach(settings)
+        probe.settings[_RUNNING], self._probe.settings[_RUNNING] = self._probe.settings[_RUNNING], 0
+        self._poll.unregister(self._ring.fd)
+        self._retired.append((self._probe, self._ring))
+        self._probe, self._ring, self._settings = probe, ring, settings
+        self._poll.register(ring.fd, select.POLLIN)
 
     def __exit__(
         self,
@@ -86,8 +118,7 @@ class Capture:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._probe is not None:
-            self._probe.detach()
+        self._probe.detach()
         os.close(self._wake)
         os.close(self._waker)
 
@@ -99,8 +130,7 @@ class Capture:
     @property
     def statistics(self) -> Statistics:
         """What was seen and lost so far."""
-        totals = self._probe.totals
-        return Statistics(totals[0], totals[1], totals[2], totals[3], totals[4], totals[5])
+        return self._before + Statistics(*self._probe.totals[: len(fields(Statistics))])
 
     def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
         """Calls ``callback`` with what poll says of ``fd`` while ``blocks`` waits."""
@@ -115,32 +145,42 @@ class Capture:
     def stop(self) -> None:
         """Ends ``blocks`` after everything captured so far.  Safe in a signal handler."""
         self._stopped = True
-        try:
+        with contextlib.suppress(OSError):  # full: it will wake up anyway
             os.write(self._waker, b"\0")
-        except OSError:
-            pass  # full: it will wake up anyway
 
     def pause(self, paused: bool) -> None:
         """Captures nothing until called with False."""
-        self._probe.settings[2] = int(paused)
+        self._probe.settings[_RUNNING] = int(not paused)
 
     def blocks(self) -> Iterator[Sequence[Block]]:
         """Batches of blocks.  A batch is valid until the next one is asked for."""
         while not self._stopped:
-            batch = self._take()
+            yield from self._rest_of_retired()
+            batch = self._take(self._ring)
             if batch:
                 yield batch
                 self._ring.release()
             self._wait(len(batch))
-        self._probe.detach()
-        while batch := self._take():
-            yield batch
-            self._ring.release()
-        yield self._owed()
+        yield from self._rest_of_retired()
+        yield from self._rest(self._probe, self._ring)
 
-    def _take(self) -> list[Block]:
+    def _rest_of_retired(self) -> Iterator[Sequence[Block]]:
+        while self._retired:
+            probe, ring = self._retired.pop(0)
+            yield from self._rest(probe, ring)
+            self._before += Statistics(*probe.totals[: len(fields(Statistics))])
+
+    def _rest(self, probe: Probe, ring: Ring) -> Iterator[Sequence[Block]]:
+        """All that a probe has captured up to now, which is its last."""
+        probe.detach()
+        while batch := self._take(ring):
+            yield batch
+            ring.release()
+        yield self._owed(probe)
+
+    def _take(self, ring: Ring) -> list[Block]:
         batch: list[Block] = []
-        for first, data in self._ring.take(BATCH):
+        for first, data in ring.take(BATCH):
             if first == pcapng.EPB:
                 batch.append(data)
             elif first == ANNOUNCEMENT:
@@ -155,11 +195,13 @@ class Capture:
             timeout = BUSY_WAIT
             events = self._poll_others(timeout)
         else:
-            self._probe.settings[0] = _clock_offset()
-            self._probe.settings[1] = 1
+            self._probe.settings[_CLOCK_OFFSET] = _clock_offset()
+            self._probe.settings[_READER_WAITS] = 1
             timeout = IDLE_WAIT if self._ring.empty else 0.001
             events = self._poll.poll(timeout * 1000)
-            self._probe.settings[1] = 0
+            if self.on_idle:
+                self.on_idle()
+            self._probe.settings[_READER_WAITS] = 0
         for fd, happened in events:
             if fd in self._callbacks:
                 self._callbacks[fd](happened)
@@ -172,9 +214,9 @@ class Capture:
         finally:
             self._poll.register(self._ring.fd, select.POLLIN)
 
-    def _owed(self) -> list[Block]:
+    def _owed(self, probe: Probe) -> list[Block]:
         """Losses that no later record could report."""
-        if not self.statistics.lost_messages:
+        if not probe.totals[_LOST_MESSAGES]:
             return []
         now = time.time_ns()
-        return [pcapng.packet(now, record.encode(lost)) for lost in self._probe.pending_losses()]
+        return [pcapng.packet(now, record.encode(lost)) for lost in probe.pending_losses()]

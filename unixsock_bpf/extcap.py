@@ -92,9 +92,7 @@ def capture(arguments: Sequence[str]) -> int:
     try:
         chosen = capture_settings(arguments)
     except (UsageError, OptionError) as error:
-        return fifo.run_refused(
-            _value(arguments, "fifo"), _value(arguments, "extcap-control-in"), str(error)
-        )
+        return fifo.run_refused(_value(arguments, "fifo"), _value(arguments, "extcap-control-in"), str(error))
     return fifo.run(chosen)
 
 

@@ -49,7 +49,9 @@ def open_fifo(path: str | None) -> int:
             if error.errno != errno.ENXIO:  # that: nobody has opened it for reading yet
                 raise FifoError(f"the fifo {path} can't be opened: {error.strerror}") from None
             if time.monotonic() > deadline:
-                raise FifoError(f"nobody opened the fifo {path} for reading in {OPEN_TIMEOUT:.0f} s") from None
+                raise FifoError(
+                    f"nobody opened the fifo {path} for reading in {OPEN_TIMEOUT:.0f} s"
+                ) from None
         time.sleep(0.01)
 
 

@@ -160,7 +160,7 @@ def _resolution(options: memoryview) -> int:
         if code == 0:
             break
         if code == 9 and length == 1:
-            value = options[at + 4]
-            return 2 ** (value & 0x7F) if value & 0x80 else 10**value
+            value = int(options[at + 4])
+            return int(2 ** (value & 0x7F) if value & 0x80 else 10**value)
         at += 4 + length + -length % 4
     return 1_000_000

@@ -29,7 +29,9 @@ class Live:
     (``ready=False`` waits for nothing).
     """
 
-    def __init__(self, *options: str, capture_filter: str = "", ready: bool = True, attach: str | None = None):
+    def __init__(
+        self, *options: str, capture_filter: str = "", ready: bool = True, attach: str | None = None
+    ):
         self._folder = Path(tempfile.mkdtemp(dir="/dev/shm"))
         self.fifo = self._folder / "fifo"
         self._command = [str(EXTCAP), "--capture", "--extcap-interface", "unixsock", "--fifo", str(self.fifo)]
@@ -39,6 +41,9 @@ class Live:
         self._ready = ready
         self._environment = os.environ | ({"UNIXSOCK_ATTACH": attach} if attach else {})
         self._data = bytearray()
+        #: Cleared: nobody reads the fifo.
+        self.reading = threading.Event()
+        self.reading.set()
         self.records: list[record.Record] = []
         self.packets: list[pcapng.Packet] = []
         self.messages = ""
@@ -50,13 +55,18 @@ class Live:
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
         if self._ready:
-            self.wait_ready()
+            try:
+                self.wait_ready()
+            except BaseException:
+                self.process.kill()
+                raise
         return self
 
     def _read(self) -> None:
         with open(self.fifo, "rb", buffering=0) as fifo:
             while data := fifo.read(1 << 20):
                 self._data += data
+                self.reading.wait()
 
     def wait_ready(self) -> None:
         """Sends markers until one is captured."""

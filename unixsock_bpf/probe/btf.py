@@ -68,7 +68,7 @@ class Btf:
         return found
 
     def _kind(self, type_: _Type) -> int:
-        return type_.info >> 24 & 0x1F
+        return int(type_.info) >> 24 & 0x1F
 
     def _resolve(self, type_id: int) -> int:
         """The type behind typedefs and qualifiers."""

@@ -157,9 +157,15 @@ static __always_inline void announce(struct sides *of)
 }
 
 /* Counts a message that could not be captured against its direction. */
-static __always_inline void lose(volatile struct message *m, struct flow *flow, u32 reason)
+static __always_inline void lose(volatile struct message *m, struct sides *sides, u32 reason)
 {
+	struct flow *flow = sides->flow;
 	struct totals *t = get_totals();
+	if (m->event != EVENT_DATA) {
+		if (t)
+			__sync_fetch_and_add(&t->lost_events, 1);
+		return;
+	}
 	if (!flow->lost_messages) {
 		flow->lost_at = m->seq;
 		flow->lost_message = m->number;
@@ -167,6 +173,7 @@ static __always_inline void lose(volatile struct message *m, struct flow *flow, 
 	__sync_fetch_and_add(&flow->lost_messages, 1);
 	__sync_fetch_and_add(&flow->lost_bytes, m->len);
 	flow->lost_reasons |= reason;
+	sides->src->flags |= EP_LOSSY;
 	if (t) {
 		__sync_fetch_and_add(&t->lost_messages, 1);
 		__sync_fetch_and_add(&t->lost_bytes, m->len);
@@ -203,7 +210,7 @@ static __always_inline int begin_record(u8 *data, volatile struct message *m, st
 		/* The end of the loop has to be a condition for the verifier, not a jump. */
 		asm volatile("%0 += 1" : "+r"(round));
 	} while (round < 2);
-	lose(m, flow, LOST_RING_FULL);
+	lose(m, sides, LOST_RING_FULL);
 	return 1;
 }
 

@@ -33,7 +33,7 @@ static __always_inline void send_event(struct small_scratch *s, struct sides *si
 		m->at = at + 8;
 	}
 	if (send_small(s->data, m->at))
-		lose(m, sides->flow, LOST_RING_FULL);
+		lose(m, sides, LOST_RING_FULL);
 }
 
 static __always_inline void on_close(u64 sk, u64 unused)
@@ -57,6 +57,11 @@ ON_ENTRY(unix_release_sock, on_close)
 /* The kernel frees the sock: its address may be used again. */
 static __always_inline void on_free(u64 sk, u64 unused)
 {
+	struct endpoint *ep = endpoints.lookup(&sk);
+	if (!ep)
+		return;
+	if (ep->flags & EP_LOSSY)
+		orphans.update(&ep->id, ep);
 	endpoints.delete(&sk);
 }
 ON_ENTRY(unix_sock_destructor, on_free)
@@ -136,10 +141,8 @@ static __always_inline void on_shutdown(u64 socket, u64 mode, int result)
 }
 ON_RETURN(unix_shutdown, on_shutdown, 2)
 
-static __always_inline void on_sent(u64 socket, u64 unused, int result)
+static __always_inline void on_send_error(u64 socket, int result)
 {
-	if (result >= 0)
-		return;
 	u64 sk = LOAD(u64, socket, SOCKET_SK);
 	u64 other = peer_of(sk);
 	struct sides sides = {};
@@ -149,7 +152,27 @@ static __always_inline void on_sent(u64 socket, u64 unused, int result)
 	take_users(&sides, sk, other);
 	send_event(s, &sides, sk, other, ELEMENT_ERROR, -result);
 }
-ON_RETURN(unix_stream_sendmsg, on_sent, 3)
-ON_RETURN(unix_dgram_sendmsg, on_sent, 3)
+#else
+#define on_send_error(socket, result)
+#endif
 
+#if defined(WITH_EVENTS) || defined(UNIX_SOCK_INQ_LEN)
+static __always_inline void on_stream_sent(u64 socket, u64 unused, int result)
+{
+#ifdef UNIX_SOCK_INQ_LEN
+	on_written(LOAD(u64, socket, SOCKET_SK));
+#endif
+	if (result < 0)
+		on_send_error(socket, result);
+}
+ON_RETURN(unix_stream_sendmsg, on_stream_sent, 3)
+#endif
+
+#ifdef WITH_EVENTS
+static __always_inline void on_dgram_sent(u64 socket, u64 unused, int result)
+{
+	if (result < 0)
+		on_send_error(socket, result);
+}
+ON_RETURN(unix_dgram_sendmsg, on_dgram_sent, 3)
 #endif

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from unixsock_bpf.probe import layout
 from unixsock_bpf.probe.btf import Btf, BtfError
-from unixsock_bpf.record import Record
+from unixsock_bpf.record import Event, Record
 
 if TYPE_CHECKING:
     from unixsock_bpf.options import Settings
@@ -34,6 +34,13 @@ OPTIONAL_HOOKS = (
     "unix_stream_splice_read",
     "skb_splice_from_iter",
     "unix_seqpacket_recvmsg",
+)
+
+
+_NOT_PERMITTED = (
+    "This kernel does not permit BPF tracing, even to root: kernel lockdown, a security module or a "
+    "container forbids it. Capture on the host rather than in a container, or boot without "
+    "lockdown=confidentiality."
 )
 
 
@@ -131,12 +138,14 @@ class Probe:
             except ProbeError as error:
                 failures.append(f"{way}: {error}")
         else:
+            if all("Operation not permitted" in failure for failure in failures[:1]):
+                raise ProbeError(_NOT_PERMITTED)
             raise ProbeError("The kernel refused the probe: " + "; ".join(failures))
         tables = getattr(settings.filter, "tables", b"")
         if tables:
             self._fill(self.bpf["filter_tables"], tables)
-        self.settings = self._map("settings", "Q", mmap.PROT_READ | mmap.PROT_WRITE)
-        self.totals = self._map("totals", "Q", mmap.PROT_READ)
+        self.settings = self._map("settings", mmap.PROT_READ | mmap.PROT_WRITE)
+        self.totals = self._map("totals", mmap.PROT_READ)
 
     def _flags(self, settings: Settings) -> list[str]:
         """Compiler flags: layouts, hooks, sizes."""
@@ -171,7 +180,9 @@ class Probe:
     def _load(self, text: str, flags: list[str]) -> Any:
         with _stderr_kept() as said:
             try:
-                return self._bcc.BPF(text=text.encode(), cflags=flags, debug=int(os.environ.get("UNIXSOCK_DEBUG", "0")) & ~1)
+                return self._bcc.BPF(
+                    text=text.encode(), cflags=flags, debug=int(os.environ.get("UNIXSOCK_DEBUG", "0")) & ~1
+                )
             except Exception as error:
                 failure = str(error)
         if os.environ.get("UNIXSOCK_DEBUG"):
@@ -179,12 +190,12 @@ class Probe:
         detail = [line for line in said[0].splitlines() if line.strip()]
         raise ProbeError(f"{failure} ({detail[-1].strip()[:200]})" if detail else failure)
 
-    def _map(self, name: str, code: str, protection: int) -> memoryview:
-        """A mmapable array's memory as numbers."""
+    def _map(self, name: str, protection: int) -> memoryview[int]:
+        """A mmapable array's memory as u64s."""
         table = self.bpf[name]
         size = -(-ctypes.sizeof(table.Leaf) // mmap.PAGESIZE) * mmap.PAGESIZE
         memory = mmap.mmap(table.map_fd, size, flags=mmap.MAP_SHARED, prot=protection)
-        return memoryview(memory).cast(code)
+        return memoryview(memory).cast("Q")
 
     @staticmethod
     def _fill(table: Any, data: bytes) -> None:
@@ -228,4 +239,35 @@ class Probe:
 
     def pending_losses(self) -> list[Record]:
         """Losses in directions that no record followed, as records of event LOST."""
-        return []
+        sockets = {leaf.id: leaf for table in ("endpoints", "orphans") for leaf in self.bpf[table].values()}
+        owed = [
+            _lost_record(leaf.flow, leaf, sockets.get(leaf.peer_id), leaf.peer_id)
+            for leaf in sockets.values()
+            if leaf.flow.lost_messages
+        ]
+        for pair, flow in self.bpf["flows"].items():
+            if flow.lost_messages and pair.src in sockets:
+                owed.append(_lost_record(flow, sockets[pair.src], sockets.get(pair.dst), pair.dst))
+        return owed
+
+
+def _lost_record(flow: Any, src: Any, dst: Any, dst_id: int) -> Record:
+    """What a flow still owes, as far as the probe remembers both ends."""
+    record = Record(
+        event=Event.LOST,
+        type=src.type,
+        src_sock=src.id,
+        dst_sock=dst_id,
+        src_pid=src.pid,
+        src_inode=src.inode,
+        src_comm=bytes(src.comm[: src.comm_len]),
+        src_name=bytes(src.name[: src.name_len]),
+        seq=flow.lost_at,
+        message=flow.lost_message,
+        lost=(flow.lost_messages, flow.lost_bytes, flow.lost_reasons),
+    )
+    if dst is not None:
+        record.dst_pid, record.dst_inode = dst.pid, dst.inode
+        record.dst_comm = bytes(dst.comm[: dst.comm_len])
+        record.dst_name = bytes(dst.name[: dst.name_len])
+    return record

@@ -5,6 +5,8 @@
 /* A record of MAX_PAYLOAD is at most 4 pieces of linear part and 17 fragments, in pieces of PIECE. */
 #define PIECE 0xf000
 #define PIECES 26
+/* Datagrams end at 4 MiB in their linear part and 17 pages more: the largest memory that kmalloc gives. */
+#define RECORDS 20
 
 /* Fragments hold pages; the kernel's linear mapping has their bytes. */
 static __always_inline u64 page_address(u64 page)
@@ -27,6 +29,7 @@ static __always_inline void cursor_at_skb(volatile struct cursor *c, u64 skb)
 	c->fragment = 0;
 	c->fragment_count = 0;
 	c->unreadable = 0;
+	c->before = 0;
 	if (data_len) {
 		u64 shared = LOAD(u64, skb, SKB_HEAD) + LOAD(u32, skb, SKB_END);
 		c->fragments = shared + SHARED_FRAGS;

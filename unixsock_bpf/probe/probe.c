@@ -29,7 +29,7 @@ static __always_inline bool take_sides(struct sides *of, u32 type, u64 sk, u64 o
 	struct endpoint *sides[2] = {};
 	u64 socks[2] = { sk, other };
 
-	if (!set || set->paused)
+	if (!set || !set->running)
 		return false;
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < 2; i++) {
@@ -49,6 +49,9 @@ static __always_inline bool take_sides(struct sides *of, u32 type, u64 sk, u64 o
 	struct endpoint *src = sides[0], *dst = sides[1];
 	if (!src)
 		return false;
+	src->type = type;
+	if (dst)
+		src->peer_id = dst->id;
 	of->src = src;
 	of->dst = dst;
 	of->flow = &src->flow;
@@ -107,6 +110,43 @@ static __always_inline void take_flow(volatile struct message *m, struct sides *
 	m->number = sides->flow->messages;
 }
 
+/* Sends the payload after the head that is in `s`, in as many records as it takes.  0: all of it. */
+static __always_inline int send_payload(struct scratch *s, u32 len)
+{
+	volatile struct record_header *r = &((struct frame *)s->data)->record;
+	volatile struct cursor *c = &s->cursor;
+	u32 total = len < SNAPLEN ? len : SNAPLEN;
+	u32 flags = r->flags;
+	u32 round = 0;
+
+	do {
+		u32 want = total - c->before;
+		u32 more = 0;
+		if (want > MAX_PAYLOAD) {
+			want = MAX_PAYLOAD;
+			more = FLAG_MORE;
+		}
+		r->offset = c->before;
+		u32 caplen = copy_payload(s, want);
+		if (caplen < want)
+			more = 0;
+		if (!more && c->before + caplen < len) {
+			struct totals *t = get_totals();
+			more = FLAG_TRUNCATED | (c->unreadable ? FLAG_UNREADABLE : 0);
+			if (t)
+				__sync_fetch_and_add(&t->truncated, 1);
+		}
+		r->flags = flags | more;
+		if (send_block(s->data, s->message.at, caplen))
+			return 1;
+		c->before += caplen;
+		if (more != FLAG_MORE)
+			break;
+		asm volatile("%0 += 1" : "+r"(round));
+	} while (round < RECORDS);
+	return 0;
+}
+
 /* `len` bytes of `skb` were queued from `sk` to `other`. */
 static __always_inline void on_data(u64 sk, u64 other, u64 skb, u32 len, u32 slot, u32 flags)
 {
@@ -139,22 +179,11 @@ static __always_inline void on_data(u64 sk, u64 other, u64 skb, u32 len, u32 slo
 	if (begin_record(s->data, m, &sides))
 		return;
 	put_ancillary(s->data, m, &a);
-	u32 want = len < SNAPLEN ? len : SNAPLEN;
-	if (want > MAX_PAYLOAD)
-		want = MAX_PAYLOAD;
 	if (skb)
 		cursor_at_skb(&s->cursor, skb);
-	u32 caplen = copy_payload(s, want);
-	if (caplen < len) {
-		volatile struct frame *frame = (struct frame *)s->data;
-		frame->record.flags |= FLAG_TRUNCATED;
-		if (s->cursor.unreadable)
-			frame->record.flags |= FLAG_UNREADABLE;
-		__sync_fetch_and_add(&t->truncated, 1);
-	}
-	if (send_block(s->data, m->at, caplen)) {
-		lose(m, sides.flow, LOST_RING_FULL);
-		return;
+	if (send_payload(s, len)) {
+		m->len = len - s->cursor.before;
+		lose(m, &sides, LOST_RING_FULL);
 	}
 	sides.src->flags |= EP_EMITTED;
 	sides.dst->flags |= EP_EMITTED;
@@ -194,7 +223,14 @@ static __always_inline void on_filled(u64 skb, u64 unused, int result)
 	if (!other || (LOAD(u64, other, SOCK_FLAGS) & 1 << SOCK_DEAD_BIT) ||
 	    (LOAD(u8, other, SOCK_SHUTDOWN) & RCV_SHUTDOWN))
 		return;
-	on_data(sk, other, skb, LOAD(u32, skb, SKB_LEN), SLOT_COPY, 0);
+	u32 thread = bpf_get_current_pid_tgid(), flags = 0;
+	struct endpoint *ep = endpoints.lookup(&sk);
+	if (ep) {
+		if (ep->writer && ep->writer != thread)
+			flags |= FLAG_UNORDERED;
+		ep->writer = thread;
+	}
+	on_data(sk, other, skb, LOAD(u32, skb, SKB_LEN), SLOT_COPY, flags);
 }
 
 static __always_inline void on_copied(u64 skb, u64 unused, int result)
@@ -210,6 +246,15 @@ static __always_inline void on_spliced(u64 skb, u64 unused, int result)
 		on_filled(skb, unused, result);
 }
 ON_RETURN(skb_splice_from_iter, on_spliced, ARGS_SKB_SPLICE_FROM_ITER)
+
+/* All that this thread filled is queued: it raced with nobody who comes later. */
+static __always_inline void on_written(u64 sk)
+{
+	u32 thread = bpf_get_current_pid_tgid();
+	struct endpoint *ep = endpoints.lookup(&sk);
+	if (ep && ep->writer == thread)
+		ep->writer = 0;
+}
 #endif
 
 /* Who reads: recvmsg and its kin begin with the socket. */

@@ -22,14 +22,17 @@ struct endpoint {
 	u64 socket_atoms; /* which of the filter's terms hold for the socket... */
 	u64 owner_atoms; /* ...and for the process that uses it */
 	u64 rejected_peer; /* the filter can match nothing between this sock and us */
+	u64 peer_id; /* whom it last sent to */
 	struct flow flow; /* to the peer; datagrams count by pair instead */
 	u32 flags;
 	u32 pid;
 	u32 uid;
 	u32 gid;
 	u32 netns;
+	u32 type;
 	u16 comm_len;
 	u16 name_len;
+	u32 writer; /* a thread that filled a message which may not be queued yet */
 	u8 comm[16];
 	u8 name[NAME_SIZE]; /* as bound: sun_path without the NUL that ends a file name */
 };
@@ -46,6 +49,7 @@ enum {
 	EP_EMITTED = 1 << 8, /* a record of its conversation went out */
 	EP_CLOSED = 1 << 9,
 	EP_UNJUDGED = 1 << 10, /* owner_atoms are not computed yet */
+	EP_LOSSY = 1 << 11, /* something it sent was lost */
 };
 
 /* A process that holds a socket, from the snapshot that the reader takes before it attaches. */
@@ -66,7 +70,7 @@ struct pair {
 struct settings {
 	u64 clock_offset; /* ns to add to boot time for wall-clock time */
 	u64 reader_waits; /* 1: the reader sleeps until it is woken */
-	u64 paused; /* 1: capture nothing */
+	u64 running; /* 0: capture nothing (yet) */
 };
 
 /* Added up by the probe, read by the reader through mmap. */
@@ -77,12 +81,14 @@ struct totals {
 	u64 lost_bytes;
 	u64 truncated;
 	u64 untracked; /* messages of sockets beyond MAX_SOCKETS */
+	u64 lost_events;
 };
 
 #define BPF_F_MMAPABLE 1024
 BPF_F_TABLE("array", u32, struct settings, settings, 1, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct totals, totals, 1, BPF_F_MMAPABLE);
 BPF_HASH(endpoints, u64, struct endpoint, MAX_SOCKETS);
+BPF_TABLE("lru_hash", u64, struct endpoint, orphans, 4096); /* by id: freed, with losses to report */
 BPF_TABLE("lru_hash", struct pair, struct flow, flows, 16384);
 BPF_HASH(holders, u64, struct holder, MAX_HOLDERS);
 BPF_HASH(capturers, u32, u32, 1024); /* the values are EP_CAPTURER */
@@ -114,7 +120,8 @@ struct cursor {
 	u32 fragment; /* the next one */
 	u32 fragment_count;
 	u32 unreadable; /* 1: some bytes could not be read */
-	u32 done;
+	u32 done; /* bytes in this record */
+	u32 before; /* bytes in the records before, of the same message */
 };
 
 /* One message or event on its way out.  In a map for the same reason. */
