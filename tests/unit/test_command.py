@@ -156,6 +156,21 @@ def test_json_is_an_object_a_line(capfd: pytest.CaptureFixture[str]) -> None:
     assert [json.loads(line)["text"] for line in lines] == ["zero", "one", "two", "three"]
 
 
+def test_closes_are_shown_only_if_asked_for(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    close = pcapng.packet(5, record.encode(Record(event=record.Event.CLOSE, src_sock=1, dst_sock=2)))
+    batch = [block(0, b"zero"), close, block(1, b"one")]
+    run(Fake(batch), "--format", "json", "-c", "2")
+    assert [json.loads(line)["event"] for line in capfd.readouterr().out.splitlines()] == ["data", "data"]
+    run(Fake(batch), "--format", "json", "--events")
+    assert [json.loads(line)["event"] for line in capfd.readouterr().out.splitlines()] == [
+        "data",
+        "close",
+        "data",
+    ]
+    run(Fake(batch), "-w", str(tmp_path / "a"))
+    assert len(list(saved.read(str(tmp_path / "a")))) == 3
+
+
 def test_plain_to_a_pipe_and_coloured_if_asked(capfd: pytest.CaptureFixture[str]) -> None:
     run(Fake(*BATCHES))
     assert "\x1b" not in capfd.readouterr().out

@@ -18,7 +18,7 @@ from unixsock_bpf.options import Settings
 from .choice import add_filter, add_options, chosen_settings
 from .failure import Failure
 from .output import Output, Piece
-from .sinks import BINARY, FORMATS, Sink, is_packet, sink
+from .sinks import BINARY, FORMATS, Sink, is_close, is_packet, sink
 
 _EXAMPLES = """\
 examples:
@@ -98,7 +98,9 @@ def run(arguments: argparse.Namespace, start: Callable[[Settings], Source] | Non
                     ends.after(arguments.autostop)
                 if output.is_pipe:  # tells when its reader goes while nothing is said
                     source.watch(output.fd, 0, lambda happened: _if_closed(happened, source))
-                captured = _transfer(source, output, target, arguments.count)
+                # A close is recorded even if nobody asked, for the dissector; people would wonder.
+                quiet = form not in BINARY and not settings.events
+                captured = _transfer(source, output, target, arguments.count, quiet)
                 lost = source.statistics.lost
         except _refusals() as error:
             raise Failure(str(error)) from None
@@ -137,13 +139,13 @@ def _opened(path: str, form: str, arguments: argparse.Namespace, settings: Setti
     return output, target
 
 
-def _transfer(source: Source, output: Output, target: Sink, count: int | None) -> int:
+def _transfer(source: Source, output: Output, target: Sink, count: int | None, quiet: bool) -> int:
     """Everything from ``source`` to ``output``, ``count`` records at most.  Returns the records written."""
     captured = 0
     for batch in source.blocks():
-        blocks = batch
+        blocks = [block for block in batch if not is_close(block)] if quiet else batch
         if count is not None:
-            blocks = _first(batch, count - captured)
+            blocks = _first(blocks, count - captured)
         output.write(target.pieces(blocks))
         captured += sum(map(is_packet, blocks))
         if captured == count:

@@ -107,6 +107,11 @@ def is_packet(block: Piece) -> bool:
     return bool(block[:4] == b"\x06\0\0\0")
 
 
+def is_close(block: Piece) -> bool:
+    """Whether a block holds the record of a close."""
+    return is_packet(block) and block[28 + len(pcapng.PACKET_PREFIX) + 1] == record.Event.CLOSE
+
+
 def sink(form: str, *, coloured: bool, snaplen: int, capture_filter: str) -> Sink:
     """The sink for one of FORMATS."""
     if form == "pcapng":
