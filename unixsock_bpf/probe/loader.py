@@ -89,33 +89,32 @@ def _source(name: str) -> str:
     return "".join(_source(line.split('"')[1]) if line.startswith('#include "') else line for line in lines)
 
 
-#: Where stderr went while the compiler works; LLVM ends the process when it gives up.
-_real_stderr: int | None = None
-
-
-def _compiler_gave_up(_status: int, _unused: int) -> None:
-    if _real_stderr is not None:
-        os.write(
-            _real_stderr, b"The compiler gave up on this capture filter: use fewer or shorter patterns.\n"
-        )
-
-
-_ON_EXIT = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p)(_compiler_gave_up)
-
-
 @contextlib.contextmanager
 def _stderr_kept() -> Iterator[list[str]]:
-    """Keeps what libbcc and libbpf write to stderr, which Wireshark would show as an error."""
-    global _real_stderr  # noqa: PLW0603 (an exit handler has no other way to know)
+    """Keeps what libbcc and libbpf write to stderr, which Wireshark would show as an error.
+
+    LLVM ends the whole process when it gives up; a child that waits for that says why.
+    """
     said: list[str] = []
     with tempfile.TemporaryFile() as kept:
-        saved = _real_stderr = os.dup(2)
+        saved = os.dup(2)
+        alive, done = os.pipe()
+        watcher = os.fork()
+        if watcher == 0:
+            os.close(done)
+            finished = os.read(alive, 1)
+            kept.seek(0)
+            if not finished and (reason := kept.read().decode(errors="replace").strip()):
+                os.write(saved, f"The capture filter can't be compiled: {reason[-300:]}\n".encode())
+            os._exit(0)
         os.dup2(kept.fileno(), 2)
-        ctypes.CDLL(None).on_exit(_ON_EXIT, None)
         try:
             yield said
         finally:
-            _real_stderr = None
+            os.write(done, b"k")
+            os.close(done)
+            os.close(alive)
+            os.waitpid(watcher, 0)
             os.dup2(saved, 2)
             os.close(saved)
             kept.seek(0)
