@@ -3,20 +3,35 @@
 
 from __future__ import annotations
 
+import ssl
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from captures import Turn
+
+from unixsock_bpf.record import SocketType
 
 
 @dataclass
 class Dialogue:
-    """One protocol.  ``field`` must show ``values``, in the order of the capture, however the bytes are cut."""
+    """One protocol.  ``field`` must show ``values``, in the order of the capture, however the bytes are cut.
+
+    So must the fields in ``more``.  If ``tcp_port`` is set, 1-byte records need only show what this Wireshark
+    shows for 1-byte segments of real TCP at that port.
+    """
 
     path: bytes
     turns: list[Turn]
     field: str
     values: list[str]
+    more: dict[str, list[str]] = field(default_factory=dict)
+    kind: SocketType = SocketType.STREAM
+    tcp_port: int = 0
+
+    @property
+    def expected(self) -> dict[str, list[str]]:
+        """All fields and their values."""
+        return {self.field: self.values, **self.more}
 
 
 def _dbus_hello(serial: int) -> bytes:
@@ -59,6 +74,88 @@ def _ttrpc(stream: int, kind: int, data: bytes) -> bytes:
     return struct.pack(">IIBB", len(data), stream, kind, 0) + data
 
 
+def _http2(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
+    return struct.pack(">I", len(body))[1:] + struct.pack(">BBI", kind, flags, stream) + body
+
+
+def _hpack(index: int, text: bytes) -> bytes:
+    """A literal header whose name is entry ``index`` of HPACK's static table."""
+    return bytes([0x40 | index, len(text)]) + text
+
+
+def _mysql(number: int, body: bytes) -> bytes:
+    return struct.pack("<I", len(body))[:3] + bytes([number]) + body
+
+
+def _9p(kind: int, version: bytes) -> bytes:
+    body = struct.pack("<BHIH", kind, 0xFFFF, 8192, len(version)) + version
+    return struct.pack("<I", 4 + len(body)) + body
+
+
+def _pulse(*tagged: int, rest: bytes = b"") -> bytes:
+    body = b"".join(b"L" + struct.pack(">I", value) for value in tagged) + rest
+    return struct.pack(">IIIII", len(body), 0xFFFFFFFF, 0, 0, 0) + body
+
+
+def _pipewire(obj: int, opcode: int, seq: int, pod: bytes) -> bytes:
+    return struct.pack("<IIII", obj, opcode << 24 | len(pod), seq, 0) + pod
+
+
+def _ptp_get(management_id: int) -> bytes:
+    """What pmc sends for GET: a management message to all ports."""
+    tlv = struct.pack(">HHH", 1, 2, management_id)
+    body = b"\xff" * 10 + bytes([1, 1, 0, 0]) + tlv
+    head = struct.pack(">BBHBBH8xI", 0x0D, 2, 34 + len(body), 0, 0, 0, 0)
+    return head + b"\0\0\0\xff\xfe\0\0\1\0\1" + struct.pack(">HBb", 0, 4, 0x7F) + body
+
+
+def _tls() -> list[Turn]:
+    """A real handshake, TLS 1.2 without certificates."""
+    sides = []
+    for protocol in (ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS_SERVER):
+        context = ssl.SSLContext(protocol)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers("AECDH-AES128-SHA:@SECLEVEL=0")
+        into, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        sides.append((context.wrap_bio(into, out, protocol == ssl.PROTOCOL_TLS_SERVER), into, out))
+    turns: list[Turn] = []
+    for number in range(4):
+        end, _, out = sides[number % 2]
+        try:
+            end.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+        data = out.read()
+        sides[1 - number % 2][1].write(data)
+        turns.append((number % 2 == 0, data))
+    return turns
+
+
+# What chronyc 4.3 asked and chronyd answered; requests are padded with zeros to the reply's length.
+_CHRONY = [
+    (True, bytes.fromhex("0601000000210000f8695dd6").ljust(104, b"\0")),
+    (False, bytes.fromhex("06020000002100050000000000000000f8695dd600000000000000007f7f0101" + 20 * "00" +
+                          "000700000000000000006b05a43b0d86266c").ljust(104, b"\0")),
+    (True, bytes.fromhex("06010000000e00009dd7cebb").ljust(32, b"\0")),
+    (False, bytes.fromhex("06020000000e000200000000000000009dd7cebb000000000000000000000001")),
+    (True, bytes.fromhex("0601000000000001ad4c8f41").ljust(28, b"\0")),
+    (False, bytes.fromhex("06020000000000010002000000000000ad4c8f410000000000000000")),
+]  # fmt: skip
+
+_GRPC = [
+    (True, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _http2(4, 0, 0)),
+    (False, _http2(4, 0, 0) + _http2(4, 1, 0)),
+    (True, _http2(4, 1, 0) + _http2(1, 4, 1, b"\x83\x86" + _hpack(4, b"/v1.Images/List") + _hpack(31, b"application/grpc"))
+     + _http2(0, 1, 1, b"\0\0\0\0\2\x0a\0")),
+    (False, _http2(1, 4, 1, b"\x88" + _hpack(31, b"application/grpc")) + _http2(0, 1, 1, b"\0\0\0\0\0")),
+]  # fmt: skip
+
+_MYSQL_GREETING = (b"\x0a8.0.1\0" + struct.pack("<I", 9) + b"saltsalt\0" + struct.pack("<HBHHB", 0x8200, 33, 2, 0, 21)
+                   + bytes(10) + b"saltsaltsalt\0")  # fmt: skip
+_MYSQL_LOGIN = struct.pack("<IIB", 0x8200, 1 << 24, 33) + bytes(23) + b"root\0\0"
+
 _STARTUP = struct.pack(">II", 16, 196608) + b"user\0a\0\0"
 _HTTP_REPLY = b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\nhello world\n"
 _CHUNKED = b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
@@ -68,7 +165,7 @@ DIALOGUES = {
         b"/run/docker.sock",
         [(True, b"GET /a HTTP/1.1\r\nHost: d\r\n\r\n"), (False, _HTTP_REPLY),
          (True, b"GET /b HTTP/1.1\r\nHost: d\r\n\r\n"), (False, _CHUNKED)],
-        "http.response.code", ["200", "404"],
+        "http.response.code", ["200", "404"], {"http.request.uri": ["/a", "/b"]}, tcp_port=80,
     ),
     "http-by-content": Dialogue(
         b"/tmp/unheard-of", [(True, b"GET /a HTTP/1.1\r\nHost: d\r\n\r\n"), (False, _HTTP_REPLY)],
@@ -152,6 +249,116 @@ DIALOGUES = {
         [(False, b"220 hi LMTP\r\n"), (True, b"LHLO me\r\n"), (False, b"250 ok\r\n"), (True, b"QUIT\r\n"),
          (False, b"221 bye\r\n")],
         "smtp.response.code", ["220", "250", "221"],
+    ),
+    "http2": Dialogue(
+        b"/run/containerd/containerd.sock", _GRPC, "http2.type", ["4", "4", "4", "4", "1", "0", "1", "0"],
+        {"http2.headers.path": ["/v1.Images/List"], "grpc.message_length": ["2", "0"]},
+    ),
+    "mysql": Dialogue(
+        b"/run/mysqld/mysqld.sock",
+        [(False, _mysql(0, _MYSQL_GREETING)), (True, _mysql(1, _MYSQL_LOGIN)), (False, _mysql(2, bytes(7))),
+         (True, _mysql(0, b"\3SELECT 1")), (False, _mysql(1, bytes(7))), (True, _mysql(0, b"\1"))],
+        "mysql.command", ["3", "1"], {"mysql.query": ["SELECT 1"], "mysql.user": ["root"], "mysql.version": ["8.0.1"]},
+    ),
+    "memcached": Dialogue(
+        b"/run/memcached.sock", [(True, b"get k\r\n"), (False, b"VALUE k 0 1\r\nx\r\nEND\r\n")],
+        "memcache.command", ["get"],
+    ),
+    "x11": Dialogue(
+        b"/tmp/.X11-unix/X0",
+        [(True, struct.pack("<cxHHHH2x", b"l", 11, 0, 0, 0)),
+         (False, struct.pack("<BxHHH", 1, 11, 0, 8) + bytes(18) + b"\xff\xff" + bytes(6) + b"\x08\xff" + bytes(4)),
+         (True, struct.pack("<BBHHH4s", 16, 1, 3, 4, 0, b"ATOM") + struct.pack("<BxH", 127, 1)),
+         (False, struct.pack("<BxHII20x", 1, 1, 0, 77))],
+        "x11.opcode", ["16", "127"], {"x11.name": ["ATOM"]},
+    ),
+    "ldap": Dialogue(
+        b"/run/slapd/ldapi",
+        [(True, bytes.fromhex("300c020101600702010304008000")), (False, bytes.fromhex("300c02010161070a010004000400")),
+         (True, bytes.fromhex("30050201024200"))],
+        "ldap.messageID", ["1", "1", "2"], {"ldap.resultCode": ["0"]},
+    ),
+    "mqtt": Dialogue(
+        b"/run/mosquitto/mqtt.sock",
+        [(True, b"\x10\x0d\0\4MQTT\4\2\0\x3c\0\1a"), (False, b"\x20\2\0\0"),
+         (True, b"\x30\5\0\1thi\xc0\0"), (False, b"\xd0\0")],
+        "mqtt.msgtype", ["1", "2", "3", "12", "13"], {"mqtt.topic": ["t"]},
+    ),
+    "amqp": Dialogue(
+        b"/run/amqp.sock",
+        [(True, b"AMQP\0\0\x09\x01"),
+         (False, struct.pack(">BHIHHBBI", 1, 0, 28, 10, 10, 0, 9, 0) + b"\0\0\0\5PLAIN\0\0\0\5en_US\xce"),
+         (True, b"\x08\0\0\0\0\0\0\xce")],
+        "amqp.type", ["1", "8"],
+    ),
+    "9p": Dialogue(
+        b"/run/virtfs.sock", [(True, _9p(100, b"9P2000.L")), (False, _9p(101, b"9P2000.L"))],
+        "9p.msgtype", ["100", "101"], {"9p.version": ["9P2000.L", "9P2000.L"]},
+    ),
+    "tls": Dialogue(b"/run/tls-proxy.sock", _tls(), "tls.handshake.type", ["1", "2", "12", "14", "16", "4"]),
+    "ssh": Dialogue(
+        b"/run/ssh-proxy.sock", [(False, b"SSH-2.0-OpenSSH_9.2\r\n"), (True, b"SSH-2.0-OpenSSH_9.2\r\n")],
+        "ssh.protocol", ["SSH-2.0-OpenSSH_9.2"] * 2,
+    ),
+    "ptp": Dialogue(
+        b"/var/run/ptp4l", [(True, _ptp_get(0x2000)), (True, _ptp_get(0x2001))],
+        "ptp.v2.mm.managementId", ["8192", "8193"], kind=SocketType.DGRAM,
+    ),
+    "syslog": Dialogue(
+        b"/dev/log", [(True, b"<13>Nov 24 14:50:01 tag[5]: hello"), (True, b"<30>Nov 24 14:50:02 x: y")],
+        "syslog.level", ["5", "6"], {"syslog.facility": ["1", "3"]}, kind=SocketType.DGRAM,
+    ),
+    "chrony": Dialogue(
+        b"/run/chrony/chronyd.sock", _CHRONY, "chrony.command", ["33", "33", "14", "14", "0", "0"],
+        {"chrony.version": ["6"] * 6, "chrony.type": ["1", "2"] * 3, "chrony.attempt": ["0", "0", "1"],
+         "chrony.reply": ["5", "2", "1"], "chrony.status": ["0", "0", "2"], "chrony.tracking.stratum": ["7"],
+         "chrony.sources": ["1"],
+         "chrony.sequence": ["0xf8695dd6"] * 2 + ["0x9dd7cebb"] * 2 + ["0xad4c8f41"] * 2},
+        kind=SocketType.DGRAM,
+    ),
+    "sd_notify": Dialogue(  # systemd-notify --ready --status=... WATCHDOG=1
+        b"/run/systemd/notify", [(True, b"READY=1\nSTATUS=Serving 3 clients\nWATCHDOG=1"), (True, b"BARRIER=1")],
+        "sd_notify.name", ["READY", "STATUS", "WATCHDOG", "BARRIER"],
+        {"sd_notify.value": ["1", "Serving 3 clients", "1", "1"]}, kind=SocketType.DGRAM,
+    ),
+    "journald": Dialogue(  # logger --journald
+        b"/run/systemd/journal/socket",
+        [(True, b"MESSAGE\n\x07\0\0\0\0\0\0\0one\ntwo\nPRIORITY=5\nNEWS=x\nSYSLOG_IDENTIFIER=logger\n")],
+        "journald.name", ["MESSAGE", "PRIORITY", "NEWS", "SYSLOG_IDENTIFIER"],
+        {"journald.value": ["one\\x0atwo", "5", "x", "logger"], "journald.priority": ["5"]}, kind=SocketType.DGRAM,
+    ),
+    "wpa_ctrl": Dialogue(
+        b"/run/wpa_supplicant/wlan0",
+        [(True, b"PING"), (False, b"PONG\n"), (True, b"SET_NETWORK 0 psk \"secret\""), (False, b"OK\n"),
+         (False, b"<3>CTRL-EVENT-SCAN-RESULTS ")],
+        "wpa_ctrl.command", ["PING", "SET_NETWORK"],
+        {"wpa_ctrl.args": ['0 psk "secret"'], "wpa_ctrl.reply": ["PONG", "OK"], "wpa_ctrl.level": ["3"],
+         "wpa_ctrl.event": ["CTRL-EVENT-SCAN-RESULTS "]},
+        kind=SocketType.DGRAM,
+    ),
+    "pulse": Dialogue(
+        b"/run/user/1000/pulse/native",
+        [(True, _pulse(8, 0, 0xC0000023, rest=b"x" + struct.pack(">I", 256) + bytes(256))),
+         (False, _pulse(2, 0, 0xC0000023)), (True, _pulse(9, 1, rest=b"P" + b"N")), (False, _pulse(2, 1))],
+        "pulse.command", ["8", "2", "9", "2"],
+        {"pulse.tag": ["0x00000000", "0x00000000", "0x00000001", "0x00000001"], "pulse.length": ["276", "15", "12", "10"]},
+    ),
+    "pipewire": Dialogue(
+        b"/run/user/1000/pipewire-0",
+        [(True, _pipewire(0, 1, 0, struct.pack("<IIIIII", 16, 14, 4, 4, 3, 0)) + _pipewire(1, 2, 1, struct.pack("<II", 0, 14))),
+         (False, _pipewire(0, 0, 0, struct.pack("<II", 0, 14)))],
+        "pipewire.method", ["Core.Hello", "Core.Info"],
+        {"pipewire.id": ["0", "1", "0"], "pipewire.opcode": ["1", "2", "0"], "pipewire.size": ["24", "8", "8"],
+         "pipewire.seq": ["0", "1", "0"]},
+    ),
+    "gpg-agent": Dialogue(  # gpg-agent 2.2.40 --server
+        b"/run/user/1000/gnupg/S.gpg-agent.extra",
+        [(False, b"OK Pleased to meet you\n"), (True, b"GETINFO version\n"), (False, b"D 2.2.40\nOK\n"),
+         (True, b"HAVEKEY --list\n"), (False, b"ERR 67109144 IPC parameter error <GPG Agent> - invalid hexstring\n"),
+         (True, b"BYE\n"), (False, b"OK closing connection\n")],
+        "assuan.command", ["OK", "GETINFO", "D", "OK", "HAVEKEY", "ERR", "BYE", "OK"],
+        {"assuan.args": ["Pleased to meet you", "version", "2.2.40", "--list",
+                         "67109144 IPC parameter error <GPG Agent> - invalid hexstring", "closing connection"]},
     ),
     "json-by-preference": Dialogue(
         b"/srv/ourown", [(True, b'{"execute": "one"}\n'), (False, b'{"return": {}}\n')],
