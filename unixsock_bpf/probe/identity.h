@@ -111,7 +111,8 @@ static __always_inline void take_inode(struct endpoint *ep, u64 sk)
 	ep->flags |= EP_OWNER | EP_UNJUDGED;
 }
 
-/* The state of `sk`, made if need be; NULL when there are too many sockets. */
+/* The state of `sk`, made if need be; NULL when there are too many sockets.  Not to be called before
+ * the reader has set everything up: what the filter says of a name is remembered. */
 static __always_inline struct endpoint *endpoint_of(u64 sk, u32 slot)
 {
 	u32 at = bpf_get_smp_processor_id() * SLOTS + slot;

@@ -25,11 +25,10 @@ static __always_inline bool final(struct endpoint *ep)
 /* Both sides of a conversation, unless the filter lets nothing of it through. */
 static __always_inline bool take_sides(struct sides *of, u32 type, u64 sk, u64 other, u32 slot)
 {
-	struct settings *set = get_settings();
 	struct endpoint *sides[2] = {};
 	u64 socks[2] = { sk, other };
 
-	if (!set || !set->running)
+	if (!running())
 		return false;
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < 2; i++) {
@@ -261,7 +260,7 @@ static __always_inline void on_written(u64 sk)
 static __always_inline void on_use(u64 socket, u64 unused)
 {
 	u64 sk = LOAD(u64, socket, SOCKET_SK);
-	if (!sk)
+	if (!sk || !running())
 		return;
 	struct endpoint *ep = endpoint_of(sk, SLOT_USE);
 	if (ep)

@@ -70,7 +70,7 @@ struct pair {
 struct settings {
 	u64 clock_offset; /* ns to add to boot time for wall-clock time */
 	u64 reader_waits; /* 1: the reader sleeps until it is woken */
-	u64 running; /* 0: capture nothing (yet) */
+	u64 running; /* 0: look at nothing: the filter's tables and the snapshot are not there yet, or a pause */
 };
 
 /* Added up by the probe, read by the reader through mmap. */
@@ -176,6 +176,12 @@ static __always_inline struct settings *get_settings(void)
 {
 	u32 zero = 0;
 	return settings.lookup(&zero);
+}
+
+static __always_inline bool running(void)
+{
+	struct settings *set = get_settings();
+	return set && set->running;
 }
 
 #endif
