@@ -278,20 +278,13 @@ def _fields(kind: Element) -> struct.Struct:
 
 def encode(record: Record) -> bytes:
     """The bytes of ``record``, with header_len and caplen computed."""
-    parts = [
-        element(kind, getattr(record, name))
-        for kind, name in _BYTES.items()
-        if getattr(record, name)
-    ]
+    parts = [element(kind, getattr(record, name)) for kind, name in _BYTES.items() if getattr(record, name)]
     if record.creds is not None:
         parts.append(element(Element.CREDS, _fields(Element.CREDS).pack(*record.creds)))
     if record.fds or record.fds_count:
         count = record.fds_count or len(record.fds)
         parts.append(element(Element.FDS, _fields(Element.FDS).pack(count)))
-    parts += [
-        element(Element.FD, _fields(Element.FD).pack(fd.kind, fd.inode) + fd.path)
-        for fd in record.fds
-    ]
+    parts += [element(Element.FD, _fields(Element.FD).pack(fd.kind, fd.inode) + fd.path) for fd in record.fds]
     if record.lost is not None:
         parts.append(element(Element.LOST, _fields(Element.LOST).pack(*record.lost)))
     if record.errno is not None:

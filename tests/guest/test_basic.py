@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from live import Live
+from live import READY_TIMEOUT, Live
 
 from unixsock_bpf.record import Event, Flag, Record, Role, SocketType
 
@@ -154,3 +154,31 @@ def test_the_largest_datagram_arrives_whole() -> None:
         reader.join()
     assert size > 200_000
     assert data_of(live.records, payload).len == size
+
+
+def test_a_filter_sees_sockets_that_talked_before_it_was_attached() -> None:
+    """What the filter says of a name must not be decided before its tables are loaded."""
+    Path(SERVER).unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(SERVER)
+        done = threading.Event()
+
+        def talk() -> None:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+                while not done.wait(0.02):
+                    client.sendto(b"all the time", SERVER)
+                    server.recv(100)
+
+        talker = threading.Thread(target=talk)
+        talker.start()
+        try:
+            with Live(capture_filter=f"path {SERVER} or type dgram and path @nothing", ready=False) as live:
+                deadline = time.monotonic() + READY_TIMEOUT
+                while b"all the time" not in live._data:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.1)
+        finally:
+            done.set()
+            talker.join()
+            Path(SERVER).unlink()
+    assert {r.name for r in live.records} == {SERVER.encode()}
