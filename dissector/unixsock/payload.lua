@@ -7,6 +7,7 @@ local M = {}
 
 local dissectors = host.load("dissectors")
 local content = host.load("content")
+local patience = host.load("patience")
 local TABLE = host.load("protocols")
 
 -- Ports nobody else uses: no dissector of Wireshark 4.0 to 4.6 is registered for them.
@@ -85,7 +86,7 @@ local function of_path(path)
     end
     local opaque = name == "data"
     known = {
-        dissector = found, opaque = opaque, http = name == "http",
+        dissector = found, name = name, opaque = opaque, http = name == "http",
         port = FIRST_PORT + hash(path) % (LAST_PORT - FIRST_PORT + 1),
     }
     -- Decode As: read once, since a change of it dissects the whole file anew, which resets the cache.
@@ -119,7 +120,7 @@ local function by_content(rec, tvb, pinfo)
     local name = content.recognise(tvb:raw(0, math.min(tvb:len(), content.ENOUGH)), rec)
     local found = name and dissectors.get(name)
     if found and not conversation.content then
-        conversation.content, conversation.since = found, number
+        conversation.content, conversation.content_name, conversation.since = found, name, number
     elseif not found and not pinfo.visited then
         conversation.tries = (conversation.tries or 0) + 1
         if conversation.tries == TRIES then conversation.unknown_since = number end
@@ -133,15 +134,26 @@ local function call(chosen_dissector, tvb, pinfo, tree)
     return taken
 end
 
+-- Asks for one more segment before anything is shown.
+local function wait(tvb, pinfo)
+    pinfo.desegment_offset, pinfo.desegment_len = 0, 0x0fffffff -- DESEGMENT_ONE_MORE_SEGMENT
+    return tvb:len()
+end
+
 -- Gives the number of bytes that a dissector took, or nil if there is none for them.
 local function dissect(rec, tvb, pinfo, tree)
     local known = of_path(rec.path or "")
-    if pinfo.can_desegment > 0 and (not known.dissector or known.http) and tvb:len() < 16
+    local waiting = pinfo.can_desegment > 0
+    if waiting and (not known.dissector or known.http) and tvb:len() < 16
         and content.begins_http(tvb:raw(0, tvb:len())) then
-        pinfo.desegment_offset, pinfo.desegment_len = 0, 0x0fffffff -- DESEGMENT_ONE_MORE_SEGMENT
-        return tvb:len()
+        return wait(tvb, pinfo)
     end
     local found = known.dissector or by_content(rec, tvb, pinfo)
+    local name = known.dissector and known.name or rec.conversation.content_name
+    if waiting and found and tvb:len() < patience.ENOUGH
+        and patience.waits(name, tvb:raw(0, tvb:len())) then
+        return wait(tvb, pinfo)
+    end
     if found and not known.opaque then
         local taken = call(found, tvb, pinfo, tree)
         if taken ~= 0 then
