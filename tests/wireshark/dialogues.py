@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 import struct
 from dataclasses import dataclass, field
@@ -123,10 +124,8 @@ def _tls() -> list[Turn]:
     turns: list[Turn] = []
     for number in range(4):
         end, _, out = sides[number % 2]
-        try:
+        with contextlib.suppress(ssl.SSLWantReadError):
             end.do_handshake()
-        except ssl.SSLWantReadError:
-            pass
         data = out.read()
         sides[1 - number % 2][1].write(data)
         turns.append((number % 2 == 0, data))
