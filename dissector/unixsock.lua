@@ -649,7 +649,8 @@ function proto.dissector(tvb, pinfo, tree)
     elseif rec.event == EVENT.DATA then
         handled = datagram.dissect(rec, tvb, pinfo, tree, t, F["reassembled.len"])
     end
-    if not handled then
+    -- A dissector that took the bytes and said nothing leaves the TCP dissector's ports.
+    if not handled or tostring(cols.protocol) == "TCP" then
         local data = caplen > 0 and tvb:raw(header_len, math.min(caplen, 64)) or ""
         cols.protocol = "UNIX"
         cols.info = rec.wrong and "Malformed: " .. rec.wrong or info_text(rec, data)

@@ -140,6 +140,20 @@ local function wait(tvb, pinfo)
     return tvb:len()
 end
 
+-- Whether HTTP is in the midst of a message that began before the capture.  Wireshark would join the rest of it
+-- with the next message; until a first line has been seen in this direction, it is shown as what it is.
+local function before_http(rec, tvb, pinfo)
+    if host.has(rec.flags, host.FLAG.FROM_START) then return false end
+    local synced = rec.conversation.synced or {}
+    rec.conversation.synced = synced
+    local since = synced[rec.src_sock]
+    if not since and content.recognise(tvb:raw(0, math.min(tvb:len(), content.ENOUGH)), rec) == "http" then
+        since = pinfo.number
+        synced[rec.src_sock] = since
+    end
+    return not since or pinfo.number < since
+end
+
 -- Gives the number of bytes that a dissector took, or nil if there is none for them.
 local function dissect(rec, tvb, pinfo, tree)
     local known = of_path(rec.path or "")
@@ -148,6 +162,7 @@ local function dissect(rec, tvb, pinfo, tree)
         and content.begins_http(tvb:raw(0, tvb:len())) then
         return wait(tvb, pinfo)
     end
+    if known.http and waiting and before_http(rec, tvb, pinfo) then return nil end
     local found = known.dissector or by_content(rec, tvb, pinfo)
     local name = known.dissector and known.name or rec.conversation.content_name
     if waiting and found and tvb:len() < patience.ENOUGH
