@@ -114,7 +114,7 @@ def boot(
 
 
 @contextmanager
-def _start(  # noqa: PLR0917 - boot has the defaults
+def _start(
     kernel: Kernel,
     command: str,
     root: Path | None,
