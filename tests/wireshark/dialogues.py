@@ -164,7 +164,7 @@ DIALOGUES = {
         b"/run/docker.sock",
         [(True, b"GET /a HTTP/1.1\r\nHost: d\r\n\r\n"), (False, _HTTP_REPLY),
          (True, b"GET /b HTTP/1.1\r\nHost: d\r\n\r\n"), (False, _CHUNKED)],
-        "http.response.code", ["200", "404"], {"http.request.uri": ["/a", "/b"]}, tcp_port=80,
+        "http.response.code", ["200", "404"], {"http.request.method": ["GET", "GET"]}, tcp_port=80,
     ),
     "http-by-content": Dialogue(
         b"/tmp/unheard-of", [(True, b"GET /a HTTP/1.1\r\nHost: d\r\n\r\n"), (False, _HTTP_REPLY)],
@@ -275,7 +275,7 @@ DIALOGUES = {
         b"/run/slapd/ldapi",
         [(True, bytes.fromhex("300c020101600702010304008000")), (False, bytes.fromhex("300c02010161070a010004000400")),
          (True, bytes.fromhex("30050201024200"))],
-        "ldap.messageID", ["1", "1", "2"], {"ldap.resultCode": ["0"]},
+        "ldap.messageID", ["1", "1", "2"], {"ldap.protocolOp": ["0", "1", "2"]},
     ),
     "mqtt": Dialogue(
         b"/run/mosquitto/mqtt.sock",

@@ -79,7 +79,8 @@ def by_dialogue(rows: list[list[str]], names: list[str]) -> dict[str, dict[str, 
     for row in rows:
         for field, value in zip(names, row[1:], strict=True):
             seen = found[order[int(row[0])]].setdefault(field, [])
-            seen += [one for one in value.split("|") if one]
+            text = value.replace("\\\\", "\\")  # from 4.4 on, backslashes are escaped
+            seen += [one for one in text.split("|") if one]
     return found
 
 
