@@ -49,10 +49,11 @@ def parse(text: str) -> Node:
     from lark.exceptions import UnexpectedInput
 
     try:
-        part: _Part = _parser().parse(text)  # the start rule's result, not a Tree
+        part: Any = _parser().parse(text)  # a _Part, the start rule's result: lark says Tree
     except UnexpectedInput as error:
         raise _explain(text, error) from None
-    return part.node
+    node: Node = part.node
+    return node
 
 
 def _refuse_unreadable(text: str) -> None:
