@@ -27,16 +27,6 @@ MAX_HOLDERS = 65_536
 #: EP_CAPTURER in probe/state.h.
 CAPTURER = 1 << 2
 
-#: Functions that are hooked where the kernel has them; the C says ``#ifdef HAVE_…``.
-OPTIONAL_HOOKS = (
-    "unix_release_sock",
-    "unix_stream_sendpage",
-    "unix_stream_splice_read",
-    "skb_splice_from_iter",
-    "unix_seqpacket_recvmsg",
-)
-
-
 _NOT_PERMITTED = (
     "This kernel does not permit BPF tracing, even to root: kernel lockdown, a security module or a "
     "container forbids it. Capture on the host rather than in a container, or boot without "
@@ -166,13 +156,9 @@ class Probe:
     def _flags(self, settings: Settings) -> list[str]:
         """Compiler flags: layouts, hooks, sizes."""
         try:
-            btf = Btf()
-            macros = layout.macros(btf)
+            macros = layout.macros(Btf())
         except BtfError as error:
             raise ProbeError(f"This kernel can't be traced: {error}.") from None
-        for function in OPTIONAL_HOOKS:
-            if btf.has_function(function):
-                macros[f"HAVE_{function.upper()}"] = 1
         symbols = _kernel_symbols(("page_offset_base", "vmemmap_base"))
         if len(symbols) == 2:
             macros["PAGE_OFFSET_BASE"] = symbols["page_offset_base"]

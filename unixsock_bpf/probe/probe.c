@@ -4,7 +4,7 @@
  * known, and no answer can have been sent yet.
  *
  * loader.py compiles this through bcc after the filter's functions, with the layouts that layout.py
- * found in BTF as macros, and attaches what hooks.py lists.
+ * found in BTF as macros; bcc attaches each program by its name.
  */
 #include <linux/types.h>
 #include <asm/ptrace.h>
