@@ -15,7 +15,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from .record import Event, FdKind, Flag, LostReason, Record, Role, SocketType, display_name
+from .record import Event, FdKind, Flag, LostReason, Record, Role, SocketType, display_name, display_process
 
 #: SGR sequences: towards the server, back, and what is not data.
 _TO_SERVER, _TO_CLIENT, _NOTE, _PLAIN = "\x1b[36m", "\x1b[33m", "\x1b[35m", "\x1b[0m"
@@ -54,10 +54,8 @@ def name_text(name: bytes) -> str:
 
 
 def process_text(comm: bytes, pid: int) -> str:
-    """``comm[pid]``, as far as they are known."""
-    if not comm and not pid:
-        return "?"
-    return f"{harmless(comm) or '?'}[{pid or '?'}]"
+    """``comm[pid]``, as far as they are known, harmless to a terminal."""
+    return harmless(display_process(comm, pid)) or "?"
 
 
 def _fd_text(kind: FdKind, path: bytes, inode: int) -> str:

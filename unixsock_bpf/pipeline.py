@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from unixsock_bpf.downstream import downstream
+
 #: Programs that start an extcap, or stand between such a program and it.
 _CAPTURE_PROGRAMS = {
     b"wireshark",
@@ -30,7 +32,7 @@ def _status(pid: int) -> tuple[bytes, int] | None:
 
 
 def capture_processes() -> set[int]:
-    """This process, the Wireshark programs above it, and those that they started."""
+    """This process, the Wireshark programs above it, those that they started, and who reads our output."""
     pids = {os.getpid()}
     pid = os.getppid()
     while pid > 1:
@@ -44,4 +46,4 @@ def capture_processes() -> set[int]:
             status = _status(int(entry))
             if status and status[1] in pids and status[0] in _CAPTURE_PROGRAMS:
                 pids.add(int(entry))
-    return pids
+    return pids | downstream(pids)

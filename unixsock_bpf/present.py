@@ -10,6 +10,8 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable
 
+from unixsock_bpf.record import display_process
+
 _TYPES = {"0001": "stream", "0002": "dgram", "0005": "seqpacket"}
 
 
@@ -62,8 +64,8 @@ def _holders() -> dict[int, list[str]]:
     holders: dict[int, list[str]] = defaultdict(list)
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-                process = f"{file.read().rstrip()}[{pid}]"
+            with open(f"/proc/{pid}/comm", "rb") as file:
+                process = display_process(file.read().rstrip(b"\n"), int(pid)).decode(errors="replace")
             with os.scandir(f"/proc/{pid}/fd") as descriptors:
                 for descriptor in descriptors:
                     target = _target(descriptor.path)

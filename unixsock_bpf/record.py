@@ -267,6 +267,11 @@ def display_name(name: bytes) -> bytes:
     return name.replace(b"\0", b"@")
 
 
+def display_process(comm: bytes, pid: int) -> bytes:
+    """``comm[pid]``, with ``?`` for one that is not known; nothing if neither is."""
+    return (comm or b"?") + b"[%b]" % (b"%d" % pid if pid else b"?") if comm or pid else b""
+
+
 def element(kind: int, value: bytes) -> bytes:
     """One element as bytes, padded to a multiple of 4."""
     return _ELEMENT.pack(kind, len(value)) + value + bytes(-len(value) % 4)

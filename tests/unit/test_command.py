@@ -270,3 +270,28 @@ def test_the_table_is_harmless_and_aligned() -> None:
     assert b"\x1b" not in done.stdout
     row = next(line for line in done.stdout.decode().splitlines() if "unixsock" in line)
     assert re.search(r"@\\x1b\[2Junixsock\\n", row)
+
+
+def test_a_file_or_link_that_others_put_there_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SUDO_UID", "PKEXEC_UID"):
+        monkeypatch.delenv(name, raising=False)
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    theirs.write_text("old")
+    ours.write_text("old")
+    ours.chmod(0o644)
+    (tmp_path / "our-link").symlink_to(ours)
+    (tmp_path / "their-link").symlink_to(ours)
+    os.chown(theirs, 4711, 4711)
+    os.chown(tmp_path / "their-link", 4711, 4711, follow_symlinks=False)
+    with pytest.raises(Failure, match="theirs: it belongs to user 4711, who could read the capture"):
+        Output(str(theirs))
+    with pytest.raises(Failure, match="their-link: it is a link that user 4711 made"):
+        Output(str(tmp_path / "their-link"))
+    assert (theirs.read_text(), ours.read_text()) == ("old", "old")
+    Output(str(tmp_path / "our-link")).close()
+    assert (ours.read_text(), ours.stat().st_mode & 0o777) == ("", 0o600)
+    monkeypatch.setenv("SUDO_UID", "4711")
+    Output(str(theirs)).close()
+    assert theirs.read_text() == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -23,16 +24,13 @@ class Output:
     """
 
     def __init__(self, path: str) -> None:
-        """``-`` is standard output.  Files are for their owner only.  Raises Failure."""
+        """``-`` is standard output.  Files are for us only, to read too.  Raises Failure."""
         self.name = "standard output" if path == "-" else path
         self._close = path != "-"
         if path == "-":
             self.fd = 1
         else:
-            try:
-                self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            except OSError as error:
-                raise Failure(f"cannot write {path}: {reason(error)}") from None
+            self.fd = _opened(path)
         mode = os.fstat(self.fd).st_mode
         self.is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
         self._is_file = stat.S_ISREG(mode)
@@ -79,3 +77,44 @@ class Output:
                 os.close(self.fd)
             except OSError as error:
                 raise Failure(f"cannot write {self.name}: {reason(error)}") from None
+
+
+def _opened(path: str) -> int:
+    """A file to write to, empty.  Raises Failure.
+
+    Where others can write, they may have put something in its place beforehand: a link, so that
+    we write over a file of ours, or a file of theirs, so that they can read what we capture.
+    """
+    try:
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            owner = os.lstat(path).st_uid
+            if owner not in _us() | {0}:
+                raise Failure(
+                    f"cannot write {path}: it is a link that user {owner} made; name the file itself"
+                ) from None
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        about = os.fstat(fd)
+        if stat.S_ISREG(about.st_mode):
+            if about.st_uid not in _us():
+                os.close(fd)
+                raise Failure(
+                    f"cannot write {path}: it belongs to user {about.st_uid}, who could read the capture; "
+                    "choose another name, or remove it"
+                )
+            os.ftruncate(fd, 0)
+    except OSError as error:
+        raise Failure(f"cannot write {path}: {reason(error)}") from None
+    return fd
+
+
+def _us() -> set[int]:
+    """Whose files may be written over: this user's, also through sudo or pkexec."""
+    return {os.geteuid()} | {
+        int(os.environ[name])
+        for name in ("SUDO_UID", "PKEXEC_UID")
+        if os.environ.get(name, "").isascii() and os.environ.get(name, "").isdigit()
+    }
