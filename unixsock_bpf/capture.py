@@ -76,8 +76,9 @@ class Capture:
         self._before = Statistics()
         self._probe: Probe
         self._ring: Ring
-        #: Called now and then while nothing happens.
-        self.on_idle: Callable[[], None] | None = None
+        #: Called about once a second, however much or little comes in.
+        self.each_second: Callable[[], None] | None = None
+        self._next_second = 0.0
 
     def __enter__(self) -> Capture:
         self._probe, self._ring = self._attach(self._settings)
@@ -189,22 +190,22 @@ class Capture:
 
     def _wait(self, taken: int) -> None:
         """Until there may be something to do."""
-        if taken >= BATCH:
-            return
         if taken:
-            timeout = BUSY_WAIT
-            events = self._poll_others(timeout)
+            # The toolbar and the end of the fifo are looked at however much comes in.
+            events = self._poll_others(0 if taken >= BATCH else BUSY_WAIT)
         else:
             self._probe.settings[_CLOCK_OFFSET] = _clock_offset()
             self._probe.settings[_READER_WAITS] = 1
             timeout = IDLE_WAIT if self._ring.empty else 0.001
             events = self._poll.poll(timeout * 1000)
-            if self.on_idle:
-                self.on_idle()
             self._probe.settings[_READER_WAITS] = 0
         for fd, happened in events:
             if fd in self._callbacks:
                 self._callbacks[fd](happened)
+        now = time.monotonic()
+        if self.each_second and now >= self._next_second:
+            self._next_second = now + 1.0
+            self.each_second()
 
     def _poll_others(self, timeout: float) -> list[tuple[int, int]]:
         """Waits without the ring, so that a burst is read in few batches."""

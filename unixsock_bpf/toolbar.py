@@ -1,7 +1,7 @@
 """Wireshark's toolbar during a capture: filter, pause, sockets, log.
 
-Wireshark sends the state of each control at the start and whenever it is changed; what we
-send goes to its log window, status bar and dialogs.
+Wireshark sends a control's value when it is changed, and at the start those that differ from
+the defaults; what we send goes to its log window, status bar and dialogs.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import time
 from typing import TYPE_CHECKING
 
 from unixsock_bpf.controls import NO_CONTROL, Command, Control, ControlError, Decoder, Message, encode
+from unixsock_bpf.outlet import Outlet
 
 if TYPE_CHECKING:
     from unixsock_bpf.capture import Capture
+    from unixsock_bpf.filter import Filter
     from unixsock_bpf.options import Settings
 
 
@@ -25,9 +27,9 @@ class Toolbar:
     def __init__(self, capture: Capture, settings: Settings, control_in: int) -> None:
         self._capture = capture
         self._settings = settings
-        self._options = settings.filter  # what the dialog asked for: the toolbar only narrows it
+        self._asked = settings  # by the dialog and its capture filter: the toolbar only narrows that
         self._in = control_in
-        self._out: int | None = None
+        self._out = Outlet(settings.control_out, capture) if settings.control_out else None
         self._decoder = Decoder()
         self._lost = 0
 
@@ -35,25 +37,35 @@ class Toolbar:
         """Begins to listen, and says in the log what is attached."""
         os.set_blocking(self._in, False)
         self._capture.watch(self._in, select.POLLIN, self._read)
-        if self._settings.control_out:
-            self._out = os.open(self._settings.control_out, os.O_WRONLY | os.O_CLOEXEC)
-        self._log(f"capturing with {self._capture.attached}, filter: {self._filter_text()}")
-        self._capture.on_idle = self._tell_losses
+        self._capture.each_second = self._each_second
+        if self._asked.include_capture_processes:
+            self._send(Control.INCLUDE_CAPTURE_PROCESSES, Command.SET, "\1")
+        self._log(f"Attached with {self._capture.attached}. {self._filter_sentence()}")
 
-    def _filter_text(self) -> str:
-        return self._settings.filter.text or "none"
+    def _filter_sentence(self) -> str:
+        text = self._settings.filter.text.strip()
+        return f"Capture filter: {text}" if text else "No capture filter."
 
     def _send(self, control: int, command: Command, text: str) -> None:
         if self._out is not None:
-            os.write(self._out, encode(control, command, text))
+            self._out.send(encode(control, command, text))
 
     def _log(self, text: str) -> None:
         self._send(Control.LOG, Command.ADD, f"{time.strftime('%H:%M:%S')} {text}\n")
 
+    def _warn(self, sentence: str) -> None:
+        self._log(sentence)
+        self._send(NO_CONTROL, Command.WARNING, sentence)
+
+    def _each_second(self) -> None:
+        if self._out is not None:
+            self._out.flush()
+        self._tell_losses()
+
     def _tell_losses(self) -> None:
         lost = self._capture.statistics.lost
         if lost > self._lost:
-            self._log(f"{lost} messages lost so far: a larger buffer or a narrower filter helps")
+            self._log(f"{lost} messages lost so far: a larger buffer or a narrower filter helps.")
             self._send(NO_CONTROL, Command.STATUSBAR, f"Unix sockets: {lost} messages lost")
             self._lost = lost
 
@@ -62,57 +74,69 @@ class Toolbar:
             data = os.read(self._in, 65536)
         except BlockingIOError:
             return
-        if not data:
-            self._capture.unwatch(self._in)
-            return
         for message in self._decoder.feed(data):
-            if isinstance(message, ControlError):
-                self._log(str(message))
-                continue
             try:
+                if isinstance(message, ControlError):
+                    raise message
                 self._handle(message)
             except ControlError as error:
-                self._log(str(error))
+                self._log(f"Not understood: {error}.")
+        if not data:
+            if cut := self._decoder.end():
+                self._log(f"Not understood: {cut}.")
+            self._capture.unwatch(self._in)
 
     def _handle(self, message: Message) -> None:
-        if message.command == Command.INITIALIZED:
+        if message.command != Command.SET:
             return
         if message.control == Control.FILTER:
             self._change_filter(message.text)
         elif message.control == Control.PAUSE:
             self._capture.pause(message.flag)
-            self._log("paused" if message.flag else "capturing again")
+            self._log("Paused: nothing is captured." if message.flag else "Capturing again.")
         elif message.control == Control.INCLUDE_CAPTURE_PROCESSES:
-            self._change(dataclasses.replace(self._settings, include_capture_processes=message.flag))
+            self._include_capture_processes(message.flag)
         elif message.control == Control.SOCKETS:
-            from unixsock_bpf.present import choices
+            self._list_sockets()
 
-            listed = "\n".join(f"  {text}" for _, text in choices())
-            self._log(f"sockets that exist now:\n{listed}")
+    def _list_sockets(self) -> None:
+        from unixsock_bpf.present import choices
+
+        listed = [f"  {text}\n" for _, text in choices()]
+        self._log(f"{len(listed)} named sockets exist now:\n{''.join(listed)}".rstrip("\n"))
 
     def _change_filter(self, text: str) -> None:
         """Takes a filter from the toolbar, or tells why not; then the old one goes on."""
-        from unixsock_bpf.filter import Filter, FilterError, parse
-        from unixsock_bpf.filter.tree import And, join
+        from unixsock_bpf.filter import FilterError, parse
 
         try:
-            wanted = parse(text)
-            joined = Filter(text, join(And, [self._options.root, wanted.root]))
+            narrowed = _narrowed(self._asked, parse(text))
         except FilterError as error:
-            self._send(NO_CONTROL, Command.WARNING, f"The filter was not changed. {error}")
-            self._log(f"filter refused: {error}")
+            self._warn(f"The filter was not changed. {error}")
             return
-        self._change(dataclasses.replace(self._settings, filter=joined))
+        if self._change(dataclasses.replace(self._settings, filter=narrowed.filter, events=narrowed.events)):
+            self._log(self._filter_sentence())
 
-    def _change(self, settings: Settings) -> None:
+    def _include_capture_processes(self, included: bool) -> None:
+        if self._change(dataclasses.replace(self._settings, include_capture_processes=included)):
+            self._log(f"The capture's own processes are {'included' if included else 'left out'}.")
+
+    def _change(self, settings: Settings) -> bool:
+        """Goes on with other settings.  False if they are the same, or refused, which is told."""
         from unixsock_bpf.probe.loader import ProbeError
 
         if settings == self._settings:
-            return
+            return False
         try:
             self._capture.replace(settings)
         except ProbeError as error:
-            self._send(NO_CONTROL, Command.WARNING, f"The filter was not changed. {error}")
-            return
+            self._warn(f"Nothing was changed. {error}")
+            return False
         self._settings = settings
-        self._log(f"filter: {self._filter_text()}")
+        return True
+
+
+def _narrowed(asked: Settings, typed: Filter) -> Settings:
+    """What ``asked`` captures, as far as ``typed`` takes it too.  Raises FilterError if that is too much."""
+    joined = asked.filter & typed
+    return dataclasses.replace(asked, filter=joined, events=asked.events or joined.asks_for_events)

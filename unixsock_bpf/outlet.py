@@ -1,0 +1,77 @@
+"""A pipe to Wireshark that is written to without ever waiting for it.
+
+The capture's only thread writes here: if it waited for a window to be painted, the ring
+would run over.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+from collections.abc import Callable
+from typing import Protocol
+
+#: Bytes that may wait to be written; what comes on top of them is dropped.
+MOST_WAITING = 1 << 20
+
+
+class Waiter(Protocol):
+    """What can call back when a pipe has room: ``Capture``."""
+
+    def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
+        """Begin to watch ``fd``."""
+
+    def unwatch(self, fd: int) -> None:
+        """End it."""
+
+
+class Outlet:
+    """The pipe at ``path``.  Messages go out whole and in order, as soon as they can."""
+
+    def __init__(self, path: str, waiter: Waiter) -> None:
+        self._path = path
+        self._waiter = waiter
+        self._fd: int | None = None
+        self._waiting = bytearray()
+        self._gone = False
+        self._watched = False
+
+    def send(self, message: bytes) -> None:
+        """Writes ``message`` now or later.  It is dropped if nobody reads any more, or too much waits."""
+        if not self._gone and len(self._waiting) + len(message) <= MOST_WAITING:
+            self._waiting += message
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what can be written.  Call it now and then: the reader may come late."""
+        if self._gone or not self._waiting:
+            return
+        try:
+            if self._fd is None:
+                self._fd = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            del self._waiting[: os.write(self._fd, self._waiting)]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # that: nobody has opened it for reading yet
+                self._give_up()
+                return
+        self._watch(self._fd is not None and bool(self._waiting))
+
+    def _watch(self, wanted: bool) -> None:
+        if self._fd is None or wanted == self._watched:
+            return
+        self._watched = wanted
+        if wanted:
+            self._waiter.watch(self._fd, select.POLLOUT, lambda _: self.flush())
+        else:
+            self._waiter.unwatch(self._fd)
+
+    def _give_up(self) -> None:
+        self._watch(False)
+        self._gone = True
+        self._waiting.clear()
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
