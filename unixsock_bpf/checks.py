@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from unixsock_bpf import __version__
+from unixsock_bpf.command.failure import PACKAGES
 
 #: Seconds that another program may take to answer.
 _PATIENCE = 30
@@ -31,7 +33,7 @@ class Check:
 
 def checks() -> Iterator[Check]:
     """Each need in turn; the slower ones (loading a probe, asking Wireshark) last."""
-    basic = [root(), btf(), bcc(), lockdown(), kallsyms()]
+    basic = [root(), btf(), bcc(), libraries(), lockdown(), kallsyms()]
     yield from basic
     if all(check.met for check in basic if check.needed):
         yield tracing()
@@ -76,6 +78,18 @@ def bcc() -> Check:
             "Install python3-bpfcc (Debian, Ubuntu), python3-bcc (Fedora, openSUSE) or python-bcc (Arch)",
         )
     return Check("bcc", True, f"version {module.__version__}")
+
+
+def libraries(packages: Mapping[str, str] = PACKAGES) -> Check:
+    """The Python packages that the filter and the list of sockets are made with."""
+    missing = [name for name in packages if find_spec(name) is None]
+    remedy = "; ".join(packages[name] for name in missing)
+    return Check(
+        "Python packages",
+        not missing,
+        f"{' and '.join(missing)} cannot be imported" if missing else ", ".join(packages),
+        remedy[:1].upper() + remedy[1:],
+    )
 
 
 def lockdown(path: str = "/sys/kernel/security/lockdown") -> Check:

@@ -41,6 +41,13 @@ def test_bcc_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "python3-bpfcc" in found.remedy
 
 
+def test_python_packages() -> None:
+    assert checks.libraries().met
+    found = checks.libraries({"lark": "install lark", "no_such": "install python3-no-such"})
+    assert (found.met, found.said) == (False, "no_such cannot be imported")
+    assert found.remedy == "Install python3-no-such"
+
+
 @pytest.mark.parametrize(
     ("text", "met"),
     [("[none] integrity confidentiality", True), ("none [integrity] confidentiality", True),
@@ -92,4 +99,4 @@ def test_the_command_says_a_line_for_each_and_whether_it_would_work(
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("MISSING privilege: ") and "sudo" in line for line in lines)
     assert any(line.startswith("MISSING tracing: not tried") for line in lines)
-    assert len(lines) == 9
+    assert len(lines) == 10

@@ -295,3 +295,12 @@ def test_a_file_or_link_that_others_put_there_is_refused(
     monkeypatch.setenv("SUDO_UID", "4711")
     Output(str(theirs)).close()
     assert theirs.read_text() == ""
+
+
+def test_a_missing_python_package_is_told_in_one_sentence() -> None:
+    without = "import sys; sys.modules['lark'] = None; from unixsock_bpf.command import main; "
+    run = without + "main(['sockets', '/x'])"
+    done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, check=False)
+    assert re.fullmatch(
+        r"unixsock: the Python package lark is missing: install python3-lark .*\n", done.stderr
+    )

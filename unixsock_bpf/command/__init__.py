@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from unixsock_bpf import __version__
 
-from . import check, dump, export, install, listing
-from .failure import Failure
+from .failure import PACKAGES, Failure
 
 _DESCRIPTION = "Unix domain sockets: capture what they carry, list them, turn captures into fixtures."
 
@@ -29,6 +29,8 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
+    from . import check, dump, export, install, listing
+
     top = _Parser("unixsock", description=_DESCRIPTION, allow_abbrev=False)
     top.add_argument("--version", action="version", version=f"unixsock {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True, dest="command")
@@ -50,6 +52,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one call and returns its exit status."""
+    if argv is None:  # a program of its own: until something is captured, Ctrl-C may simply end it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         arguments = parse(sys.argv[1:] if argv is None else argv)
         status = int(arguments.run(arguments))
@@ -58,6 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Failure as failure:
         say(f"unixsock: {failure}")
         return failure.status
+    except ModuleNotFoundError as missing:
+        name = (missing.name or "").partition(".")[0]
+        if name not in PACKAGES:
+            raise
+        say(f"unixsock: the Python package {name} is missing: {PACKAGES[name]}")
+        return 1
     except BrokenPipeError:
         # The reader has seen enough.  Nothing may be flushed to it when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

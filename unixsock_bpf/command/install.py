@@ -37,6 +37,8 @@ def _places(arguments: argparse.Namespace) -> Places:
 
 def run_install(arguments: argparse.Namespace) -> int:
     """Installs.  Raises Failure."""
+    if arguments.system:  # for everybody to read, whatever root's umask
+        os.umask(0o022)
     try:
         install(_places(arguments), print)
     except InstallError as error:
