@@ -5,13 +5,16 @@ VENV := .venv/bin
 export PYTHONPATH := tests
 VM := $(VENV)/python -m vm
 SUITE ?= bookworm
+PEER ?=
 
-.PHONY: help demo test test-kernels check guest setup clean
+.PHONY: help demo test test-kernels check bench bench-short guest setup clean
 
 help:
 	@echo 'make demo          live packets from real programs, in a minute or a few'
 	@echo 'make test          style, types, unit tests here, capture tests on two kernels in guests'
 	@echo 'make test-kernels  the capture tests on four kernels, with fentry and with kprobes; docs/KERNELS.md'
+	@echo 'make bench         what a capture costs, beside tcpdump, bpftrace and strace; docs/PERFORMANCE.md'
+	@echo '                   PEER="command {path}" adds another; make bench-short only tries the bench'
 	@echo 'make guest RUN=... run a shell command in a guest (SUITE=bullseye|bookworm|trixie|sid)'
 	@echo 'make clean         remove caches, guests and .venv'
 
@@ -33,6 +36,10 @@ test: check
 test-kernels: setup
 	$(VENV)/pytest --verbose --kernels bullseye,bookworm,trixie,sid --attach fentry,kprobe --own-root \
 	    --kernel-table docs/KERNELS.md tests/guest
+
+bench bench-short:
+	@tests/setup tests/bench/debian-packages
+	@$(VENV)/python -m bench --suite $(SUITE) --peer '$(PEER)' $(if $(filter bench-short,$@),--short)
 
 guest: setup
 	@$(VM) --suite $(SUITE) $(if $(RUN),-- '$(RUN)')

@@ -1,0 +1,300 @@
+"""From what was measured to docs/PERFORMANCE.md.  Nothing here measures anything."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from bench.workloads import WORKLOADS
+
+#: Observers in the order of the tables, with their titles.
+TITLES = {
+    "fentry": "this, fentry",
+    "kprobe": "this, kprobe",
+    "bpftrace": "bpftrace",
+    "strace": "strace",
+    "peer": "PEER",
+    "tcpdump": "tcpdump, TCP",
+}
+OURS = ("fentry", "kprobe")
+_KEYS = {workload.key: workload for workload in WORKLOADS}
+
+
+class Measured:
+    """What measure.py wrote, with medians."""
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        self.data = data
+        present = {row["observer"] for row in data["rows"]}
+        self.observers = [name for name in TITLES if name in present]
+
+    def _rows(self, observer: str, workload: str) -> list[dict[str, Any]]:
+        return [r for r in self.data["rows"] if r["observer"] == observer and r["workload"] == workload]
+
+    def _median(self, observer: str, workload: str, value: Callable[[dict[str, Any]], float]) -> float | None:
+        values = [value(row) for row in self._rows(observer, workload)]
+        return statistics.median(values) if values else None
+
+    def alone(self, observers: Iterable[str], workload: str) -> float | None:
+        """Microseconds a message without any capture, measured beside those observers."""
+        values = [row["alone"] for name in observers for row in self._rows(name, workload)]
+        return statistics.median(values) if values else None
+
+    def added(self, observer: str, workload: str) -> float | None:
+        """Microseconds that a message takes longer under ``observer``."""
+        return self._median(observer, workload, lambda row: row["each"] - row["alone"])
+
+    def slower(self, observer: str, workload: str) -> float | None:
+        """By which part a message takes longer."""
+        return self._median(observer, workload, lambda row: row["each"] / row["alone"] - 1)
+
+    def cpu(self, observer: str, workload: str) -> float | None:
+        """Microseconds of CPU that the capturing processes use a message."""
+        return self._median(observer, workload, lambda row: row["cpu"])
+
+    def lost(self, observer: str, workload: str) -> tuple[int, int, int] | None:
+        """Messages sent, messages lost, bytes lost, in all rounds."""
+        rows = [row for row in self._rows(observer, workload) if "lost" in row]
+        if not rows:
+            return None
+        return (
+            sum(row["messages"] for row in rows),
+            sum(max(0, row["lost"]) for row in rows),
+            sum(max(0, row["lost_bytes"]) for row in rows),
+        )
+
+    def ratio(self, ours: str, peer: str, workload: str) -> float | None:
+        """What we add, as a part of what ``peer`` adds."""
+        mine, other = self.added(ours, workload), self.added(peer, workload)
+        if mine is None or other is None or other <= 0:
+            return None
+        return max(mine, 0.0) / other
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def number(value: float | None, unit: str = "") -> str:
+    """Two or three digits that count; a dash for what was not measured."""
+    if value is None:
+        return "-"
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    return f"{value:.{digits}f}{unit}"
+
+
+def costs(measured: Measured) -> str:
+    """Microseconds added to each message."""
+    local = [name for name in measured.observers if name != "tcpdump"]
+    rows = [
+        [
+            workload.title,
+            number(measured.alone(local, key)),
+            *(number(measured.added(name, key)) for name in local),
+            number(measured.alone(["tcpdump"], key)),
+            number(measured.added("tcpdump", key)),
+        ]
+        for key, workload in _KEYS.items()
+    ]
+    head = [
+        "added µs a message",
+        "(alone)",
+        *(TITLES[name] for name in local),
+        "(TCP alone)",
+        TITLES["tcpdump"],
+    ]
+    return table(head, rows)
+
+
+def ratios(measured: Measured) -> str:
+    """What we add as parts of what the peers add."""
+    peers = [name for name in measured.observers if name not in OURS]
+    pairs = [(mine, peer) for mine in OURS if mine in measured.observers for peer in peers]
+    rows = [
+        [workload.title, *(number(measured.ratio(mine, peer, key)) for mine, peer in pairs)]
+        for key, workload in _KEYS.items()
+    ]
+    return table(["ours / peer", *(f"{mine} / {TITLES[peer]}" for mine, peer in pairs)], rows)
+
+
+def losses(measured: Measured) -> str:
+    """Messages and bytes that were said but are not in the output."""
+
+    def cell(observer: str, key: str) -> str:
+        lost = measured.lost(observer, key)
+        if lost is None:
+            return "-"
+        sent, messages, size = lost
+        if not messages and not size:
+            return f"0 of {sent:,}"
+        return f"{messages:,} of {sent:,}; {size:,} B"
+
+    rows = [
+        [workload.title, *(cell(name, key) for name in measured.observers)]
+        for key, workload in _KEYS.items()
+        if not workload.rejected
+    ]
+    return table(["lost", *(TITLES[name] for name in measured.observers)], rows)
+
+
+def processor(measured: Measured) -> str:
+    """CPU time of the capturing processes."""
+    rows = [
+        [workload.title, *(number(measured.cpu(name, key)) for name in measured.observers)]
+        for key, workload in _KEYS.items()
+    ]
+    idle = measured.data["idle"]
+    rows.append(
+        ["idle, % of one CPU", *(number(_idle(idle[n])) if n in idle else "-" for n in measured.observers)]
+    )
+    return table(["CPU µs a message", *(TITLES[name] for name in measured.observers)], rows)
+
+
+def _idle(parts: list[float]) -> float:
+    return statistics.median(parts) * 100
+
+
+def rates(measured: Measured) -> str:
+    """The highest rate without loss."""
+    rows = []
+    for name, rate in measured.data["rates"].items():
+        bad = f"{rate['bad']:,.0f}" if rate["bad"] else "none: the sender could say no more"
+        rows.append([TITLES[name], f"{rate['good']:,.0f}", bad])
+    return table(["64 B messages a second", "nothing lost at", "something lost at"], rows) if rows else ""
+
+
+def growth(measured: Measured) -> str:
+    """Cost with many sockets and terms."""
+    rows: dict[tuple[int, int], dict[str, list[float]]] = {}
+    for row in measured.data["growth"]:
+        rows.setdefault((row["opened"], row["terms"]), {}).setdefault(row["workload"], []).append(row["each"])
+    if not rows:
+        return ""
+    return table(
+        ["open sockets", "filter terms", "ping-pong, µs a message", "blast, µs a message"],
+        [
+            [
+                f"{opened:,}",
+                str(terms),
+                *(number(statistics.median(found[key])) for key in ("pingpong", "blast")),
+            ]
+            for (opened, terms), found in rows.items()
+        ],
+    )
+
+
+def start(guest: dict[str, float], native: dict[str, float] | None) -> str:
+    """Start-up in parts."""
+    columns = [guest, native or {}]
+    names = list(dict.fromkeys([*guest, *(native or {})]))
+    return table(
+        ["seconds", "in the guest", "natively, as far as the kernel lets us"],
+        [[name, *(number(column.get(name)) for column in columns)] for name in names],
+    )
+
+
+def targets(measured: Measured, native: dict[str, float] | None, dissector: dict[str, Any] | None) -> str:
+    """The targets beside what was measured."""
+    rows: list[list[str]] = []
+
+    def add(text: str, limit: float, value: float | None, unit: str = "") -> None:
+        verdict = "not measured" if value is None else "met" if value <= limit else "**missed**"
+        rows.append([text, f"≤ {limit:g}{unit}", number(value, unit), verdict])
+
+    add("blast 64 B, added: this / PEER", 0.1, measured.ratio("fentry", "peer", "blast"))
+    add("ping-pong 64 B, added: this / PEER", 0.2, measured.ratio("fentry", "peer", "pingpong"))
+    add("blast 64 B, added: this / tcpdump over TCP", 1, measured.ratio("fentry", "tcpdump", "blast"))
+    add("ping-pong 64 B, added: this / tcpdump over TCP", 1, measured.ratio("fentry", "tcpdump", "pingpong"))
+    slower = measured.slower("fentry", "rejected")
+    add("rejected socket's ping-pong, slower by", 3, None if slower is None else slower * 100, " %")
+    found = measured.data["rates"]
+    if "fentry" in found and found.get("peer", {}).get("good"):
+        factor = found["fentry"]["good"] / found["peer"]["good"]
+        verdict = "met" if factor >= 3 else "**missed**"
+        rows.append(["highest rate without loss: this / PEER", "≥ 3", number(factor), verdict])
+    if native:
+        add("listing interfaces, natively", 0.1, native["list interfaces"], " s")
+        add("from exec to a compiled probe, natively (the target includes loading)", 0.5,
+            native["ready to load"], " s")  # fmt: skip
+    if measured.data["idle"].get("fentry"):
+        add("CPU when idle", 0, round(_idle(measured.data["idle"]["fentry"]), 2), " %")
+    for workload, readings in (dissector or {}).items():
+        for reading, values in readings.items():
+            add(f"tshark, {workload}, {reading}: this / plain TCP", 2, values["ratio"])
+    return table(["target", "limit", "measured", ""], rows)
+
+
+_EMULATED = """\
+The guest is **emulated**: every instruction costs ten to thirty times what it costs natively, and not all
+by the same factor. Ratios between tools that ran side by side in it mean something; microseconds do not.
+"""
+
+_METHOD = """\
+Each round runs every workload without any capture, then with one tool, for each tool in turn; the tables
+hold medians of the rounds' differences. A negative difference is noise. This project runs as under
+Wireshark: extcap, fifo, dumpcap writing a file. tcpdump sees the same bytes over TCP on `lo`. bpftrace
+prints what it can of each `sendto`; strace stops at `sendto` only (`--seccomp-bpf`). All run with their
+defaults. A lost message is one that the generator sent and that is not in the tool's output.
+"""
+
+
+def document(
+    data: dict[str, Any],
+    native: dict[str, float] | None,
+    dissector: dict[str, Any] | None,
+    peer: str,
+    when: str,
+) -> str:
+    """The whole of docs/PERFORMANCE.md."""
+    measured = Measured(data)
+    machine = data["machine"]
+    missing = ", ".join(data["missing"])
+    sections = [
+        "# What a capture costs\n",
+        f"Written by `make bench`; do not edit. Measured {when} on Linux {machine['kernel']}, "
+        f"{machine['cpus']} CPUs ({machine['cpu']}), in one guest and one run.\n",
+        _EMULATED if machine["emulated"] else "",
+        _METHOD,
+        f"Not measured, as not installed or not able to run here: {missing}.\n" if missing else "",
+        f"PEER is `{peer}`.\n"
+        if peer
+        else "No PEER was given: `make bench PEER='command {path}'` adds one.\n",
+        "## Targets\n",
+        targets(measured, native, dissector),
+        "## What is added to each message\n",
+        costs(measured),
+        "*Rejected* is a socket that the filter leaves out: what everybody else on the machine pays. "
+        "tcpdump's column is against the same exchange over TCP without a capture.\n",
+        ratios(measured),
+        "## What is lost\n",
+        losses(measured),
+        "bpftrace shows at most 200 bytes of a message. tcpdump is judged by payload bytes.\n",
+        "## The highest rate without loss\n" if data["rates"] else "",
+        rates(measured),
+        "## What the capturing processes use\n",
+        processor(measured),
+        "## Growth\n" if data["growth"] else "",
+        growth(measured),
+        "## Start-up\n",
+        start(data["startup"], native),
+        "*ready to load*: from exec to the first program handed to the kernel.\n" if native else "",
+        "## Dissector\n" if dissector else "",
+        _dissector(dissector),
+    ]
+    return "\n".join(section for section in sections if section)
+
+
+def _dissector(found: dict[str, Any] | None) -> str:
+    if not found:
+        return ""
+    return table(
+        ["tshark on 200,000 packets, CPU s", "reading", "this", "plain TCP", "ratio"],
+        [
+            [workload, reading, *(number(values[key]) for key in ("ours", "tcp", "ratio"))]
+            for workload, readings in found.items()
+            for reading, values in readings.items()
+        ],
+    )

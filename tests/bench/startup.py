@@ -1,0 +1,180 @@
+"""How long a start takes, in parts: from starting the extcap to its first packet.
+
+Run as a program, this is the extcap with a clock at each call into libbcc; ``measure`` and ``until_load``
+start it so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+CHECKOUT = Path(__file__).parents[2]
+EXTCAP = CHECKOUT / "extcap" / "unixsock"
+
+#: Functions of libbcc, and the part of a start that they are.
+PARTS = {
+    "bpf_module_create_c_from_string": "compile",
+    "bcc_func_load": "load",
+    "bpf_attach_kfunc": "attach",
+    "bpf_attach_kprobe": "attach",
+}
+#: What ``measure`` gives, in order: seconds.
+SHOWN = ("list interfaces", "imports, options, BTF", "compile", "load", "attach", "rest", "first packet")
+
+#: Seconds that a start may take under emulation.
+PATIENCE = 180
+
+
+def _now() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class _Timed:
+    """A function of a C library that notes when it was called; all else goes to the real one."""
+
+    def __init__(self, function: Any, part: str, file: str) -> None:
+        self.__dict__.update(_function=function, _part=part, _file=file)
+
+    def __call__(self, *arguments: Any) -> Any:
+        begin = _now()
+        try:
+            return self._function(*arguments)
+        finally:
+            with open(self._file, "a") as file:
+                file.write(f"{self._part} {begin} {_now()}\n")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._function, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._function, name, value)
+
+
+def _clocked(file: str) -> type[ctypes.CDLL]:
+    """ctypes.CDLL with ``_Timed`` functions."""
+
+    class Clocked(ctypes.CDLL):
+        def __getitem__(self, name: Any) -> Any:
+            function = super().__getitem__(name)
+            return _Timed(function, PARTS[name], file) if name in PARTS else function
+
+    return Clocked
+
+
+def main(file: str, *arguments: str) -> int:
+    """The extcap, timed."""
+    with open(file, "a") as notes:
+        notes.write(f"python {_now()} {_now()}\n")
+    ctypes.CDLL = _clocked(file)  # type: ignore[misc]
+    sys.path.insert(0, str(CHECKOUT))
+    if os.environ.get("BENCH_IGNORE_REFUSAL"):
+        from unixsock_bpf.probe import loader
+
+        loader._tracing_refused = lambda: None
+    from unixsock_bpf import extcap
+
+    return extcap.main(arguments)
+
+
+@contextlib.contextmanager
+def _timed_extcap(*options: str, environment: dict[str, str]) -> Any:
+    """A timed extcap: the process, its fifo opened, and a function that reads the notes."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        fifo, notes = f"{folder}/fifo", Path(folder, "notes")
+        os.mkfifo(fifo)
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        began = _now()
+        process = subprocess.Popen(
+            ["/usr/bin/python3", __file__, notes, "--capture", "--extcap-interface", "unixsock",
+             "--fifo", fifo, *options],
+            stderr=subprocess.PIPE, env=os.environ | environment,
+        )  # fmt: skip
+
+        def read() -> list[tuple[str, float, float]]:
+            rows = [line.split() for line in notes.read_text().splitlines()]
+            return [(part, float(begin) - began, float(end) - began) for part, begin, end in rows]
+
+        try:
+            yield process, reader, began, read
+        finally:
+            process.terminate()
+            process.communicate()
+            os.close(reader)
+
+
+def _listing(repeats: int) -> float:
+    times = []
+    for _ in range(repeats):
+        began = _now()
+        subprocess.run([EXTCAP, "--extcap-interfaces"], stdout=subprocess.DEVNULL, check=True)
+        times.append(_now() - began)
+    return statistics.median(times)
+
+
+def one_start() -> dict[str, float]:
+    """Seconds of each part of one start, and ``first packet``: all of it."""
+    import socket
+
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    marker, seen = os.urandom(16), bytearray()
+    with here, there, _timed_extcap(environment={}) as (process, reader, began, notes):
+        while marker not in seen:
+            if process.poll() is not None or _now() - began > PATIENCE:
+                raise RuntimeError(f"the extcap did not start: {process.stderr.read().decode()}")
+            here.send(marker)
+            there.recv(100)
+            time.sleep(0.002)
+            with contextlib.suppress(BlockingIOError):
+                seen += os.read(reader, 1 << 16)
+            del seen[:-100_000]
+        total = _now() - began
+        parts = {name: 0.0 for name in SHOWN}
+        for part, begin, end in notes():
+            if part in parts:
+                parts[part] += end - begin
+        first = min(begin for part, begin, _ in notes() if part == "compile")
+    parts["imports, options, BTF"] = first
+    parts["first packet"] = total
+    parts["rest"] = total - first - sum(parts[part] for part in ("compile", "load", "attach"))
+    return parts
+
+
+def measure(repeats: int) -> dict[str, float]:
+    """Medians of ``one_start``, where the kernel lets the probe in."""
+    starts = [one_start() for _ in range(repeats)]
+    parts = {part: statistics.median(start[part] for start in starts) for part in SHOWN}
+    return parts | {"list interfaces": _listing(repeats)}
+
+
+def until_load(repeats: int) -> dict[str, float]:
+    """The same up to loading, where the kernel does not let the probe in."""
+    found: dict[str, list[float]] = {
+        "python": [],
+        "imports, options, BTF": [],
+        "compile": [],
+        "ready to load": [],
+    }
+    for _ in range(repeats):
+        with _timed_extcap(environment={"BENCH_IGNORE_REFUSAL": "1"}) as (process, _, _, notes):
+            process.wait(PATIENCE)
+            rows = notes()
+        compiled = next(row for row in rows if row[0] == "compile")
+        found["python"].append(rows[0][1])
+        found["imports, options, BTF"].append(compiled[1])
+        found["compile"].append(compiled[2] - compiled[1])
+        found["ready to load"].append(next((row[1] for row in rows if row[0] == "load"), compiled[2]))
+    medians = {part: statistics.median(times) for part, times in found.items()}
+    return medians | {"list interfaces": _listing(repeats)}
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
