@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from unixsock_bpf import pcapng, record
 from unixsock_bpf.announcement import ANNOUNCEMENT, endpoint_name
+from unixsock_bpf.probe.errors import ProbeError
 
 if TYPE_CHECKING:
     from unixsock_bpf.options import Settings
+    from unixsock_bpf.probe.generation import Generation
     from unixsock_bpf.probe.loader import Probe
     from unixsock_bpf.ring import Ring
 
@@ -44,9 +47,6 @@ class Statistics:
     untracked: int = 0
     lost_events: int = 0
 
-    def __add__(self, other: Statistics) -> Statistics:
-        return Statistics(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
-
     @property
     def lost(self) -> int:
         """Messages that could not be captured, for whatever reason."""
@@ -72,8 +72,10 @@ class Capture:
         self._poll = select.poll()
         self._poll.register(self._wake, select.POLLIN)
         self._callbacks: dict[int, Callable[[int], None]] = {}
-        self._retired: list[tuple[Probe, Ring]] = []
-        self._before = Statistics()
+        #: Changes of the settings that are wanted, and one that was prepared, or failed, meanwhile.
+        self._wanted: list[tuple[Settings, Callable[[str], None]]] = []
+        self._preparing: threading.Thread | None = None
+        self._prepared: Generation | ProbeError | None = None
         self._probe: Probe
         self._ring: Ring
         #: Called about once a second, however much or little comes in.
@@ -96,22 +98,40 @@ class Capture:
         probe = Probe(settings)
         probe.settings[_CLOCK_OFFSET] = _clock_offset()
         probe.fill_holders(owners())
-        if not settings.include_capture_processes:
-            probe.fill_capturers(capture_processes())
+        probe.fill_capturers(capture_processes())
         return probe, Ring(probe.ring_fd, probe.ring_size)
 
-    def replace(self, settings: Settings) -> None:
-        """Goes on with other settings: the new probe takes over from the old one at once.
+    def replace(self, settings: Settings, done: Callable[[str], None]) -> None:
+        """Goes on with other settings, from one message to the next, once their programs are compiled.
 
-        Conversations begin anew for it: their positions count from here.  Raises ProbeError
-        if that can't be done; then the old probe goes on.
+        ``done`` is called in ``blocks`` with an empty text when they hold, or with why they can't;
+        then the old ones do.
         """
-        probe, ring = self._attach(settings)
-        probe.settings[_RUNNING], self._probe.settings[_RUNNING] = self._probe.settings[_RUNNING], 0
-        self._poll.unregister(self._ring.fd)
-        self._retired.append((self._probe, self._ring))
-        self._probe, self._ring, self._settings = probe, ring, settings
-        self._poll.register(ring.fd, select.POLLIN)
+        self._wanted.append((settings, done))
+        self._change()
+
+    def _change(self) -> None:
+        """Goes on with the changes that are wanted, one after the other."""
+        if self._preparing and self._prepared is not None:
+            self._preparing.join()
+            (_, done), self._preparing = self._wanted.pop(0), None
+            prepared, self._prepared = self._prepared, None
+            if isinstance(prepared, ProbeError):
+                done(str(prepared))
+            else:
+                self._probe.switch(prepared)
+                done("")
+        if self._wanted and not self._preparing:
+            self._preparing = threading.Thread(target=self._prepare, args=[self._wanted[0][0]], daemon=True)
+            self._preparing.start()
+
+    def _prepare(self, settings: Settings) -> None:
+        """Compiling takes long, and must not keep the ring from being emptied."""
+        try:
+            self._prepared = self._probe.prepare(settings)
+        except ProbeError as error:
+            self._prepared = error
+        self._wake_up()
 
     def __exit__(
         self,
@@ -119,6 +139,8 @@ class Capture:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._preparing:
+            self._preparing.join()
         self._probe.detach()
         os.close(self._wake)
         os.close(self._waker)
@@ -131,7 +153,7 @@ class Capture:
     @property
     def statistics(self) -> Statistics:
         """What was seen and lost so far."""
-        return self._before + Statistics(*self._probe.totals[: len(fields(Statistics))])
+        return Statistics(*self._probe.totals[: len(fields(Statistics))])
 
     def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
         """Calls ``callback`` with what poll says of ``fd`` while ``blocks`` waits."""
@@ -146,6 +168,9 @@ class Capture:
     def stop(self) -> None:
         """Ends ``blocks`` after everything captured so far.  Safe in a signal handler."""
         self._stopped = True
+        self._wake_up()
+
+    def _wake_up(self) -> None:
         with contextlib.suppress(OSError):  # full: it will wake up anyway
             os.write(self._waker, b"\0")
 
@@ -156,28 +181,18 @@ class Capture:
     def blocks(self) -> Iterator[Sequence[Block]]:
         """Batches of blocks.  A batch is valid until the next one is asked for."""
         while not self._stopped:
-            yield from self._rest_of_retired()
+            if self._wanted:
+                self._change()
             batch = self._take(self._ring)
             if batch:
                 yield batch
                 self._ring.release()
             self._wait(len(batch))
-        yield from self._rest_of_retired()
-        yield from self._rest(self._probe, self._ring)
-
-    def _rest_of_retired(self) -> Iterator[Sequence[Block]]:
-        while self._retired:
-            probe, ring = self._retired.pop(0)
-            yield from self._rest(probe, ring)
-            self._before += Statistics(*probe.totals[: len(fields(Statistics))])
-
-    def _rest(self, probe: Probe, ring: Ring) -> Iterator[Sequence[Block]]:
-        """All that a probe has captured up to now, which is its last."""
-        probe.detach()
-        while batch := self._take(ring):
+        self._probe.detach()
+        while batch := self._take(self._ring):
             yield batch
-            ring.release()
-        yield self._owed(probe)
+            self._ring.release()
+        yield self._owed()
 
     def _take(self, ring: Ring) -> list[Block]:
         batch: list[Block] = []
@@ -200,7 +215,9 @@ class Capture:
             events = self._poll.poll(timeout * 1000)
             self._probe.settings[_READER_WAITS] = 0
         for fd, happened in events:
-            if fd in self._callbacks:
+            if fd == self._wake:
+                os.read(fd, 1024)
+            elif fd in self._callbacks:
                 self._callbacks[fd](happened)
         now = time.monotonic()
         if self.each_second and now >= self._next_second:
@@ -215,9 +232,9 @@ class Capture:
         finally:
             self._poll.register(self._ring.fd, select.POLLIN)
 
-    def _owed(self, probe: Probe) -> list[Block]:
+    def _owed(self) -> list[Block]:
         """Losses that no later record could report."""
-        if not probe.totals[_LOST_MESSAGES]:
+        if not self._probe.totals[_LOST_MESSAGES]:
             return []
         now = time.time_ns()
-        return [pcapng.packet(now, record.encode(lost)) for lost in probe.pending_losses()]
+        return [pcapng.packet(now, record.encode(lost)) for lost in self._probe.pending_losses()]

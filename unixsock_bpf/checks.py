@@ -131,7 +131,8 @@ def _any_address(path: str) -> bool:
 def tracing() -> Check:
     """Whether the kernel takes the probe: it is loaded, attached and taken out again."""
     from unixsock_bpf.options import Settings
-    from unixsock_bpf.probe.loader import Probe, ProbeError
+    from unixsock_bpf.probe.errors import ProbeError
+    from unixsock_bpf.probe.loader import Probe
 
     try:
         probe = Probe(Settings(buffer_mib=1))

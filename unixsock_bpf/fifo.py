@@ -145,7 +145,7 @@ def run(settings: Settings) -> int:
 
 def _capture(settings: Settings, writer: Writer, fd: int, control: int | None) -> int:
     from unixsock_bpf.capture import Capture
-    from unixsock_bpf.probe.loader import ProbeError
+    from unixsock_bpf.probe.errors import ProbeError
 
     capture = Capture(settings)
     try:

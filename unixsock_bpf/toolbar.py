@@ -10,6 +10,7 @@ import dataclasses
 import os
 import select
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from unixsock_bpf.controls import NO_CONTROL, Command, Control, ControlError, Decoder, Message, encode
@@ -114,26 +115,31 @@ class Toolbar:
         except FilterError as error:
             self._warn(f"The filter was not changed. {error}")
             return
-        if self._change(dataclasses.replace(self._settings, filter=narrowed.filter, events=narrowed.events)):
-            self._log(self._filter_sentence())
+        self._change(
+            dataclasses.replace(self._settings, filter=narrowed.filter, events=narrowed.events),
+            self._filter_sentence,
+        )
 
     def _include_capture_processes(self, included: bool) -> None:
-        if self._change(dataclasses.replace(self._settings, include_capture_processes=included)):
-            self._log(f"The capture's own processes are {'included' if included else 'left out'}.")
+        self._change(
+            dataclasses.replace(self._settings, include_capture_processes=included),
+            lambda: f"The capture's own processes are {'included' if included else 'left out'}.",
+        )
 
-    def _change(self, settings: Settings) -> bool:
-        """Goes on with other settings.  False if they are the same, or refused, which is told."""
-        from unixsock_bpf.probe.loader import ProbeError
-
+    def _change(self, settings: Settings, sentence: Callable[[], str]) -> None:
+        """Goes on with other settings, and says ``sentence`` when they hold; or tells why they can't."""
         if settings == self._settings:
-            return False
-        try:
-            self._capture.replace(settings)
-        except ProbeError as error:
-            self._warn(f"Nothing was changed. {error}")
-            return False
-        self._settings = settings
-        return True
+            return
+        before, self._settings = self._settings, settings
+
+        def done(problem: str) -> None:
+            if problem:
+                self._settings = before
+                self._warn(f"Nothing was changed. {problem}")
+            else:
+                self._log(sentence())
+
+        self._capture.replace(settings, done)
 
 
 def _narrowed(asked: Settings, typed: Filter) -> Settings:

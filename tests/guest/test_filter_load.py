@@ -23,15 +23,22 @@ struct input { u8 name[128]; u8 comm[16]; u64 inode; u32 len, netns, pid, uid, t
 struct output { u64 socket, owner; u32 sockets, message, runs; };
 BPF_ARRAY(inputs, struct input, 1);
 BPF_ARRAY(outputs, struct output, 1);
+struct memory { struct filter_work work; u64 cgroups[FILTER_CGROUP_LEVELS]; };
+BPF_ARRAY(memories, struct memory, 1);
 int run(void *ctx)
 {
     u32 zero = 0;
     struct input *in = inputs.lookup(&zero);
     struct output *out = outputs.lookup(&zero);
-    if (!in || !out || bpf_get_current_pid_tgid() >> 32 != DRIVER)
+    struct memory *memory = memories.lookup(&zero);
+    if (!in || !out || !memory || bpf_get_current_pid_tgid() >> 32 != DRIVER)
         return 0;
-    out->socket = filter_name_atoms(in->name, in->len) | filter_socket_atoms(in->inode, in->netns);
-    out->owner = filter_owner_atoms(in->pid, in->uid, in->comm, bpf_get_current_cgroup_id());
+#pragma clang loop unroll(disable)
+    for (u32 level = 0; level < FILTER_CGROUP_LEVELS; level++)
+        memory->cgroups[level] = bpf_get_current_ancestor_cgroup_id(level);
+    out->socket = filter_name_atoms(in->name, in->len, &memory->work);
+    out->socket |= filter_socket_atoms(in->inode, in->netns);
+    out->owner = filter_owner_atoms(in->pid, in->uid, in->comm, memory->cgroups, &memory->work);
     out->sockets = filter_sockets(out->socket, 0, in->type, 1, 1);
     out->message = filter_message(out->socket, out->owner, 0, 0, in->type, in->event, in->size, in->fds, 0);
     out->runs++;

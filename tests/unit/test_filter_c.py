@@ -24,14 +24,14 @@ typedef uint8_t u8; typedef uint16_t u16; typedef uint32_t u32; typedef uint64_t
     static struct { type *(*lookup)(u32 *); } name = { name##_lookup }; \\
     void *tables_address(void) { return &name##_element; } \\
     u64 tables_size(void) { return sizeof(name##_element); }
-u64 cgroups[16];
-static u64 bpf_get_current_ancestor_cgroup_id(int level) { return cgroups[level]; }
 """
 
 EXPORTS = """
-u64 name_atoms(const u8 *n, u32 l) { return filter_name_atoms(n, l); }
+static struct filter_work work;
+static u64 no_cgroups[FILTER_CGROUP_LEVELS];
+u64 name_atoms(const u8 *n, u32 l) { return filter_name_atoms(n, l, &work); }
 u64 socket_atoms(u64 i, u32 n) { return filter_socket_atoms(i, n); }
-u64 owner_atoms(u32 t, u32 u, const u8 *c, u64 g) { return filter_owner_atoms(t, u, c, g); }
+u64 owner_atoms(u32 t, u32 u, const u8 *c) { return filter_owner_atoms(t, u, c, no_cgroups, &work); }
 u32 sockets(u64 s, u64 d, u32 t, u32 sf, u32 df) { return filter_sockets(s, d, t, sf, df); }
 u32 message(u64 s, u64 so, u64 d, u64 d_o, u32 t, u32 e, u32 l, u32 f, u32 c)
 { return filter_message(s, so, d, d_o, t, e, l, f, c); }
@@ -41,7 +41,7 @@ RESULTS = {"name_atoms": 64, "socket_atoms": 64, "owner_atoms": 64, "sockets": 3
 ARGUMENTS = {
     "name_atoms": "pi",
     "socket_atoms": "qi",
-    "owner_atoms": "iipq",
+    "owner_atoms": "iip",
     "sockets": "qqiii",
     "message": "qqqqiiiii",
 }
@@ -82,7 +82,7 @@ class Compiled:
         return word | int(self.library.socket_atoms(inode, netns))
 
     def owner_word(self, pid: int, uid: int, comm: bytes) -> int:
-        return int(self.library.owner_atoms(pid, uid, comm.ljust(16, b"\0"), 0))
+        return int(self.library.owner_atoms(pid, uid, comm.ljust(16, b"\0")))
 
 
 PATHS = [

@@ -12,7 +12,6 @@ from unixsock_bpf.controls import NO_CONTROL, Command, Control, Decoder, encode
 from unixsock_bpf.filter import parse
 from unixsock_bpf.options import Settings
 from unixsock_bpf.outlet import MOST_WAITING, Outlet
-from unixsock_bpf.probe.loader import ProbeError
 from unixsock_bpf.toolbar import Toolbar
 
 
@@ -34,10 +33,10 @@ class FakeCapture:
     def unwatch(self, fd):
         del self.watched[fd]
 
-    def replace(self, settings):
-        if self.refusal:
-            raise ProbeError(self.refusal)
-        self.replaced.append(settings)
+    def replace(self, settings, done):
+        if not self.refusal:
+            self.replaced.append(settings)
+        done(self.refusal or "")
 
     def pause(self, paused):
         self.paused = paused

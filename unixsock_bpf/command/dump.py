@@ -117,7 +117,7 @@ def _capture(settings: Settings) -> Source:
 
 
 def _refusals() -> tuple[type[Exception], ...]:
-    from unixsock_bpf.probe.loader import ProbeError
+    from unixsock_bpf.probe.errors import ProbeError
     from unixsock_bpf.record import RecordError
 
     return (ProbeError, RecordError)

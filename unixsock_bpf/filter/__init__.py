@@ -5,21 +5,24 @@ which can judge records in Python, and can say the same in C for the probe.
 
 The C, by ``Filter.to_c()``, defines these, ``static __always_inline``::
 
-    u64 filter_name_atoms(const u8 *name, u32 len)
+    struct filter_work
+        Memory that the two with a parameter ``work`` need, in a map.
+    u64 filter_name_atoms(const u8 *name, u32 len, struct filter_work *work)
         Bits of the path terms that match a bound name of len <= 108 bytes in a buffer
         of at least 108; NULs in it count as @, as people write them.  Not needed for
         unnamed sockets.  A relative name's absolute path, where it is known, may be
         given in a second call; "or" the results.
     u64 filter_socket_atoms(u64 inode, u32 netns)
         Bits of inode and netns terms, and of "path *", in the same word.  "Or" both into one.
-    u64 filter_owner_atoms(u32 tgid, u32 uid, const u8 *comm, u64 cgroup)
+    u64 filter_owner_atoms(u32 tgid, u32 uid, const u8 *comm, const u64 *cgroups, struct filter_work *work)
         Bits of pid, uid, comm (16 bytes, zero padded) and cgroup terms, in a second word.
-        cgroup: bpf_get_current_cgroup_id() if that process is the current one, else 0;
-        then no cgroup term matches.
+        cgroups: ids of the cgroup that the process is in and of those above it, by their
+        level (0: the root), FILTER_CGROUP_LEVELS of them; 0 where there is none.
     u32 filter_sockets(u64 src, u64 dst, u32 type, u32 src_named_final, u32 dst_named_final)
         From two socket words and the type: 0 no message between them matches, 1 each
-        does, 2 it depends.  "Final" (not 0) means that no more bits can come to that word:
-        the socket has its name and its inode.  Bits never go.
+        does, 2 it depends.  "Final" (not 0) means that no more bits can come to that word.
+        Bits never go.  The inode of a socket comes late; FILTER_ASKS_INODES is defined if
+        that makes a difference.
     u32 filter_message(u64 src, u64 src_owner, u64 dst, u64 dst_owner, u32 type, u32 event,
                        u32 len, u32 fds, u32 creds)
         1 if the message matches, else 0.  The owner's word is 0 where it isn't known.

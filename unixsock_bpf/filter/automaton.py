@@ -7,9 +7,11 @@ byte moves all bits of a lane at once::
 
 A state is entered from the one below if the byte is one that its element takes.
 It stays through bytes that a ``*`` takes, and through continuation bytes after a wide
-element.  NUL counts as ``@``.  The time for a byte does not depend on what the globs
-say, and there is no number of states that could explode, as there would be in a
-deterministic automaton.  Bytes that no glob tells apart share a row.
+element.  NUL counts as ``@`` in names of sockets, and ends those of processes.  The
+time for a byte does not depend on what the globs say, and there is no number of states
+that could explode, as there would be in a deterministic automaton.  Bytes that no glob
+tells apart share a row; the last row, in which nothing moves, is for what comes after the
+end.  match.h is the C that runs them.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from .glob import CONTINUATION, Glob
 LANE_BITS = 128
 #: Bytes of ``struct filter_row``.
 ROW_SIZE = 32
-_WORD = (1 << 64) - 1
+_ALL = (1 << LANE_BITS) - 1
 
 
 @dataclass
@@ -46,13 +48,28 @@ class Automaton:
     table: bytes
 
     @property
+    def finals(self) -> list[tuple[int, int, int]]:
+        """(64-bit word of all lanes, bit, atom) for each final state."""
+        return [
+            (2 * number + bit // 64, bit % 64, atom)
+            for number, lane in enumerate(self.lanes)
+            for bit, atom in lane.finals
+        ]
+
+    @property
     def tables(self) -> bytes:
-        """``u8 row_of[256]``, then ``struct filter_row rows[lanes][rows]``: u64 enter[2], stay[2]."""
-        return self.row_of + self.table
+        """What match.h reads, in a multiple of 8 bytes; nothing where there are no globs."""
+        if not self.lanes:
+            return b""
+        tables = self.row_of + self.table + b"".join(struct.pack("<3Bx", *final) for final in self.finals)
+        return tables + bytes(-len(tables) % 8)
 
 
-def build(globs: Iterable[tuple[int, Glob]]) -> Automaton:
-    """The automaton for pairs of an atom's number and a glob; an atom may have several."""
+def build(globs: Iterable[tuple[int, Glob]], nul_ends: bool = False) -> Automaton:
+    """The automaton for pairs of an atom's number and a glob; an atom may have several.
+
+    ``nul_ends``: a NUL is the end of what is matched, rather than another way to write ``@``.
+    """
     lanes: list[Lane] = []
     for atom, glob in globs:
         bits = len(glob.elements) + 1
@@ -65,12 +82,16 @@ def build(globs: Iterable[tuple[int, Glob]]) -> Automaton:
         lane.globs.append((lane.used, glob))
         lane.used += bits
     steps = list(zip(*map(_steps, lanes), strict=True)) or [()] * 256
+    if nul_ends:
+        steps[0] = tuple((0, _ALL) for _ in lanes)
     distinct: dict[tuple[tuple[int, int], ...], int] = {}
     row_of = bytes(distinct.setdefault(step, len(distinct)) for step in steps)
-    rows = 1 << (len(distinct) - 1).bit_length()
+    rows = 1 << len(distinct).bit_length()  # at least one more than there are
     table = b"".join(
-        b"".join(_row(*step[lane]) for step in distinct).ljust(rows * ROW_SIZE, b"\0")
-        for lane in range(len(lanes))
+        _row(lane.start)
+        + b"".join(_row(*step[number]) for step in distinct).ljust((rows - 1) * ROW_SIZE, b"\0")
+        + _row(0, _ALL)
+        for number, lane in enumerate(lanes)
     )
     return Automaton(lanes, row_of, rows, table)
 
@@ -95,5 +116,6 @@ def _steps(lane: Lane) -> list[tuple[int, int]]:
     return list(zip(enter, stay, strict=True))
 
 
-def _row(enter: int, stay: int) -> bytes:
-    return struct.pack("<4Q", enter & _WORD, enter >> 64, stay & _WORD, stay >> 64)
+def _row(*numbers: int) -> bytes:
+    """Each number in 128 bits."""
+    return b"".join(number.to_bytes(LANE_BITS // 8, "little") for number in numbers)

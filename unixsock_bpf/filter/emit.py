@@ -14,18 +14,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
-from .automaton import ROW_SIZE, Automaton, build
+from .automaton import Automaton, build
 from .errors import FilterError
 from .glob import Glob
 from .tree import And, Cgroup, Node, Not, Term, terms
+
+_HERE = Path(__file__).parent
 
 #: Distinct terms about sockets (path, inode, netns) and about processes (pid, uid, comm, cgroup).
 MAX_ATOMS = 64
 #: Lanes of 128 bits that all globs of a filter may fill; the verifier follows each through 108 bytes.
 MAX_LANES = 64
-#: How deep a cgroup may lie when its level cannot be seen.
-_CGROUP_LEVELS = 16
+#: How deep a cgroup may lie below the root.
+CGROUP_LEVELS = 16
 
 _SOCKET_TERMS = ("path", "inode", "netns")
 _OWNER_TERMS = ("pid", "uid", "comm", "cgroup")
@@ -60,7 +63,7 @@ class Program:
         """The C functions; unixsock_bpf/filter/__init__.py tells what each has to do."""
         return "\n".join(
             [
-                _PRELUDE,
+                (_HERE / "arithmetic.h").read_text(),
                 self._declare_tables(),
                 self._name_atoms(),
                 self._socket_atoms(),
@@ -71,21 +74,23 @@ class Program:
         )
 
     def _declare_tables(self) -> str:
-        if not self.tables:
-            return ""
-        # One plain array: bcc gets the size of nested ones wrong.
-        return (
-            "struct filter_row { u64 enter[2]; u64 stay[2]; };\n"
-            f"struct filter_tables {{ u8 bytes[{len(self.tables)}]; }};\n"
-            "BPF_ARRAY(filter_tables, struct filter_tables, 1);\n"
-        )
+        defines = [f"#define FILTER_MAX_LANES {MAX_LANES}", f"#define FILTER_CGROUP_LEVELS {CGROUP_LEVELS}"]
+        if any(term.name == "inode" for term in self.sockets):
+            defines.append("#define FILTER_ASKS_INODES")
+        if self.tables:
+            # One plain array: bcc gets the size of nested ones wrong.
+            defines += [
+                f"struct filter_tables {{ u8 bytes[{len(self.tables)}]; }};",
+                "BPF_ARRAY(filter_tables, struct filter_tables, 1);",
+            ]
+        return "\n".join([*defines, (_HERE / "match.h").read_text()])
 
     def _name_atoms(self) -> str:
         return _function(
-            "u64 filter_name_atoms(const u8 *name, u32 len)",
+            "u64 filter_name_atoms(const u8 *name, u32 len, struct filter_work *work)",
             [
                 "u64 atoms = 0;",
-                *_match(self.paths, 0, "name", 108, "i >= len"),
+                *_match(self.paths, 0, "name", 108, "len"),
                 "return atoms;",
             ],
         )
@@ -105,12 +110,13 @@ class Program:
     def _owner_atoms(self) -> str:
         given = {"pid": "tgid", "uid": "uid"}
         return _function(
-            "u64 filter_owner_atoms(u32 tgid, u32 uid, const u8 *comm, u64 cgroup)",
+            "u64 filter_owner_atoms(u32 tgid, u32 uid, const u8 *comm, const u64 *cgroups,"
+            " struct filter_work *work)",
             [
                 "u64 atoms = 0;",
                 *_equal(self.owners, given),
                 *(line for term, bit in self.owners.items() for line in _in_cgroup(term, bit)),
-                *_match(self.comms, len(self.paths.tables), "comm", 16, "!comm[i]"),
+                *_match(self.comms, len(self.paths.tables), "comm", 16, "16"),
                 "return atoms;",
             ],
         )
@@ -163,18 +169,6 @@ class Program:
         )
 
 
-_PRELUDE = """\
-#ifndef __always_inline
-#define __always_inline inline __attribute__((always_inline))
-#endif
-
-/* 0 or 1, without a branch */
-static __always_inline u64 filter_any(u64 bits) { return (bits | (0 - bits)) >> 63; }
-static __always_inline u64 filter_most(u64 len, u64 limit) { return (len - limit - 1) >> 63; }
-static __always_inline u64 filter_least(u64 len, u64 limit) { return filter_most(limit, len); }
-"""
-
-
 def _function(signature: str, lines: Iterable[str]) -> str:
     body = "".join(f"    {line}\n" for line in lines)
     return f"static __always_inline {signature}\n{{\n{body}}}\n"
@@ -210,7 +204,8 @@ def _distinct(bits: dict[Term, int], name: str) -> dict[int, Term]:
 
 
 def _automaton(bits: dict[Term, int], name: str) -> Automaton:
-    automaton = build((bit, glob) for bit, term in _distinct(bits, name).items() for glob in _globs(term))
+    globs = [(bit, glob) for bit, term in _distinct(bits, name).items() for glob in _globs(term)]
+    automaton = build(globs, nul_ends=name == "comm")
     if len(automaton.lanes) > MAX_LANES:
         raise FilterError(
             f"the {name}s in the filter, with the links that lead to them, are too long altogether"
@@ -228,60 +223,30 @@ def _equal(bits: dict[Term, int], given: dict[str, str]) -> list[str]:
 
 
 def _in_cgroup(term: Term, bit: int) -> list[str]:
-    """Statements that set ``bit`` if the owner, being current, is in the term's cgroup or below it."""
-    if not isinstance(term.value, Cgroup) or term.side:
+    """Statements that set ``bit`` if the owner is in the term's cgroup or below it."""
+    if not isinstance(term.value, Cgroup):
         return []
     level = term.value.level
     return [
-        f"if (cgroup && bpf_get_current_ancestor_cgroup_id({at}) == {term.value.id}ull)"
-        f" atoms |= 1ull << {bit};"
-        for at in ([level] if level is not None else range(_CGROUP_LEVELS))
+        f"atoms |= (filter_any(cgroups[{at}] ^ {term.value.id}ull) ^ 1) << {bit};"
+        for at in ([level] if level is not None else range(CGROUP_LEVELS))
     ]
 
 
-#: Makes clang finish one lane before the next: all of them at once don't fit on the stack.
-_SETTLE = '    asm volatile("" : "+r"(atoms));'
+def _match(automaton: Automaton, start: int, text: str, size: int, length: str) -> list[str]:
+    """Statements that set the atoms of the globs which match ``text``.
 
-
-def _match(automaton: Automaton, start: int, argument: str, length: int, end: str) -> list[str]:
-    """Statements that run ``argument`` through each lane and set the atoms of the globs that match.
-
-    ``start`` is where the automaton's tables begin in the map.
+    ``start`` is where the automaton's tables begin in the map; match.h tells of the rest.
     """
     if not automaton.lanes:
         return []
-    rows = start + len(automaton.row_of)
-    lines = [
+    shape = f"{len(automaton.lanes)}, {automaton.rows}, {len(automaton.finals)}"
+    return [
         "u32 zero = 0;",
         "struct filter_tables *tables = filter_tables.lookup(&zero);",
-        "if (!tables)",
-        "    return 0;",
+        "if (tables)",
+        f"    atoms |= filter_match(work, tables->bytes + {start}, {shape}, {text}, {size}, {length});",
     ]
-    for number, lane in enumerate(automaton.lanes):
-        lines += [
-            "{",
-            f"    u64 low = {lane.start & (1 << 64) - 1}ull, high = {lane.start >> 64}ull;",
-            '    _Pragma("clang loop unroll(disable)")',
-            f"    for (u32 i = 0; i < {length}; i++) {{",
-            # Or clang joins this limit with the other, and the verifier loses sight of both.
-            '        asm volatile("" : "+r"(i));',
-            f"        if ({end})",
-            "            break;",
-            f"        u32 at = tables->bytes[{start} + {argument}[i]] & {automaton.rows - 1};",
-            "        struct filter_row *row ="
-            f" (struct filter_row *)&tables->bytes[{rows + number * automaton.rows * ROW_SIZE}] + at;",
-            "        u64 up = high << 1 | low >> 63;",
-            "        low = (low << 1 & row->enter[0]) | (low & row->stay[0]);",
-            "        high = (up & row->enter[1]) | (high & row->stay[1]);",
-            "    }",
-            *(
-                f"    atoms |= ({'high' if bit > 63 else 'low'} >> {bit & 63} & 1) << {atom};"
-                for bit, atom in lane.finals
-            ),
-            _SETTLE,
-            "}",
-        ]
-    return lines
 
 
 def _certain(node: Node, value: bool, decide: _Decide) -> _Truth:

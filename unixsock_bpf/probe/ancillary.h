@@ -11,17 +11,19 @@ struct ancillary {
 	u32 gid;
 };
 
-static __always_inline void take_ancillary(struct ancillary *a, u64 skb, u64 other)
+static __always_inline void take_ancillary(struct ancillary *a, u64 skb)
 {
-	u64 cb = skb + SKB_CB;
-	u64 pid = LOAD(u64, cb, PARMS_PID);
+	u64 cb[(PARMS_FP + 8) / 8];
+	if (bpf_probe_read_kernel(cb, sizeof(cb), (void *)(skb + SKB_CB)))
+		return;
+	u64 pid = cb[PARMS_PID / 8];
 	if (pid) {
 		a->creds = 1;
 		a->pid = LOAD(u32, pid, PID_NUMBERS_NR);
-		a->uid = LOAD(u32, cb, PARMS_UID);
-		a->gid = LOAD(u32, cb, PARMS_GID);
+		a->uid = *(u32 *)((u8 *)cb + PARMS_UID);
+		a->gid = *(u32 *)((u8 *)cb + PARMS_GID);
 	}
-	a->files = LOAD(u64, cb, PARMS_FP);
+	a->files = cb[PARMS_FP / 8];
 	if (a->files)
 		a->fds = LOAD(u16, a->files, FP_COUNT);
 }

@@ -23,13 +23,16 @@ static __always_inline u8 *head_at(u8 *data, u64 at)
 	return data + at;
 }
 
+/* An element of `len` bytes, which are copied with the zeros that fill up `words` words of 8 bytes. */
 static __always_inline void put_element(u8 *data, volatile struct message *m, u32 type, const u8 *value,
-					u32 len, u32 space)
+					u32 len, u32 words)
 {
 	u64 at = m->at;
 	u8 *to = head_at(data, at);
 	*(u32 *)to = type | len << 16;
-	bpf_probe_read_kernel(to + 4, space, value); /* with the zeros that fill up to `space` */
+#pragma unroll
+	for (u32 i = 0; i < words; i++)
+		*(u64 *)(to + 4 + 8 * i) = *(u64 *)(value + 8 * i);
 	m->at = at + 4 + ((len + 3) & ~3u);
 }
 
@@ -57,7 +60,7 @@ static __always_inline void put_head(u8 *data, volatile struct message *m, struc
 	r->role = m->role;
 	r->flags = m->flags;
 	r->src_pid = src->pid;
-	r->src_tid = src->flags & EP_SEEN ? bpf_get_current_pid_tgid() : 0;
+	r->src_tid = src->owner == OWNER_SEEN ? bpf_get_current_pid_tgid() : 0;
 	r->src_uid = src->uid;
 	r->src_gid = src->gid;
 	r->netns = src->netns;
@@ -73,15 +76,15 @@ static __always_inline void put_head(u8 *data, volatile struct message *m, struc
 	r->message = m->number;
 	r->len = m->len;
 	r->offset = 0;
-	if (src->flags & EP_OWNER)
+	if (src->owner)
 		r->flags |= FLAG_SRC_CREDS;
-	if (src->flags & EP_FROM_START)
+	if (src->from_start)
 		r->flags |= FLAG_FROM_START;
 	m->at = sizeof(struct frame);
 	if (src->comm_len)
-		put_element(data, m, ELEMENT_SRC_COMM, src->comm, src->comm_len, 16);
+		put_element(data, m, ELEMENT_SRC_COMM, src->comm, src->comm_len, 2);
 	if (src->name_len)
-		put_element(data, m, ELEMENT_SRC_NAME, src->name, src->name_len, 112);
+		put_element(data, m, ELEMENT_SRC_NAME, src->name, src->name_len, 14);
 	if (!dst)
 		return;
 	r->dst_pid = dst->pid;
@@ -89,14 +92,14 @@ static __always_inline void put_head(u8 *data, volatile struct message *m, struc
 	r->dst_gid = dst->gid;
 	r->dst_sock = dst->id;
 	r->dst_inode = dst->inode;
-	if (dst->flags & EP_OWNER)
+	if (dst->owner)
 		r->flags |= FLAG_DST_CREDS;
-	if ((dst->flags & (EP_OWNER | EP_SEEN)) == EP_OWNER)
+	if (dst->owner == OWNER_GUESSED)
 		r->flags |= FLAG_DST_GUESSED;
 	if (dst->comm_len)
-		put_element(data, m, ELEMENT_DST_COMM, dst->comm, dst->comm_len, 16);
+		put_element(data, m, ELEMENT_DST_COMM, dst->comm, dst->comm_len, 2);
 	if (dst->name_len)
-		put_element(data, m, ELEMENT_DST_NAME, dst->name, dst->name_len, 112);
+		put_element(data, m, ELEMENT_DST_NAME, dst->name, dst->name_len, 14);
 }
 
 /* Ends the block, whose payload of `caplen` bytes begins at `at`, and sends it.  0: it went out. */
@@ -137,7 +140,7 @@ static __always_inline void announce(struct sides *of)
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < 2; i++) {
 		struct endpoint *ep = sides[i], *other = sides[1 - i];
-		if (!ep || (ep->flags & EP_ANNOUNCED))
+		if (!ep || ep->announced)
 			continue;
 		struct announcement *a = ring.ringbuf_reserve(sizeof(*a));
 		if (!a)
@@ -148,11 +151,10 @@ static __always_inline void announce(struct sides *of)
 		a->sock = ep->id;
 		a->pid = ep->pid;
 		a->name_len = named->name_len;
-		*(u64 *)&a->comm[0] = *(u64 *)&ep->comm[0];
-		*(u64 *)&a->comm[8] = *(u64 *)&ep->comm[8];
+		copy_comm(a->comm, ep->comm);
 		bpf_probe_read_kernel(a->name, sizeof(a->name), named->name);
 		ring.ringbuf_submit(a, RB_NO_WAKEUP);
-		ep->flags |= EP_ANNOUNCED;
+		ep->announced = 1;
 	}
 }
 
@@ -173,7 +175,7 @@ static __always_inline void lose(volatile struct message *m, struct sides *sides
 	__sync_fetch_and_add(&flow->lost_messages, 1);
 	__sync_fetch_and_add(&flow->lost_bytes, m->len);
 	flow->lost_reasons |= reason;
-	sides->src->flags |= EP_LOSSY;
+	sides->src->lossy = 1;
 	if (t) {
 		__sync_fetch_and_add(&t->lost_messages, 1);
 		__sync_fetch_and_add(&t->lost_bytes, m->len);

@@ -4,6 +4,12 @@
 
 #define TGID_LINKS 1 /* PIDTYPE_TGID */
 
+static __always_inline void copy_comm(u8 *to, const u8 *from)
+{
+	*(u64 *)&to[0] = *(u64 *)&from[0];
+	*(u64 *)&to[8] = *(u64 *)&from[8];
+}
+
 /* The bound name of `sk`, if it has one by now. */
 static __always_inline void take_name(struct endpoint *ep, u64 sk)
 {
@@ -24,8 +30,8 @@ static __always_inline void take_name(struct endpoint *ep, u64 sk)
 		ep->name[size] = 0;
 	}
 	ep->name_len = len;
-	ep->flags |= EP_NAMED;
-	ep->socket_atoms |= filter_name_atoms(ep->name, len);
+	ep->named = 1;
+	ep->socket_changes++;
 }
 
 static __always_inline void take_comm(struct endpoint *ep, u64 task)
@@ -33,45 +39,50 @@ static __always_inline void take_comm(struct endpoint *ep, u64 task)
 	u64 leader = LOAD(u64, task, TASK_GROUP_LEADER);
 	u64 comm[2] = {};
 	int len = bpf_probe_read_kernel_str(comm, sizeof(comm), (void *)(leader + TASK_COMM));
-	*(u64 *)&ep->comm[0] = comm[0];
-	*(u64 *)&ep->comm[8] = comm[1];
+	copy_comm(ep->comm, (u8 *)comm);
 	ep->comm_len = len > 0 && len <= 16 ? len - 1 : 0;
 }
 
-static __always_inline u32 is_capturer(u32 pid)
+/* Whether the program in the process that was seen using `ep` is another one now: exec keeps the pid.
+ * Only asked of a process' first thread, whose comm is at hand; exec leaves no other. */
+static __always_inline bool has_other_comm(struct endpoint *ep)
 {
-#ifdef WITH_CAPTURERS
-	return 0;
-#else
-	u32 *flag = capturers.lookup(&pid);
-	return flag ? *flag : 0;
-#endif
+	u64 comm[2] = {};
+	bpf_get_current_comm(comm, sizeof(comm));
+	return comm[0] != *(u64 *)&ep->comm[0] || comm[1] != *(u64 *)&ep->comm[8];
+}
+
+/* The current process' cgroup and those above it, for all who will ask. */
+static __always_inline void take_cgroup(struct endpoint *ep, struct workspace *w)
+{
+	u64 id = bpf_get_current_cgroup_id();
+	ep->cgroup = id;
+	if (cgroups.lookup(&id))
+		return;
+#pragma clang loop unroll(disable)
+	for (u32 level = 0; level < FILTER_CGROUP_LEVELS; level++)
+		w->cgroups.ids[level] = bpf_get_current_ancestor_cgroup_id(level);
+	cgroups.update(&id, &w->cgroups);
 }
 
 /* The current process uses the socket.  Threads count as their process; an io_uring worker as its owner. */
-static __always_inline void note_user(struct endpoint *ep, bool check_comm)
+static __always_inline void note_user(struct endpoint *ep, struct workspace *w)
 {
-	u32 pid = bpf_get_current_pid_tgid() >> 32;
+	u64 thread = bpf_get_current_pid_tgid();
+	u32 pid = thread >> 32;
+	if (ep->owner == OWNER_SEEN && ep->pid == pid && (pid != (u32)thread || !has_other_comm(ep)))
+		return;
 	u64 task = bpf_get_current_task();
-	if ((ep->flags & EP_SEEN) && ep->pid == pid) {
-		if (!check_comm)
-			return;
-		/* exec keeps the pid */
-		u64 comm[2] = {};
-		bpf_probe_read_kernel_str(comm, sizeof(comm), (void *)(LOAD(u64, task, TASK_GROUP_LEADER) + TASK_COMM));
-		if (comm[0] == *(u64 *)&ep->comm[0] && comm[1] == *(u64 *)&ep->comm[8])
-			return;
-	}
 	u64 ids = bpf_get_current_uid_gid();
 	take_comm(ep, task);
+	take_cgroup(ep, w);
 	ep->pid = pid;
 	ep->uid = ids;
 	ep->gid = ids >> 32;
-	u32 flags = ep->flags & ~(EP_CAPTURER | EP_ANNOUNCED | EP_UNJUDGED);
-	u64 parent = LOAD(u64, task, TASK_REAL_PARENT);
-	flags |= is_capturer(pid) | is_capturer(LOAD(u32, parent, TASK_TGID));
-	ep->flags = flags | EP_OWNER | EP_SEEN;
-	ep->owner_atoms = filter_owner_atoms(pid, ep->uid, ep->comm, bpf_get_current_cgroup_id());
+	ep->parent = LOAD(u32, LOAD(u64, task, TASK_REAL_PARENT), TASK_TGID);
+	ep->owner = OWNER_SEEN;
+	ep->announced = 0;
+	ep->owner_changes++;
 }
 
 /* Nobody was seen using `ep` yet: take the process at the other end as the kernel noted it for
@@ -88,7 +99,8 @@ static __always_inline void guess_user(struct endpoint *ep, u64 peer)
 	u64 link = LOAD(u64, pid, PID_TASKS + TGID_LINKS * 8);
 	if (link)
 		take_comm(ep, link - TASK_PID_LINKS - TGID_LINKS * 16);
-	ep->flags |= EP_OWNER | EP_UNJUDGED;
+	ep->owner = OWNER_GUESSED;
+	ep->owner_changes++;
 }
 
 /* The inode appears with accept; the snapshot may know who holds it. */
@@ -98,64 +110,100 @@ static __always_inline void take_inode(struct endpoint *ep, u64 sk)
 	if (!inode)
 		return;
 	ep->inode = inode;
-	ep->socket_atoms |= filter_socket_atoms(inode, ep->netns);
+	ep->socket_changes++;
 	struct holder *holder = holders.lookup(&inode);
-	if (!holder || (ep->flags & EP_OWNER))
+	if (!holder || ep->owner)
 		return;
 	ep->pid = holder->pid;
 	ep->uid = holder->uid;
 	ep->gid = holder->gid;
+	ep->cgroup = holder->cgroup;
 	ep->comm_len = holder->comm_len;
-	*(u64 *)&ep->comm[0] = *(u64 *)&holder->comm[0];
-	*(u64 *)&ep->comm[8] = *(u64 *)&holder->comm[8];
-	ep->flags |= EP_OWNER | EP_UNJUDGED;
+	copy_comm(ep->comm, holder->comm);
+	ep->owner = OWNER_GUESSED;
+	ep->owner_changes++;
 }
 
-/* The state of `sk`, made if need be; NULL when there are too many sockets.  Not to be called before
- * the reader has set everything up: what the filter says of a name is remembered. */
-static __always_inline struct endpoint *endpoint_of(u64 sk, u32 slot)
+/* The state of `sk`, made if need be; NULL when there are too many sockets. */
+static __always_inline struct endpoint *endpoint_at(u64 sk, struct workspace *w)
 {
-	u32 at = bpf_get_smp_processor_id() * SLOTS + slot;
-	struct fresh *fresh = freshes.lookup(&at);
 	struct endpoint *ep = endpoints.lookup(&sk);
-	if (!fresh)
+	if (ep)
+		return ep;
+	w->endpoint.id = bpf_ktime_get_ns() << 8 | (bpf_get_smp_processor_id() & 0xff);
+	w->endpoint.netns = netns_of(sk);
+	w->endpoint.type = LOAD(u16, sk, SOCK_TYPE);
+	endpoints.insert(&sk, &w->endpoint); /* fails where another CPU was faster */
+	return endpoints.lookup(&sk);
+}
+
+/* The same with its inode and name, as soon as it has them.  Not to be called before the reader has
+ * set everything up: a holder is looked for once. */
+static __always_inline struct endpoint *endpoint_of(u64 sk, struct workspace *w)
+{
+	struct endpoint *ep = endpoint_at(sk, w);
+	struct totals *t = get_totals();
+	if (!ep || !t)
 		return NULL;
-	if (!ep) {
-		/* All else in a fresh endpoint is and stays zero. */
-		fresh->endpoint.id = bpf_ktime_get_ns() << 8 | (bpf_get_smp_processor_id() & 0xff);
-		fresh->endpoint.netns = netns_of(sk);
-		fresh->endpoint.socket_atoms = filter_socket_atoms(0, fresh->endpoint.netns);
-		endpoints.insert(&sk, &fresh->endpoint); /* fails where another CPU was faster */
-		ep = endpoints.lookup(&sk);
-		if (!ep)
-			return NULL;
-	}
 	if (!ep->inode)
 		take_inode(ep, sk);
-	if (!(ep->flags & EP_NAMED))
+	if (!ep->named) {
 		take_name(ep, sk);
+		if (ep->named)
+			__sync_fetch_and_add(&t->renames, ep->looked_at);
+	}
+	ep->looked_at = 1;
 	return ep;
 }
 
-/* Tests the filter's terms on a process that is known from hearsay. */
-static __always_inline void judge_user(struct endpoint *ep)
+/* Puts into `ep` what the filter says of it by now. */
+static __always_inline void judge(struct endpoint *ep, struct workspace *w)
 {
-	if (!(ep->flags & EP_UNJUDGED))
+	struct verdict *v = &ep->verdicts[GENERATION & 1];
+	u32 socket_changes = ep->socket_changes, owner_changes = ep->owner_changes;
+
+	if (v->generation == GENERATION && v->socket_changes == socket_changes && v->owner_changes == owner_changes)
 		return;
-	ep->flags = (ep->flags & ~EP_UNJUDGED) | is_capturer(ep->pid);
-	ep->owner_atoms = filter_owner_atoms(ep->pid, ep->uid, ep->comm, 0);
+	u32 pid = ep->pid, parent = ep->parent;
+	ep->capturer = capturers.lookup(&pid) != NULL || capturers.lookup(&parent) != NULL;
+	u64 atoms = filter_socket_atoms(ep->inode, ep->netns);
+	if (ep->named)
+		atoms |= filter_name_atoms(ep->name, ep->name_len, &w->filter);
+	v->socket_atoms = atoms;
+	atoms = 0;
+	struct cgroup_line *line = cgroups.lookup(&ep->cgroup);
+	if (!line)
+		line = &w->no_cgroups;
+	if (ep->owner)
+		atoms = filter_owner_atoms(ep->pid, ep->uid, ep->comm, line->ids, &w->filter);
+	v->owner_atoms = atoms;
+	if (v->generation != GENERATION)
+		v->rejected_peer = 0;
+	v->socket_changes = socket_changes;
+	v->owner_changes = owner_changes;
+	v->generation = GENERATION;
+}
+
+/* Whether all that the filter asks of a socket is known. */
+static __always_inline bool final(struct endpoint *ep)
+{
+#ifdef FILTER_ASKS_INODES
+	return ep->inode != 0;
+#else
+	return true;
+#endif
 }
 
 /* Which side is the server: known from connect, else the side with a name. */
 static __always_inline u8 stream_role(struct endpoint *src, struct endpoint *dst)
 {
-	if ((src->flags & EP_SERVER) || (dst->flags & EP_CLIENT))
+	if (src->server || dst->client)
 		return ROLE_SRC_IS_SERVER;
-	if ((src->flags & EP_CLIENT) || (dst->flags & EP_SERVER))
+	if (src->client || dst->server)
 		return ROLE_DST_IS_SERVER;
-	if ((src->flags & EP_NAMED) && !(dst->flags & EP_NAMED))
+	if (src->named && !dst->named)
 		return ROLE_SRC_IS_SERVER;
-	if ((dst->flags & EP_NAMED) && !(src->flags & EP_NAMED))
+	if (dst->named && !src->named)
 		return ROLE_DST_IS_SERVER;
 	return ROLE_UNKNOWN;
 }

@@ -2,11 +2,9 @@
 #ifndef UNIXSOCK_PAYLOAD_H
 #define UNIXSOCK_PAYLOAD_H
 
-/* A record of MAX_PAYLOAD is at most 4 pieces of linear part and 17 fragments, in pieces of PIECE. */
-#define PIECE 0xf000
-#define PIECES 26
-/* Datagrams end at 4 MiB in their linear part and 17 pages more: the largest memory that kmalloc gives. */
-#define RECORDS 20
+/* Steps for one message, each of which copies what is in one place and fits into the record: datagrams
+ * end at 4 MiB in their linear part, the largest memory that kmalloc gives, and 17 fragments more. */
+#define STEPS 48
 
 /* Fragments hold pages; the kernel's linear mapping has their bytes. */
 static __always_inline u64 page_address(u64 page)
@@ -22,16 +20,17 @@ static __always_inline u64 page_address(u64 page)
 
 static __always_inline void cursor_at_skb(volatile struct cursor *c, u64 skb)
 {
-	u32 len = LOAD(u32, skb, SKB_LEN);
-	u32 data_len = LOAD(u32, skb, SKB_DATA_LEN);
-	c->address = LOAD(u64, skb, SKB_DATA);
+	u32 len = PEEK(u32, skb, SKB_LEN);
+	u32 data_len = PEEK(u32, skb, SKB_DATA_LEN);
+	c->address = PEEK(u64, skb, SKB_DATA);
 	c->left = len - data_len;
 	c->fragment = 0;
 	c->fragment_count = 0;
 	c->unreadable = 0;
+	c->done = 0;
 	c->before = 0;
 	if (data_len) {
-		u64 shared = LOAD(u64, skb, SKB_HEAD) + LOAD(u32, skb, SKB_END);
+		u64 shared = PEEK(u64, skb, SKB_HEAD) + PEEK(u32, skb, SKB_END);
 		c->fragments = shared + SHARED_FRAGS;
 		c->fragment_count = LOAD(u8, shared, SHARED_NR_FRAGS);
 	}
@@ -46,40 +45,37 @@ static __always_inline void next_fragment(volatile struct cursor *c)
 	c->fragment++;
 }
 
-/* Copies up to `want` bytes to where the head ends.  Returns how many; what can't be read ends it. */
-static __always_inline u32 copy_payload(struct scratch *s, u32 want)
+/* The smaller one of two numbers below 2^63, without a jump: each would double the verifier's work. */
+static __always_inline u64 least(u64 a, u64 b)
+{
+	u64 less = (u64)((long long)(a - b) >> 63);
+	asm volatile("" : "+r"(less));
+	return b + ((a - b) & less);
+}
+
+/* Copies the message's next bytes to where the record's payload ends so far: as many as are in one
+ * place, fit into the record, and are wanted.  0: there are none, or they can't be read. */
+static __always_inline u32 copy_piece(struct scratch *s, u32 wanted)
 {
 	volatile struct cursor *c = &s->cursor;
 	volatile struct message *m = &s->message;
-	c->done = 0;
-	for (u32 i = 0; i < PIECES; i++) {
-		if (!c->left) {
-			if (c->fragment >= c->fragment_count)
-				break;
-			next_fragment(c);
-		}
-		u64 to = c->done;
-		u64 take = c->left;
-		u64 address = c->address;
-		if (to >= want)
-			break;
-		if (take > want - to)
-			take = want - to;
-		if (take > PIECE)
-			take = PIECE;
-		c->done = to + take;
-		c->address = address + take;
-		c->left -= take;
-		to += m->at;
-		BOUND(to, 0x3ffff);
-		BOUND(take, 0xffff);
-		if (bpf_probe_read_kernel(s->data + to, take, (void *)address)) {
-			c->done -= take;
-			c->unreadable = 1;
-			break;
-		}
+
+	if (!c->left && c->fragment < c->fragment_count)
+		next_fragment(c);
+	u64 to = c->done;
+	u64 address = c->address;
+	u64 take = least(least(c->left, wanted), MAX_PAYLOAD - to);
+	c->address = address + take;
+	c->left -= take;
+	to += m->at;
+	BOUND(to, 0x3ffff);
+	BOUND(take, 0x3ffff);
+	if (bpf_probe_read_kernel(s->data + to, take, (void *)address)) {
+		c->unreadable = FLAG_UNREADABLE;
+		return 0;
 	}
-	return c->done;
+	c->done += take;
+	return take;
 }
 
 #endif

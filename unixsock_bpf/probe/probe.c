@@ -17,132 +17,155 @@
 #include "ancillary.h"
 #include "hooks.h"
 
-static __always_inline bool final(struct endpoint *ep)
-{
-	return (ep->flags & EP_NAMED) && ep->inode;
-}
-
-/* Both sides of a conversation, unless the filter lets nothing of it through. */
-static __always_inline bool take_sides(struct sides *of, u32 type, u64 sk, u64 other, u32 slot)
+/* Both sides of a conversation.  False, and no more than the sender, if it was decided that the filter
+ * lets nothing of it through. */
+static __always_inline bool take_sides(struct sides *of, u64 sk, u64 other, struct workspace *w)
 {
 	struct endpoint *sides[2] = {};
 	u64 socks[2] = { sk, other };
+	struct totals *t = get_totals();
 
-	if (!running())
+	if (!t || !running())
 		return false;
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < 2; i++) {
 		if (!socks[i])
 			break;
-		struct endpoint *ep = endpoint_of(socks[i], slot);
+		struct endpoint *ep = endpoint_of(socks[i], w);
 		if (!ep) {
-			struct totals *t = get_totals();
-			if (t)
-				__sync_fetch_and_add(&t->untracked, 1);
+			__sync_fetch_and_add(&t->untracked, 1);
 			return false;
 		}
-		if (!i && other && ep->rejected_peer == other)
-			return false;
 		sides[i] = ep;
+		struct verdict *v = &ep->verdicts[GENERATION & 1];
+		if (!i && other && v->rejected_peer == other && v->generation == GENERATION &&
+		    v->rejected_at == (u32)t->renames) {
+			of->src = ep;
+			return false;
+		}
 	}
-	struct endpoint *src = sides[0], *dst = sides[1];
-	if (!src)
+	of->src = sides[0];
+	of->dst = sides[1];
+	if (!of->src)
 		return false;
-	src->type = type;
-	if (dst)
-		src->peer_id = dst->id;
-	of->src = src;
-	of->dst = dst;
-	of->flow = &src->flow;
-	if (dst && !filter_sockets(src->socket_atoms, dst->socket_atoms, type, final(src), final(dst))) {
-		src->rejected_peer = other;
-		return false;
-	}
+	of->flow = &of->src->flow;
+	if (of->dst)
+		of->src->peer_id = of->dst->id;
 	return true;
 }
 
 /* Who is at both ends: the sender is the current process; the receiver, if nobody was seen using
  * its socket, is taken from what the kernel told the sender. */
-static __always_inline void take_users(struct sides *sides, u64 sk, u64 other)
+static __always_inline void take_users(struct sides *sides, u64 sk, u64 other, struct workspace *w)
 {
-	note_user(sides->src, true);
-	if (!sides->dst)
-		return;
-	if (!(sides->dst->flags & EP_OWNER) && peer_of(sk) == other)
+	note_user(sides->src, w);
+	if (sides->dst && !sides->dst->owner && peer_of(sk) == other)
 		guess_user(sides->dst, sk);
-	judge_user(sides->dst);
 }
 
 /* Whether the filter lets this message through. */
-static __always_inline bool wanted(volatile struct message *m, struct sides *sides, u32 fds, u32 creds)
+static __always_inline bool wanted(volatile struct message *m, struct sides *sides, u64 other, u32 fds, u32 creds,
+				   struct workspace *w)
 {
 	struct endpoint *src = sides->src, *dst = sides->dst;
-	if ((src->flags | (dst ? dst->flags : 0)) & EP_CAPTURER)
+	struct endpoint *ends[2] = { src, dst };
+	struct totals *t = get_totals();
+
+	if (!t)
 		return false;
-	return filter_message(src->socket_atoms, src->owner_atoms, dst ? dst->socket_atoms : 0,
-			      dst ? dst->owner_atoms : 0, m->type, m->event, m->len, fds, creds);
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < 2; i++) {
+		if (!ends[i])
+			break;
+		judge(ends[i], w);
+	}
+	struct verdict *from = &src->verdicts[GENERATION & 1];
+	struct verdict *to = dst ? &dst->verdicts[GENERATION & 1] : &w->endpoint.verdicts[0]; /* all zero */
+	if (dst && !filter_sockets(from->socket_atoms, to->socket_atoms, m->type, final(src), final(dst))) {
+		from->rejected_at = t->renames;
+		from->rejected_peer = other;
+		return false;
+	}
+#ifndef WITH_CAPTURERS
+	if (src->capturer || (dst && dst->capturer))
+		return false;
+#endif
+	return filter_message(from->socket_atoms, from->owner_atoms, to->socket_atoms, to->owner_atoms, m->type,
+			      m->event, m->len, fds, creds);
 }
 
-/* Which direction the message counts in, and where that stands.  Datagrams are counted by pair:
- * a socket may send them to many. */
-static __always_inline void take_flow(volatile struct message *m, struct sides *sides, u64 sk, u64 other)
+/* Where a datagram counts: by pair, because a socket may send to many. */
+static __always_inline void take_dgram_flow(volatile struct message *m, struct sides *sides, u64 sk, u64 other)
 {
 	struct endpoint *src = sides->src, *dst = sides->dst;
-	if (!dst) {
+	struct pair there = { src->id, dst->id }, back = { dst->id, src->id };
+	struct flow *answer = flows.lookup(&back);
+	m->ack = answer ? answer->bytes : 0;
+	m->role = dgram_role(sk, other, answer != NULL);
+	struct flow *flow = flows.lookup(&there);
+	if (!flow) {
+		struct flow none = {};
+		flows.insert(&there, &none); /* fails if another CPU was faster */
+		flow = flows.lookup(&there);
+	}
+	if (flow)
+		sides->flow = flow;
+}
+
+/* Which direction the message counts in, and where that stands. */
+static __always_inline void take_flow(volatile struct message *m, struct sides *sides, u64 sk, u64 other)
+{
+	if (!sides->dst) {
 		m->role = ROLE_UNKNOWN;
 		m->ack = 0;
 	} else if (m->type == TYPE_DGRAM) {
-		struct pair there = { src->id, dst->id }, back = { dst->id, src->id };
-		struct flow none = {};
-		struct flow *answer = flows.lookup(&back);
-		m->ack = answer ? answer->bytes : 0;
-		m->role = dgram_role(sk, other, answer != NULL);
-		flows.insert(&there, &none); /* fails if it is there */
-		struct flow *flow = flows.lookup(&there);
-		if (flow)
-			sides->flow = flow;
+		take_dgram_flow(m, sides, sk, other);
 	} else {
-		m->role = stream_role(src, dst);
-		m->ack = dst->flow.bytes;
+		m->role = stream_role(sides->src, sides->dst);
+		m->ack = sides->dst->flow.bytes;
 	}
 	m->seq = sides->flow->bytes;
 	m->number = sides->flow->messages;
 }
 
-/* Sends the payload after the head that is in `s`, in as many records as it takes.  0: all of it. */
-static __always_inline int send_payload(struct scratch *s, u32 len)
+/* Sends the payload after the head that is in `s`, in as many records as it takes.  0: all of it.
+ * Between two steps everything lies in maps: see struct cursor. */
+static __always_inline int send_payload(struct scratch *s)
 {
 	volatile struct record_header *r = &((struct frame *)s->data)->record;
+	volatile struct message *m = &s->message;
 	volatile struct cursor *c = &s->cursor;
-	u32 total = len < SNAPLEN ? len : SNAPLEN;
-	u32 flags = r->flags;
-	u32 round = 0;
 
+	u32 step = 0;
+
+	c->flags = r->flags;
+	c->wanted = m->len < SNAPLEN ? m->len : SNAPLEN;
 	do {
-		u32 want = total - c->before;
-		u32 more = 0;
-		if (want > MAX_PAYLOAD) {
-			want = MAX_PAYLOAD;
-			more = FLAG_MORE;
+		u32 took = copy_piece(s, c->wanted);
+		u32 wanted = c->wanted - took;
+		c->wanted = wanted;
+		if (!took || !wanted || c->done >= MAX_PAYLOAD) {
+			u32 flags = c->flags;
+			if (took && wanted) {
+				flags |= FLAG_MORE;
+			} else if (c->before + c->done < m->len) {
+				struct totals *t = get_totals();
+				flags |= FLAG_TRUNCATED | c->unreadable;
+				if (t)
+					__sync_fetch_and_add(&t->truncated, 1);
+			}
+			r->offset = c->before;
+			r->flags = flags;
+			if (send_block(s->data, m->at, c->done))
+				return 1;
+			c->before += c->done;
+			c->done = 0;
+			if (!(flags & FLAG_MORE))
+				break;
 		}
-		r->offset = c->before;
-		u32 caplen = copy_payload(s, want);
-		if (caplen < want)
-			more = 0;
-		if (!more && c->before + caplen < len) {
-			struct totals *t = get_totals();
-			more = FLAG_TRUNCATED | (c->unreadable ? FLAG_UNREADABLE : 0);
-			if (t)
-				__sync_fetch_and_add(&t->truncated, 1);
-		}
-		r->flags = flags | more;
-		if (send_block(s->data, s->message.at, caplen))
-			return 1;
-		c->before += caplen;
-		if (more != FLAG_MORE)
-			break;
-		asm volatile("%0 += 1" : "+r"(round));
-	} while (round < RECORDS);
+		/* The end of the loop has to be a condition for the verifier, not a jump. */
+		asm volatile("%0 += 1" : "+r"(step));
+	} while (step < STEPS);
 	return 0;
 }
 
@@ -150,28 +173,37 @@ static __always_inline int send_payload(struct scratch *s, u32 len)
 static __always_inline void on_data(u64 sk, u64 other, u64 skb, u32 len, u32 slot, u32 flags)
 {
 	struct totals *t = get_totals();
-	u32 cpu_slot = bpf_get_smp_processor_id() * DATA_SLOTS + slot;
-	struct scratch *s = scratches.lookup(&cpu_slot);
+	struct workspace *w = get_workspace(slot);
+	u32 at = bpf_get_smp_processor_id() * DATA_SLOTS + slot;
+	struct scratch *s = scratches.lookup(&at);
 	struct sides sides = {};
 
-	if (!t || !s)
+	if (!t || !s || !w)
+		return;
+	if (!take_sides(&sides, sk, other, w)) {
+		/* Positions count what the filter leaves out: the next one may not. */
+		if (sides.src && sides.src->type != TYPE_DGRAM) {
+			__sync_fetch_and_add(&sides.src->flow.bytes, len);
+			__sync_fetch_and_add(&sides.src->flow.messages, 1);
+		}
+		return;
+	}
+	if (!sides.dst)
 		return;
 	volatile struct message *m = &s->message;
 	m->event = EVENT_DATA;
-	m->type = LOAD(u16, sk, SOCK_TYPE);
+	m->type = sides.src->type;
 	m->len = len;
 	m->flags = flags;
-	if (!take_sides(&sides, m->type, sk, other, slot) || !sides.dst)
-		return;
-	take_users(&sides, sk, other);
+	take_users(&sides, sk, other, w);
 	take_flow(m, &sides, sk, other);
 	__sync_fetch_and_add(&sides.flow->bytes, len);
 	__sync_fetch_and_add(&sides.flow->messages, 1);
 
 	struct ancillary a = {};
 	if (skb)
-		take_ancillary(&a, skb, other);
-	if (!wanted(m, &sides, a.fds, a.creds))
+		take_ancillary(&a, skb);
+	if (!wanted(m, &sides, other, a.fds, a.creds, w))
 		return;
 	__sync_fetch_and_add(&t->messages, 1);
 	__sync_fetch_and_add(&t->bytes, len);
@@ -180,12 +212,12 @@ static __always_inline void on_data(u64 sk, u64 other, u64 skb, u32 len, u32 slo
 	put_ancillary(s->data, m, &a);
 	if (skb)
 		cursor_at_skb(&s->cursor, skb);
-	if (send_payload(s, len)) {
-		m->len = len - s->cursor.before;
+	if (send_payload(s)) {
+		m->len -= s->cursor.before;
 		lose(m, &sides, LOST_RING_FULL);
 	}
-	sides.src->flags |= EP_EMITTED;
-	sides.dst->flags |= EP_EMITTED;
+	sides.src->emitted = 1;
+	sides.dst->emitted = 1;
 }
 
 /* Datagrams and seqpackets, and streams before they were appended to the receiver's queue in place
@@ -193,18 +225,16 @@ static __always_inline void on_data(u64 sk, u64 other, u64 skb, u32 len, u32 slo
  * The receiver's lock is held, so order is the receiver's. */
 static __always_inline void on_queue(u64 list, u64 skb)
 {
-	u64 sk = LOAD(u64, skb, SKB_SK);
-	if (!is_unix(sk))
+	u64 sk = PEEK(u64, skb, SKB_SK);
+	if (!sk || PEEK(u16, sk, SOCK_FAMILY) != AF_UNIX)
 		return;
 	u64 other = list - SOCK_RECEIVE_QUEUE;
-	if (!is_unix(other))
-		return;
 	u32 flags = 0;
 #ifdef UNIX_SOCK_OOB_SKB
 	if (LOAD(u64, other, UNIX_SOCK_OOB_SKB) == skb)
 		flags |= FLAG_OOB;
 #endif
-	on_data(sk, other, skb, LOAD(u32, skb, SKB_LEN), SLOT_QUEUE, flags);
+	on_data(sk, other, skb, PEEK(u32, skb, SKB_LEN), SLOT_QUEUE, flags);
 }
 ON_ENTRY(skb_queue_tail, on_queue)
 
@@ -213,10 +243,10 @@ ON_ENTRY(skb_queue_tail, on_queue)
 #define RCV_SHUTDOWN 1
 
 /* Streams since then: the sk_buff is filled, and is queued next unless the receiver is gone. */
-static __always_inline void on_filled(u64 skb, u64 unused, int result)
+static __always_inline void on_filled(u64 skb, u32 slot)
 {
-	u64 sk = LOAD(u64, skb, SKB_SK);
-	if (!is_unix(sk) || LOAD(u16, sk, SOCK_TYPE) != TYPE_STREAM)
+	u64 sk = PEEK(u64, skb, SKB_SK);
+	if (!sk || PEEK(u16, sk, SOCK_FAMILY) != AF_UNIX || PEEK(u16, sk, SOCK_TYPE) != TYPE_STREAM)
 		return;
 	u64 other = peer_of(sk);
 	if (!other || (LOAD(u64, other, SOCK_FLAGS) & 1 << SOCK_DEAD_BIT) ||
@@ -229,20 +259,20 @@ static __always_inline void on_filled(u64 skb, u64 unused, int result)
 			flags |= FLAG_UNORDERED;
 		ep->writer = thread;
 	}
-	on_data(sk, other, skb, LOAD(u32, skb, SKB_LEN), SLOT_COPY, flags);
+	on_data(sk, other, skb, PEEK(u32, skb, SKB_LEN), slot, flags);
 }
 
 static __always_inline void on_copied(u64 skb, u64 unused, int result)
 {
 	if (!result)
-		on_filled(skb, unused, result);
+		on_filled(skb, SLOT_COPY);
 }
 ON_RETURN(skb_copy_datagram_from_iter, on_copied, 4)
 
 static __always_inline void on_spliced(u64 skb, u64 unused, int result)
 {
 	if (result > 0)
-		on_filled(skb, unused, result);
+		on_filled(skb, SLOT_SPLICE);
 }
 ON_RETURN(skb_splice_from_iter, on_spliced, ARGS_SKB_SPLICE_FROM_ITER)
 
@@ -256,20 +286,52 @@ static __always_inline void on_written(u64 sk)
 }
 #endif
 
-/* Who reads: recvmsg and its kin begin with the socket. */
-static __always_inline void on_use(u64 socket, u64 unused)
+/* Who uses the socket, whatever for. */
+static __always_inline void on_use(u64 socket, u32 slot)
 {
-	u64 sk = LOAD(u64, socket, SOCKET_SK);
-	if (!sk || !running())
+	u64 sk = PEEK(u64, socket, SOCKET_SK);
+	struct workspace *w = get_workspace(slot);
+	if (!sk || !w || !running())
 		return;
-	struct endpoint *ep = endpoint_of(sk, SLOT_USE);
+	struct endpoint *ep = endpoint_at(sk, w);
 	if (ep)
-		note_user(ep, false);
+		note_user(ep, w);
 }
-ON_ENTRY(unix_stream_recvmsg, on_use)
-ON_ENTRY(unix_dgram_recvmsg, on_use)
-ON_ENTRY(unix_seqpacket_recvmsg, on_use)
-ON_ENTRY(unix_stream_splice_read, on_use)
-ON_ENTRY(unix_bind, on_use)
+
+/* Who reads: recvmsg and its kin begin with the socket. */
+static __always_inline void on_stream_use(u64 socket, u64 unused)
+{
+	on_use(socket, SLOT_STREAM_USE);
+}
+ALWAYS_ON_ENTRY(unix_stream_recvmsg, on_stream_use)
+
+static __always_inline void on_dgram_use(u64 socket, u64 unused)
+{
+	on_use(socket, SLOT_DGRAM_USE);
+}
+ALWAYS_ON_ENTRY(unix_dgram_recvmsg, on_dgram_use)
+
+static __always_inline void on_seqpacket_use(u64 socket, u64 unused)
+{
+	on_use(socket, SLOT_SEQPACKET_USE);
+}
+ALWAYS_ON_ENTRY(unix_seqpacket_recvmsg, on_seqpacket_use)
+
+static __always_inline void on_splice_use(u64 socket, u64 unused)
+{
+	on_use(socket, SLOT_SPLICE_USE);
+}
+ALWAYS_ON_ENTRY(unix_stream_splice_read, on_splice_use)
+
+/* Who binds will read, until somebody else is seen. */
+static __always_inline void on_bind(u64 socket, u64 unused, int result)
+{
+	u64 sk = PEEK(u64, socket, SOCKET_SK);
+	struct workspace *w = get_workspace(SLOT_BIND);
+	struct endpoint *ep = !result && sk && w && running() ? endpoint_of(sk, w) : NULL;
+	if (ep)
+		note_user(ep, w);
+}
+ALWAYS_ON_RETURN(unix_bind, on_bind, 3)
 
 #include "events.h"

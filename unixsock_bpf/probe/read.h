@@ -11,14 +11,17 @@
 	value_;                                                                         \
 })
 
+/* The same for a structure that the kernel gave this program as an argument, or that such a structure
+ * points to: fentry programs may read it without a helper. */
+#ifdef ATTACH_FENTRY
+#define PEEK(type, address, offset) (*(type *)((address) + (offset)))
+#else
+#define PEEK LOAD
+#endif
+
 /* Masks a length or an offset right where it is used, so that the verifier sees its bound: the
  * optimiser drops a plain & that it can prove needless from checks the verifier has forgotten. */
 #define BOUND(value, mask) asm volatile("%0 &= " #mask : "+r"(value))
-
-static __always_inline bool is_unix(u64 sk)
-{
-	return sk && LOAD(u16, sk, SOCK_FAMILY) == AF_UNIX;
-}
 
 static __always_inline u64 peer_of(u64 sk)
 {

@@ -1,8 +1,22 @@
-/* What the probe remembers: settings from the reader, totals for it, and a state for each socket. */
+/* What the probe remembers: settings from the reader, totals for it, and a state for each socket.
+ *
+ * The filter can be changed while a capture runs.  Each filter is a generation of programs: compiled
+ * with the number GENERATION, it takes over hook by hook (hooks.h), and shares all maps with the one
+ * before.  What one filter decided about a socket must not be taken for another's decision, so that
+ * is kept apart for odd and even generations. */
 #ifndef UNIXSOCK_STATE_H
 #define UNIXSOCK_STATE_H
 
 #define NAME_SIZE 128 /* sun_path has 108 bytes; the rest keeps the verifier and the filter happy */
+
+/* The first generation makes the maps, and later ones find them under their names. */
+#if GENERATION == 1
+#define KEPT(type) type
+#define EXPORT(name) __attribute__((section("maps/export"))) struct name##_table_t __##name
+#else
+#define KEPT(type) "extern"
+#define EXPORT(name)
+#endif
 
 /* One direction of a conversation. */
 struct flow {
@@ -15,41 +29,58 @@ struct flow {
 	u32 messages;
 };
 
-/* A socket.  Kept from its first use that the probe sees until the kernel frees it. */
+/* What the filter says of an endpoint: see filter/__init__.py.  Written back to front, so that it
+ * holds whenever `generation` and the counts fit. */
+struct verdict {
+	u64 socket_atoms; /* which of the filter's terms hold for the socket... */
+	u64 owner_atoms; /* ...and for the process that uses it */
+	u64 rejected_peer; /* the filter can match nothing between this sock and us... */
+	u32 rejected_at; /* ...as long as no socket got another name: totals.renames */
+	u32 generation;
+	u32 socket_changes; /* endpoint's when its socket was looked at */
+	u32 owner_changes; /* the same for its process */
+};
+
+/* A socket.  Kept from its first use that the probe sees until the kernel frees it.
+ * What is true or false has a byte of its own: several CPUs may write at once. */
 struct endpoint {
 	u64 id; /* never used again, unlike the address of the sock */
 	u64 inode;
-	u64 socket_atoms; /* which of the filter's terms hold for the socket... */
-	u64 owner_atoms; /* ...and for the process that uses it */
-	u64 rejected_peer; /* the filter can match nothing between this sock and us */
 	u64 peer_id; /* whom it last sent to */
+	u64 cgroup; /* of its process; a key of cgroups */
+	struct verdict verdicts[2];
 	struct flow flow; /* to the peer; datagrams count by pair instead */
-	u32 flags;
 	u32 pid;
 	u32 uid;
 	u32 gid;
+	u32 parent; /* of the process; 0: unknown */
 	u32 netns;
-	u32 type;
+	u32 socket_changes; /* it got a name or an inode */
+	u32 owner_changes; /* another process, or another program in it */
+	u32 writer; /* a thread that filled a message which may not be queued yet */
+	u32 unused;
 	u16 comm_len;
 	u16 name_len;
-	u32 writer; /* a thread that filled a message which may not be queued yet */
+	u8 type;
+	u8 owner; /* how its process is known: enum owner */
+	u8 capturer; /* the process belongs to the capture itself; as of the last verdict */
+	u8 named;
+	u8 from_start;
+	u8 server;
+	u8 client;
+	u8 announced;
+	u8 emitted; /* a record of its conversation went out */
+	u8 closed;
+	u8 lossy; /* something it sent was lost */
+	u8 looked_at; /* its name was asked for before */
 	u8 comm[16];
 	u8 name[NAME_SIZE]; /* as bound: sun_path without the NUL that ends a file name */
 };
 
-enum {
-	EP_OWNER = 1 << 0, /* pid, uid, gid, comm are known... */
-	EP_SEEN = 1 << 1, /* ...because the process was seen using the socket */
-	EP_CAPTURER = 1 << 2, /* the process belongs to the capture itself */
-	EP_NAMED = 1 << 3,
-	EP_FROM_START = 1 << 4,
-	EP_SERVER = 1 << 5,
-	EP_CLIENT = 1 << 6,
-	EP_ANNOUNCED = 1 << 7,
-	EP_EMITTED = 1 << 8, /* a record of its conversation went out */
-	EP_CLOSED = 1 << 9,
-	EP_UNJUDGED = 1 << 10, /* owner_atoms are not computed yet */
-	EP_LOSSY = 1 << 11, /* something it sent was lost */
+enum owner {
+	OWNER_UNKNOWN,
+	OWNER_GUESSED, /* who connected, listened or holds the socket */
+	OWNER_SEEN, /* using it */
 };
 
 /* A process that holds a socket, from the snapshot that the reader takes before it attaches. */
@@ -58,7 +89,13 @@ struct holder {
 	u32 uid;
 	u32 gid;
 	u32 comm_len;
+	u64 cgroup;
 	u8 comm[16];
+};
+
+/* A cgroup and those above it, by level. */
+struct cgroup_line {
+	u64 ids[FILTER_CGROUP_LEVELS];
 };
 
 struct pair {
@@ -82,32 +119,67 @@ struct totals {
 	u64 truncated;
 	u64 untracked; /* messages of sockets beyond MAX_SOCKETS */
 	u64 lost_events;
+	u64 renames; /* how often a socket that was known got a name */
+};
+
+/* The same as BPF_RINGBUF_OUTPUT makes, which can't be shared between generations. */
+struct ring_table_t {
+	int key;
+	u32 leaf;
+	int (*ringbuf_output)(void *, u64, u64);
+	void *(*ringbuf_reserve)(u64);
+	void (*ringbuf_discard)(void *, u64);
+	void (*ringbuf_submit)(void *, u64);
+	u64 (*ringbuf_query)(u64);
+	u32 max_entries;
+	int flags;
 };
 
 #define BPF_F_MMAPABLE 1024
-BPF_F_TABLE("array", u32, struct settings, settings, 1, BPF_F_MMAPABLE);
-BPF_F_TABLE("array", u32, struct totals, totals, 1, BPF_F_MMAPABLE);
-BPF_HASH(endpoints, u64, struct endpoint, MAX_SOCKETS);
-BPF_TABLE("lru_hash", u64, struct endpoint, orphans, 4096); /* by id: freed, with losses to report */
-BPF_TABLE("lru_hash", struct pair, struct flow, flows, 16384);
-BPF_HASH(holders, u64, struct holder, MAX_HOLDERS);
-BPF_HASH(capturers, u32, u32, 1024); /* the values are EP_CAPTURER */
-BPF_RINGBUF_OUTPUT(ring, RING_PAGES);
+BPF_F_TABLE(KEPT("array"), u32, struct settings, settings, 1, BPF_F_MMAPABLE);
+EXPORT(settings);
+BPF_F_TABLE(KEPT("array"), u32, struct totals, totals, 1, BPF_F_MMAPABLE);
+EXPORT(totals);
+BPF_TABLE(KEPT("hash"), u64, struct endpoint, endpoints, MAX_SOCKETS);
+EXPORT(endpoints);
+BPF_TABLE(KEPT("lru_hash"), u64, struct endpoint, orphans, 4096); /* by id: freed, with losses to report */
+EXPORT(orphans);
+BPF_TABLE(KEPT("lru_hash"), struct pair, struct flow, flows, 16384);
+EXPORT(flows);
+BPF_TABLE(KEPT("hash"), u64, struct holder, holders, MAX_HOLDERS); /* by inode */
+EXPORT(holders);
+BPF_TABLE(KEPT("lru_hash"), u64, struct cgroup_line, cgroups, 4096); /* by id */
+EXPORT(cgroups);
+BPF_TABLE(KEPT("hash"), u32, u32, capturers, 1024); /* a set of processes */
+EXPORT(capturers);
+__attribute__((section("maps/" KEPT("ringbuf")))) struct ring_table_t ring = {
+	.max_entries = RING_PAGES * PAGE_SIZE,
+};
+EXPORT(ring);
 
-/* Each kind of hook has its own working memory on each CPU: one kind never interrupts itself there
- * (the kernel skips nested runs), but kinds interrupt each other. */
+/* Each hook has its own working memory on each CPU: a hook never interrupts itself there (the kernel
+ * skips nested runs), but hooks interrupt each other. */
 enum {
 	SLOT_QUEUE,
+#ifdef UNIX_SOCK_INQ_LEN
 	SLOT_COPY,
+	SLOT_SPLICE,
+#else
 	SLOT_PAGE,
+#endif
 	DATA_SLOTS,
-	SLOT_USE = DATA_SLOTS, /* recvmsg, bind */
+	SLOT_STREAM_USE = DATA_SLOTS,
+	SLOT_DGRAM_USE,
+	SLOT_SEQPACKET_USE,
+	SLOT_SPLICE_USE,
+	SLOT_BIND,
 	SLOT_CONNECT,
 	SLOT_ACCEPT,
 	SLOT_SOCKETPAIR,
 	SLOT_SHUTDOWN,
 	SLOT_CLOSE,
-	SLOT_ERROR,
+	SLOT_STREAM_ERROR,
+	SLOT_DGRAM_ERROR,
 	SLOTS,
 };
 
@@ -119,9 +191,11 @@ struct cursor {
 	u32 left; /* bytes at address */
 	u32 fragment; /* the next one */
 	u32 fragment_count;
-	u32 unreadable; /* 1: some bytes could not be read */
+	u32 unreadable; /* FLAG_UNREADABLE: some bytes could not be read */
 	u32 done; /* bytes in this record */
 	u32 before; /* bytes in the records before, of the same message */
+	u32 wanted; /* bytes that are still to come */
+	u32 flags; /* of all records of the message */
 };
 
 /* One message or event on its way out.  In a map for the same reason. */
@@ -146,25 +220,31 @@ struct sides {
 
 /* A message is put together here: frame, elements, payload, end of block. */
 #define HEAD_SPACE 0x8000
-#define PIECE_MAX 0xffff
 struct scratch {
 	struct message message;
 	struct cursor cursor;
-	u8 data[0x40000 + PIECE_MAX + 1];
+	u8 data[2 * 0x40000]; /* the verifier knows 18 bits of a position and of a length */
 };
-BPF_ARRAY(scratches, struct scratch, DATA_SLOTS * CPUS);
+BPF_TABLE(KEPT("array"), u32, struct scratch, scratches, DATA_SLOTS * CPUS);
+EXPORT(scratches);
 
 /* The same for events, which have no payload. */
 struct small_scratch {
 	struct message message;
 	u8 data[0x800];
 };
-BPF_ARRAY(small_scratches, struct small_scratch, (SLOTS - DATA_SLOTS) * CPUS);
+BPF_TABLE(KEPT("array"), u32, struct small_scratch, small_scratches, (SLOTS - DATA_SLOTS) * CPUS);
+EXPORT(small_scratches);
 
-struct fresh {
-	struct endpoint endpoint;
+/* For what is no message yet. */
+struct workspace {
+	struct endpoint endpoint; /* a new one; most of it is and stays zero */
+	struct cgroup_line cgroups;
+	struct cgroup_line no_cgroups; /* all zero */
+	struct filter_work filter;
 };
-BPF_ARRAY(freshes, struct fresh, SLOTS * CPUS);
+BPF_TABLE(KEPT("array"), u32, struct workspace, workspaces, SLOTS * CPUS);
+EXPORT(workspaces);
 
 static __always_inline struct totals *get_totals(void)
 {
@@ -176,6 +256,12 @@ static __always_inline struct settings *get_settings(void)
 {
 	u32 zero = 0;
 	return settings.lookup(&zero);
+}
+
+static __always_inline struct workspace *get_workspace(u32 slot)
+{
+	u32 at = bpf_get_smp_processor_id() * SLOTS + slot;
+	return workspaces.lookup(&at);
 }
 
 static __always_inline bool running(void)
