@@ -18,7 +18,7 @@ _unixsock() {
         event) mapfile -t COMPREPLY < <(compgen -W 'data connect accept shutdown close send_error lost' -- "$current"); return ;;
         --uid | uid) mapfile -t COMPREPLY < <(compgen -u -- "$current"); return ;;
         -w | --output) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
-        -a | --autostop) mapfile -t COMPREPLY < <(compgen -W 'duration:' -- "$current"); return ;;
+        -a | --autostop) compopt -o nospace; mapfile -t COMPREPLY < <(compgen -W 'duration:' -- "$current"); return ;;
     esac
     if [[ $current == [/@]* || $previous == path || $previous == --path ]] && [[ $command != export ]]; then
         local names
