@@ -159,12 +159,12 @@ def _start(
         except FileNotFoundError as missing:
             raise SetupError("virtme-ng is not installed: run tests/setup") from missing
     guest = Guest(kernel, results, process)
-    # The default would leave the guest behind.
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # The default would leave guests behind.
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield guest
     finally:
-        signal.signal(signal.SIGTERM, before)
         guest.stop()
         shutil.rmtree(results, ignore_errors=True)
 

@@ -1,8 +1,9 @@
 """The pytest plugin outside of guests: runs the tests under tests/guest in guests.
 
 Each of them becomes one item per kernel and way of attaching, so that pytest's summary
-counts what really ran.  A kernel is booted once for all its items, when the first is
-due; pytest runs in there too, and its reports are shown here as they come.
+counts what really ran.  A kernel is booted once for all its items; pytest runs in there
+too, and its reports are shown here in the order of the items.  The first guests run
+while the tests before them run here, and each that ends makes room for the next.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,9 @@ _TESTS = CHECKOUT / "tests" / "guest"
 
 #: Seconds without any report after which a guest is given up.
 _PATIENCE = 600
+
+#: Guests that run at a time: an emulated one keeps little more than one core busy.
+_AT_ONCE = 2
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -59,10 +63,16 @@ class GuestRun:
         self._problem = ""
         self._read = 0
 
+    @property
+    def started(self) -> bool:
+        """Whether booting has been tried."""
+        return bool(self._guest or self._problem)
+
+    def running(self) -> bool:
+        return self._guest is not None and self._guest.running()
+
     def start(self) -> None:
-        """Boot, if that has not been tried before."""
-        if self._guest or self._problem:
-            return
+        """Boot."""
         try:
             kernel = kernels.fetch(self.suite)
             self.label = " ".join(filter(None, (kernel.version, self.attach)))
@@ -83,8 +93,11 @@ class GuestRun:
         except SetupError as problem:
             self._problem = str(problem)
 
-    def finished(self, nodeid: str) -> str:
-        """Wait until ``nodeid`` is through in the guest.  The result says why it is not, else is empty."""
+    def finished(self, nodeid: str, meanwhile: Callable[[], None]) -> str:
+        """Wait until ``nodeid`` is through in the guest, calling ``meanwhile`` now and then.
+
+        The result says why it is not through, else is empty.
+        """
         quiet_since = time.monotonic()
         while not self._problem:
             assert self._guest
@@ -98,6 +111,7 @@ class GuestRun:
             elif time.monotonic() - quiet_since > _PATIENCE:
                 self._problem = f"the guest said nothing for {_PATIENCE} s\n{self._last_words()}"
             else:
+                meanwhile()
                 time.sleep(0.1)
         return self._problem
 
@@ -171,13 +185,12 @@ class Guests:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        self._start_some()
         if not isinstance(item, GuestItem):
             return None
         run = item.guest_run
-        with self._terminal():
-            run.start()
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        problem = run.finished(item.original.nodeid)
+        problem = run.finished(item.original.nodeid, self._start_some)
         reports = run.reports.get(item.original.nodeid, [])
         if problem:
             reports = [_failure(item, problem)]
@@ -188,6 +201,16 @@ class Guests:
         if item is run.items[-1]:
             run.stop()
         return True
+
+    def _start_some(self) -> None:
+        """Boot the guests that are due, as many as may run at a time."""
+        for run in self._runs:
+            if run.started or not run.items:
+                continue
+            if sum(other.running() for other in self._runs) >= _AT_ONCE:
+                return
+            with self._terminal():
+                run.start()
 
     @contextlib.contextmanager
     def _terminal(self) -> Iterator[None]:
