@@ -7,7 +7,7 @@ VM := $(VENV)/python -m vm
 SUITE ?= bookworm
 PEER ?=
 
-.PHONY: help demo test test-kernels check bench bench-short guest setup clean
+.PHONY: help demo test test-kernels test-faults check bench bench-short guest setup clean
 
 help:
 	@echo 'make demo          live packets from real programs, in a minute or a few'
@@ -15,6 +15,7 @@ help:
 	@echo 'make test-kernels  the capture tests on four kernels, with fentry and with kprobes; docs/KERNELS.md'
 	@echo 'make bench         what a capture costs, beside tcpdump, bpftrace and strace; docs/PERFORMANCE.md'
 	@echo '                   PEER="command {path}" adds another; make bench-short only tries the bench'
+	@echo 'make test-faults   the long forms of the tests of hostile input'
 	@echo 'make guest RUN=... run a shell command in a guest (SUITE=bullseye|bookworm|trixie|sid)'
 	@echo 'make clean         remove caches, guests and .venv'
 
@@ -40,6 +41,9 @@ test-kernels: setup
 bench bench-short:
 	@tests/setup tests/bench/debian-packages
 	@$(VENV)/python -m bench --suite $(SUITE) --peer '$(PEER)' $(if $(filter bench-short,$@),--short)
+
+test-faults: setup
+	UNIXSOCK_LONG=1 $(VENV)/pytest --verbose -rP tests/unit/test_hostile_input.py tests/wireshark/test_mutated.py
 
 guest: setup
 	@$(VM) --suite $(SUITE) $(if $(RUN),-- '$(RUN)')

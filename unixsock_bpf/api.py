@@ -48,12 +48,13 @@ class Message:
     """One record.
 
     ``number`` is the frame number, ``time_ns`` the time since the epoch in nanoseconds,
-    ``path`` the bound name of the conversation, ``packet`` pyshark's packet.
+    ``path`` the bound name of the conversation, ``event`` a number if this version does not know it,
+    ``packet`` pyshark's packet.
     """
 
     number: int
     time_ns: int
-    event: record.Event
+    event: record.Event | int
     type: record.SocketType | None
     path: str | None
     src: End
@@ -84,10 +85,11 @@ def _end(one: record.Record, side: str) -> End:
 def _message(one: saved.Saved, packet: Any) -> Message:
     decoded = one.record
     types = record.SocketType._value2member_map_
+    events = record.Event._value2member_map_
     return Message(
         one.number,
         one.time_ns,
-        record.Event(decoded.event),
+        record.Event(decoded.event) if decoded.event in events else decoded.event,
         record.SocketType(decoded.type) if decoded.type in types else None,
         _name(decoded.name),
         _end(decoded, "src"),
