@@ -22,7 +22,8 @@ TRIES = settings(max_examples=10_000 if "UNIXSOCK_LONG" in os.environ else 100, 
 _PRIMITIVES = "path pid src dst comm uid type inode netns cgroup fds creds less greater event and or not"
 WORDS = [
     *_PRIMITIVES.split(),
-    *"&& || ! ( ) /run/* @x stream 7 -1 ' \" \\ [ [!a-] 99999999999999999999".split(),
+    *("&&", "||", "!", "(", ")", "/run/*", "@x", "stream", "7", "-1", "9" * 20),
+    *("'", '"', "\\", "[", "[!a-]"),
     *("*" * 50, "\x1b", "\u202e", "\udcff"),
 ]
 
