@@ -7,7 +7,7 @@ VM := $(VENV)/python -m vm
 SUITE ?= bookworm
 PEER ?=
 
-.PHONY: help demo test test-kernels test-faults check bench bench-short guest setup clean
+.PHONY: help demo test test-gui test-kernels test-faults check bench bench-short guest setup clean
 
 help:
 	@echo 'make demo          live packets from real programs, in a minute or a few'
@@ -16,6 +16,7 @@ help:
 	@echo 'make bench         what a capture costs, beside tcpdump, bpftrace and strace; docs/PERFORMANCE.md'
 	@echo '                   PEER="command {path}" adds another; make bench-short only tries the bench'
 	@echo 'make test-faults   the long forms of the tests of hostile input'
+	@echo 'make test-gui      Wireshark itself, by mouse and keyboard; pictures of it in .cache/gui'
 	@echo 'make guest RUN=... run a shell command in a guest (SUITE=bullseye|bookworm|trixie|sid)'
 	@echo 'make clean         remove caches, guests and .venv'
 
@@ -32,7 +33,10 @@ check: setup
 	luacheck --quiet dissector
 
 test: check
-	$(VENV)/pytest --verbose --kernels bookworm,sid tests/unit tests/wireshark tests/guest
+	$(VENV)/pytest --verbose --kernels bookworm,sid tests/unit tests/wireshark tests/gui tests/guest
+
+test-gui: setup
+	$(VENV)/pytest --verbose tests/gui
 
 test-kernels: setup
 	$(VENV)/pytest --verbose --kernels bullseye,bookworm,trixie,sid --attach fentry,kprobe --own-root \

@@ -1,0 +1,149 @@
+"""What a program's windows hold, as AT-SPI tells it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import gi
+
+gi.require_version("Atspi", "2.0")
+from gi.repository import Atspi, GLib  # noqa: E402
+
+from gui.desktop import Desktop  # noqa: E402
+
+T = TypeVar("T")
+
+#: Seconds for which a test waits for something to appear; emulated guests are slow.
+PATIENCE = 120.0
+#: Children of one widget that are looked through: the lists of all protocols are endless.
+_MOST = 400
+
+
+def wait(what: str, ask: Callable[[], T | None], seconds: float = PATIENCE) -> T:
+    """The first answer of ``ask`` that is true.  ``what`` is for the failure."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = ask()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"in {seconds:.0f} s there was no {what}"
+        time.sleep(0.1)
+
+
+class Widget:
+    """A widget, or a cell of a table: something with a role, a name and a place."""
+
+    def __init__(self, node: Atspi.Accessible, desktop: Desktop) -> None:
+        self.node = node
+        self.desktop = desktop
+
+    @property
+    def role(self) -> str:
+        """Such as ``push button``, ``text`` or ``table cell``."""
+        return str(self.node.get_role_name())
+
+    @property
+    def name(self) -> str:
+        """The text on it, for most."""
+        return str(self.node.get_name())
+
+    @property
+    def text(self) -> str:
+        """What was typed into it, or what it shows of a longer text."""
+        return str(Atspi.Text.get_text(self.node, 0, Atspi.Text.get_character_count(self.node)))
+
+    @property
+    def showing(self) -> bool:
+        """Whether it can be seen."""
+        return self._is(Atspi.StateType.SHOWING)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether it can be used."""
+        return self._is(Atspi.StateType.ENABLED)
+
+    @property
+    def checked(self) -> bool:
+        """Whether it is ticked."""
+        return self._is(Atspi.StateType.CHECKED)
+
+    def _is(self, state: Atspi.StateType) -> bool:
+        return bool(self.node.get_state_set().contains(state))
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom on the screen."""
+        place = self.node.get_extents(Atspi.CoordType.SCREEN)
+        return place.x, place.y, place.x + place.width, place.y + place.height
+
+    @property
+    def centre(self) -> tuple[int, int]:
+        """Its middle on the screen."""
+        left, top, right, bottom = self.box
+        return (left + right) // 2, (top + bottom) // 2
+
+    @property
+    def parent(self) -> Widget:
+        """What it is in."""
+        return Widget(self.node.get_parent(), self.desktop)
+
+    def children(self) -> Iterator[Widget]:
+        """What it holds."""
+        for at in range(min(self.node.get_child_count(), _MOST)):
+            child = self.node.get_child_at_index(at)
+            if child is not None:
+                yield Widget(child, self.desktop)
+
+    def all(self, role: str, name: str = "", hidden: bool = False) -> Iterator[Widget]:
+        """What it holds, at any depth, of this role and with a name in which the pattern ``name`` is found.
+
+        ``hidden``: also what can't be seen, and what is in it.
+        """
+        for child in self.children():
+            if not hidden and not child.showing:
+                continue
+            if child.role == role and re.search(name, child.name):
+                yield child
+            yield from child.all(role, name, hidden)
+
+    def has(self, role: str, name: str = "", hidden: bool = False) -> Widget | None:
+        """The first of ``all``.  A window may change while it is looked through: then None."""
+        try:
+            return next(self.all(role, name, hidden), None)
+        except GLib.Error:
+            return None
+
+    def find(self, role: str, name: str = "", seconds: float = PATIENCE, hidden: bool = False) -> Widget:
+        """The first of ``all``, waited for."""
+        return wait(f"{role} '{name}'", lambda: self.has(role, name, hidden), seconds)
+
+    def click(self, times: int = 1) -> None:
+        """Clicks into its middle."""
+        self.desktop.click(self.centre, times)
+
+    def enter(self, text: str, *keys: str) -> None:
+        """Replaces what is in it, then presses ``keys``."""
+        self.click()
+        self.desktop.keys("ctrl+a", "BackSpace")
+        self.desktop.type(text)
+        self.desktop.keys(*keys)
+
+    def tree(self, depth: int = 0) -> str:
+        """All of it that can be seen, for people."""
+        lines = [f"{'  ' * depth}{self.role} {self.name!r} {self.box}"]
+        lines += [child.tree(depth + 1) for child in self.children() if child.showing]
+        return "\n".join(lines)
+
+
+def application(pid: int, desktop: Desktop) -> Widget | None:
+    """The program with process ``pid``, once it is on the AT-SPI bus."""
+    root = Atspi.get_desktop(0)
+    for at in range(root.get_child_count()):
+        node = root.get_child_at_index(at)
+        if node is not None and node.get_process_id() == pid:
+            node.set_cache_mask(Atspi.Cache.NONE)  # the cache needs an event loop to stay true
+            return Widget(node, desktop)
+    return None

@@ -1,0 +1,144 @@
+"""Wireshark on a desktop: its home, its windows, and what a user does with them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+from gui.desktop import Desktop
+from gui.widgets import PATIENCE, Widget, application, wait
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+_FILES = {
+    "recent_common": "privs.warn_if_elevated: FALSE\nsys.warn_if_no_capture: FALSE\n"
+    "gui.geometry_main_maximized: TRUE\n",
+    "recent": 'gui.interface_toolbar_show: "Unix sockets"\n',
+    "preferences": "gui.update.enabled: FALSE\ngui.ask_unsaved: FALSE\n",
+}
+
+
+EXTCAP = CHECKOUT / "extcap" / "unixsock"
+
+
+def make_home(home: Path) -> Path:
+    """A home folder in which extcap and dissector are linked.  Returns Wireshark's folder in it."""
+    profile = home / ".config" / "wireshark"
+    for folder, target in (("extcap", EXTCAP), ("plugins", CHECKOUT / "dissector" / "unixsock.lua")):
+        (profile / folder).mkdir(parents=True)
+        (profile / folder / target.name).symlink_to(target)
+    for name, text in _FILES.items():
+        (profile / name).write_text(text)
+    return profile
+
+
+class Wireshark:
+    """Wireshark from ``with`` on, with ``home`` as the user ``uid``."""
+
+    def __init__(self, desktop: Desktop, home: Path, *arguments: str, uid: int | None = None, **env: str):
+        self.desktop = desktop
+        self._command = ["wireshark", *arguments]
+        self._uid = uid
+        self._environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("XDG_")
+        } | {"HOME": str(home), "TMPDIR": str(home), **desktop.environment, **env}
+        self._said = home / "wireshark.said"
+
+    def __enter__(self) -> Wireshark:
+        with self._said.open("wb") as said:
+            self.process = subprocess.Popen(
+                self._command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                user=self._uid,
+                group=self._uid,
+                extra_groups=[] if self._uid else None,
+            )
+        try:
+            self.app = wait(
+                "Wireshark", lambda: self._alive(application(self.process.pid, self.desktop)), 120
+            )
+            self.main = self.window("")
+            self.find_parts()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _alive(self, answer: Widget | None) -> Widget | None:
+        assert self.process.poll() is None, f"Wireshark ended: {self._said.read_text()}"
+        return answer
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def find_parts(self) -> None:
+        """Looks up what is used again and again: each question takes its time."""
+        self.status = self.main.find("status bar")
+        self.buttons = self.main.find("tool bar", "Main Toolbar")
+        self.display_filter = self.main.find("text", "Display filter entry")
+        self.toolbar = self.main.find("check box", "^Pause$").parent
+
+    def window(self, title: str, seconds: float = PATIENCE) -> Widget:
+        """The window whose title has the pattern ``title`` in it."""
+        return wait(f"window '{title}'", lambda: self.has_window(title), seconds)
+
+    def has_window(self, title: str) -> Widget | None:
+        """The same, if it is there now."""
+        for child in self.app.children():
+            if re.search(title, child.name) and child.showing:
+                return child
+        return None
+
+    def interface(self) -> Widget:
+        """The row "Unix sockets" of the start page."""
+        return self.main.find("table cell", "^Unix sockets")
+
+    def packets(self) -> tuple[int, int]:
+        """How many there are, and how many of them are displayed: what the status bar says."""
+        for label in self.status.all("label", "Packets: "):
+            count = re.search(r"Packets: (\d+)", label.name)
+            shown = re.search(r"Displayed: (\d+)", label.name)
+            if count:
+                return int(count[1]), int(shown[1] if shown else count[1])
+        return 0, 0
+
+    def rows(self) -> list[list[Widget]]:
+        """The cells of the rows of the packet list that can be seen."""
+        cells = list(self.main.find("tree", "Packet list").all("table cell"))
+        tops = sorted({cell.box[1] for cell in cells})
+        return [[cell for cell in cells if cell.box[1] == top] for top in tops]
+
+    def display(self, text: str) -> None:
+        """Types a display filter and applies it."""
+        self.display_filter.enter(text, "Return")
+
+    def open_log(self) -> Widget:
+        """Opens the toolbar's log window, in a corner where it hides nothing that is clicked at."""
+        self.toolbar.find("push button", "^Log$").click()
+        window = self.window("unixsock Log")
+        self.desktop.do("search", "--name", "unixsock Log", "windowmove", 650, 380)
+        self.log = window.find("text")
+        return window
+
+    def wait_for_log(self, text: str, seconds: float = PATIENCE) -> None:
+        """Until the log window, which must be open, says ``text``."""
+        wait(f"'{text}' in the log", lambda: text in self.log.text, seconds)
+
+    def message(self, title: str = "", text: str = "", seconds: float = PATIENCE) -> Widget:
+        """A message box that says ``text``."""
+
+        def shown() -> Widget | None:
+            box = self.app.has("alert", title)
+            return box if box and box.has("label", text) else None
+
+        return wait(f"message box '{text}'", shown, seconds)
