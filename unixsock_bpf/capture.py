@@ -68,9 +68,10 @@ class Capture:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._stopped = False
-        self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.wake, self.waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._hooks: list[int] | None = None
         self._poll = select.poll()
-        self._poll.register(self._wake, select.POLLIN)
+        self._poll.register(self.wake, select.POLLIN)
         self._callbacks: dict[int, Callable[[int], None]] = {}
         #: Changes of the settings that are wanted, and one that was prepared, or failed, meanwhile.
         self._wanted: list[tuple[Settings, Callable[[str], None]]] = []
@@ -98,7 +99,7 @@ class Capture:
         probe = Probe(settings)
         probe.settings[_CLOCK_OFFSET] = _clock_offset()
         probe.fill_holders(owners())
-        probe.fill_capturers(capture_processes())
+        probe.fill_capturers(capture_processes() | set(settings.capturers))
         return probe, Ring(probe.ring_fd, probe.ring_size)
 
     def replace(self, settings: Settings, done: Callable[[str], None]) -> None:
@@ -109,6 +110,14 @@ class Capture:
         """
         self._wanted.append((settings, done))
         self._change()
+
+    def replace_now(self, settings: Settings) -> str:
+        """As ``replace``, in a process that has nothing else to do; returns what ``done`` would be told."""
+        try:
+            self._probe.switch(self._probe.prepare(settings))
+        except ProbeError as error:
+            return str(error)
+        return ""
 
     def _change(self) -> None:
         """Goes on with the changes that are wanted, one after the other."""
@@ -141,9 +150,25 @@ class Capture:
     ) -> None:
         if self._preparing:
             self._preparing.join()
-        self._probe.detach()
-        os.close(self._wake)
-        os.close(self._waker)
+        self.detach()
+        os.close(self.wake)
+        os.close(self.waker)
+
+    def detach(self) -> None:
+        """Takes the hooks out."""
+        if self._hooks is None:
+            self._probe.detach()
+        while self._hooks:
+            os.close(self._hooks.pop())
+
+    def detach_by_closing(self, hooks: list[int]) -> None:
+        """Hooks will be taken out by closing their descriptors, as a confined process can."""
+        self._hooks = hooks
+
+    @property
+    def maps_can_be_read(self) -> bool:
+        """Whether this process, as it is now, may read the probe's maps."""
+        return bool(self._probe.maps_can_be_read)
 
     @property
     def attached(self) -> str:
@@ -172,7 +197,7 @@ class Capture:
 
     def _wake_up(self) -> None:
         with contextlib.suppress(OSError):  # full: it will wake up anyway
-            os.write(self._waker, b"\0")
+            os.write(self.waker, b"\0")
 
     def pause(self, paused: bool) -> None:
         """Captures nothing until called with False."""
@@ -188,7 +213,7 @@ class Capture:
                 yield batch
                 self._ring.release()
             self._wait(len(batch))
-        self._probe.detach()
+        self.detach()
         while batch := self._take(self._ring):
             yield batch
             self._ring.release()
@@ -215,7 +240,7 @@ class Capture:
             events = self._poll.poll(timeout * 1000)
             self._probe.settings[_READER_WAITS] = 0
         for fd, happened in events:
-            if fd == self._wake:
+            if fd == self.wake:
                 os.read(fd, 1024)
             elif fd in self._callbacks:
                 self._callbacks[fd](happened)

@@ -22,6 +22,7 @@ from unixsock_bpf import __version__, pcapng
 if TYPE_CHECKING:
     from unixsock_bpf.capture import Block, Capture, Statistics
     from unixsock_bpf.options import Settings
+    from unixsock_bpf.privilege.client import RemoteCapture
 
 #: Seconds that dumpcap may take to open its end of the fifo.
 OPEN_TIMEOUT = 30.0
@@ -144,10 +145,10 @@ def run(settings: Settings) -> int:
 
 
 def _capture(settings: Settings, writer: Writer, fd: int, control: int | None) -> int:
-    from unixsock_bpf.capture import Capture
+    from unixsock_bpf.privilege.client import RemoteCapture, source
     from unixsock_bpf.probe.errors import ProbeError
 
-    capture = Capture(settings)
+    capture = source(settings, fd)
     try:
         with capture:
             _watch(capture, writer, fd)
@@ -157,13 +158,14 @@ def _capture(settings: Settings, writer: Writer, fd: int, control: int | None) -
                 Toolbar(capture, settings, control).start()
             for batch in capture.blocks():
                 writer.write(batch)
-            writer.write([_final(capture.statistics)])
+            if not isinstance(capture, RemoteCapture):  # which has written it
+                writer.write([_final(capture.statistics)])
     except ProbeError as error:
         return _fail(str(error))
     return 0
 
 
-def _watch(capture: Capture, writer: Writer, fd: int) -> None:
+def _watch(capture: Capture | RemoteCapture, writer: Writer, fd: int) -> None:
     """Stops on SIGTERM, SIGINT, and when the fifo is closed."""
 
     def stop(*_: object) -> None:

@@ -19,6 +19,8 @@ from functools import cache
 from pathlib import Path
 
 import unixsock_bpf
+from unixsock_bpf.privilege import policy
+from unixsock_bpf.privilege.launch import GROUP, HELPER, LIBRARY
 
 PROFILE = "Unix sockets"
 
@@ -60,18 +62,36 @@ sys.exit(main())
 """
 
 
+#: The command, for everybody.  Isolated, as root may run it.
+_COMMAND = """\
+#!/usr/bin/python3 -I
+import sys
+
+sys.path.insert(0, {root!r})
+
+from unixsock_bpf.command import main
+
+sys.exit(main())
+"""
+
+
 class InstallError(Exception):
     """What could not be installed or removed, in one sentence."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where things go: the library, Wireshark's extcap and Lua plugin folders, its profiles."""
+    """Where things go: the library, Wireshark's extcap and Lua plugin folders, its profiles.
+
+    ``command``: where the ``unixsock`` command goes, for everybody; ``group``: whose members may capture.
+    """
 
     library: Path
     extcap: tuple[Path, ...]
     plugins: Path
     profiles: Path
+    command: Path | None = None
+    group: str | None = None
 
 
 def _home() -> Path:
@@ -89,7 +109,7 @@ def user_places() -> Places:
     )
 
 
-def system_places() -> Places:
+def system_places(group: str | None = None) -> Places:
     """Everybody's.  Raises InstallError where Wireshark's folders are not to be found."""
     folders = _wireshark_folders()
     extcap = folders.get("Global Extcap path") or folders.get("Extcap path")
@@ -99,7 +119,8 @@ def system_places() -> Places:
         raise InstallError(
             "'tshark -G folders' does not tell Wireshark's folders: install tshark first, or use --user"
         )
-    return Places(Path("/usr/local/lib/unixsock"), (extcap,), plugins, config / "profiles")
+    # Not below /usr/local, which groups other than root's may write on some systems: part of it runs as root.
+    return Places(LIBRARY, (extcap,), plugins, config / "profiles", Path("/usr/local/bin/unixsock"), group)
 
 
 @cache
@@ -191,7 +212,7 @@ class _Item:
     source: Path | None = None
     text: str | None = None
     link: Path | None = None
-    executable: bool = False
+    mode: int = 0o644
 
     def state(self) -> str:
         """What will lie there."""
@@ -209,8 +230,9 @@ class _Item:
         if self.link is not None:
             temporary.symlink_to(self.link)
         else:
+            temporary.touch(0o600)
             temporary.write_bytes(self._content())
-            temporary.chmod(0o755 if self.executable else 0o644)
+            temporary.chmod(self.mode)
         temporary.replace(self.target)
 
 
@@ -227,10 +249,10 @@ def _items(places: Places) -> list[_Item]:
     ]
     extcap = root / "extcap" / "unixsock"
     if extcap.is_file():
-        items.append(_Item(library / "extcap" / "unixsock", extcap, executable=True))
+        items.append(_Item(library / "extcap" / "unixsock", extcap, mode=0o755))
     else:
         script = _EXTCAP.format(python=sys.executable, root=str(library))
-        items.append(_Item(library / "extcap" / "unixsock", text=script, executable=True))
+        items.append(_Item(library / "extcap" / "unixsock", text=script, mode=0o755))
     main = dissector_source()
     items += [
         _Item(library / "dissector" / source.relative_to(main.parent), source)
@@ -241,12 +263,40 @@ def _items(places: Places) -> list[_Item]:
         items.append(_Item(library / "docs" / "FILTER.md", manual))
     items += [_Item(folder / "unixsock", link=library / "extcap" / "unixsock") for folder in places.extcap]
     items.append(_Item(places.plugins / "unixsock.lua", link=library / "dissector" / "unixsock.lua"))
+    items += _for_everybody(places)
     profile = places.profiles / PROFILE
     return [
         *items,
         _Item(profile / "preferences", text=_PREFERENCES),
         _Item(profile / "colorfilters", text=_COLOURS),
     ]
+
+
+def _for_everybody(places: Places) -> list[_Item]:
+    """The command, and what lets a group capture.  Raises InstallError."""
+    items = []
+    if places.command and (not places.command.exists() or _is_ours(places.command, places)):
+        items.append(_Item(places.command, text=_COMMAND.format(root=str(places.library)), mode=0o755))
+    if places.group is None:
+        return items
+    helper = _root() / "libexec" / "unixsock-capture"
+    if not helper.is_file():
+        raise InstallError(f"the privileged part is missing: there is no {helper}; install from a checkout")
+    items.append(_Item(HELPER, helper, mode=0o755))
+    items.append(_Item(GROUP, text=f"{places.group}\n"))
+    with_sudo, with_polkit = policy.SUDOERS.parent.is_dir(), policy.ACTION.parent.is_dir()
+    if not (with_sudo or with_polkit):
+        raise InstallError("neither sudo nor polkit is here to let a group capture: install sudo")
+    if with_sudo:
+        items.append(_Item(policy.SUDOERS, text=policy.sudoers(places.group), mode=0o440))
+    if with_polkit:
+        items.append(_Item(policy.ACTION, text=policy.action()))
+        items.append(_Item(policy.RULE, text=policy.rule(places.group)))
+    return items
+
+
+def _is_ours(path: Path, places: Places) -> bool:
+    return str(path) in _Manifest.load(places).files
 
 
 def install(places: Places, tell: Callable[[str], None]) -> None:
@@ -276,6 +326,9 @@ def install(places: Places, tell: Callable[[str], None]) -> None:
     except OSError as error:
         raise InstallError(f"cannot write {error.filename}: {(error.strerror or '').lower()}") from None
     tell(f"library: {places.library}")
+    if places.group:
+        ways = [str(path) for path in (policy.SUDOERS, policy.ACTION) if str(path) in after.files]
+        tell(f"privileged part: {HELPER}, for group {places.group}, by {' and '.join(ways)}")
     for folder in places.extcap:
         tell(f"interface: {folder / 'unixsock'}")
     tell(f"dissector: {places.plugins / 'unixsock.lua'}")

@@ -148,6 +148,21 @@ OPTIONS = (
         "Also capture what Wireshark and its helpers say, which makes them say more",
         "boolflag",
     ),
+    Option(
+        "privilege",
+        _CAPTURE,
+        "Right to capture",
+        "How an ordinary user gets the right to capture, which 'sudo unixsock install --system --group"
+        " wireshark' sets up. Root needs none",
+        "selector",
+        "auto|sudo|pkexec|none",
+        choices=(
+            ("auto", "sudo, or else pkexec"),
+            ("sudo", "sudo, without a password"),
+            ("pkexec", "pkexec, which may ask"),
+            ("none", "None: only root captures"),
+        ),
+    ),
 )
 
 BY_NAME = {option.name: option for option in OPTIONS}
@@ -165,6 +180,7 @@ class Settings:
 
     ``filter`` joins the options with the capture filter.  ``snaplen``: bytes of a message, 0
     for all; ``buffer_mib``: MiB.  ``events``: asked for by the option or by the filter.
+    ``capturers``: processes that belong to the capture, besides those that it finds itself.
     """
 
     filter: Filter = field(default_factory=_everything)
@@ -172,6 +188,8 @@ class Settings:
     buffer_mib: int = 64
     events: bool = False
     include_capture_processes: bool = False
+    privilege: str = "auto"
+    capturers: tuple[int, ...] = ()
     fifo: str | None = None
     control_in: str | None = None
     control_out: str | None = None
@@ -232,6 +250,7 @@ def settings(
         buffer_mib=_number(BY_NAME["buffer-size"], values),
         events="events" in values or joined.asks_for_events,
         include_capture_processes="include-capture-processes" in values,
+        privilege=_choice(BY_NAME["privilege"], values),
         fifo=fifo,
         control_in=control_in,
         control_out=control_out,
@@ -285,6 +304,14 @@ def _number(option: Option, values: dict[str, str]) -> int:
     raise OptionError(
         f"option --{option.name} needs a number from {option.low} to {option.high}, not {_shown(word)}"
     )
+
+
+def _choice(option: Option, values: dict[str, str]) -> str:
+    words = [value for value, _ in option.choices]
+    word = values.get(option.name) or words[0]
+    if word not in words:
+        raise OptionError(f"option --{option.name} needs one of {', '.join(words)}, not {_shown(word)}")
+    return word
 
 
 def _shown(word: str) -> str:

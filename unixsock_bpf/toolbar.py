@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from unixsock_bpf.capture import Capture
     from unixsock_bpf.filter import Filter
     from unixsock_bpf.options import Settings
+    from unixsock_bpf.privilege.client import RemoteCapture
 
 
 class Toolbar:
     """Serves the controls of one capture.  ``control_in`` is the open pipe from Wireshark."""
 
-    def __init__(self, capture: Capture, settings: Settings, control_in: int) -> None:
+    def __init__(self, capture: Capture | RemoteCapture, settings: Settings, control_in: int) -> None:
         self._capture = capture
         self._settings = settings
         self._asked = settings  # by the dialog and its capture filter: the toolbar only narrows that

@@ -24,6 +24,7 @@ def test_names_are_the_agreed_ones():
         "buffer-size",
         "events",
         "include-capture-processes",
+        "privilege",
     }
     assert {option.name for option in OPTIONS} == names
 

@@ -111,9 +111,9 @@ def run(arguments: argparse.Namespace, start: Callable[[Settings], Source] | Non
 
 
 def _capture(settings: Settings) -> Source:
-    from unixsock_bpf.capture import Capture
+    from unixsock_bpf.privilege.client import source
 
-    return Capture(settings)
+    return source(settings)
 
 
 def _refusals() -> tuple[type[Exception], ...]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import grp
 import os
+import subprocess
 from typing import Any
 
 from unixsock_bpf.install import InstallError, Places, install, system_places, uninstall, user_places
+from unixsock_bpf.privilege.policy import PolicyError, check_group
 
-from .failure import Failure
+from .failure import Failure, reason
 
 
 def add(commands: Any) -> None:
@@ -21,26 +24,38 @@ def add(commands: Any) -> None:
         where = parser.add_mutually_exclusive_group()
         where.add_argument("--user", action="store_true", help="for this user (the default)")
         where.add_argument("--system", action="store_true", help="for everybody; needs root")
+        if name == "install":
+            parser.add_argument(
+                "--group",
+                metavar="GROUP",
+                help="with --system: let members of this group, such as wireshark, capture without being root",
+            )
         parser.set_defaults(run=run)
 
 
 def _places(arguments: argparse.Namespace) -> Places:
+    group = getattr(arguments, "group", None)
     if not arguments.system:
+        if group is not None:
+            raise Failure("--group needs --system: only a system's administrator gives others rights", 2)
         return user_places()
     if os.geteuid() != 0:
         raise Failure("--system needs root: run it with sudo")
     try:
-        return system_places()
-    except InstallError as error:
+        return system_places(check_group(group) if group is not None else None)
+    except (InstallError, PolicyError) as error:
         raise Failure(str(error)) from None
 
 
 def run_install(arguments: argparse.Namespace) -> int:
     """Installs.  Raises Failure."""
-    if arguments.system:  # for everybody to read, whatever root's umask
+    if arguments.system:  # for everybody to read, and nobody else to write, whatever root's umask
         os.umask(0o022)
+    places = _places(arguments)
     try:
-        install(_places(arguments), print)
+        if places.group:
+            _have_group(places.group)
+        install(places, print)
     except InstallError as error:
         raise Failure(str(error)) from None
     if not arguments.system and os.geteuid() == 0:
@@ -48,6 +63,23 @@ def run_install(arguments: argparse.Namespace) -> int:
             "note: Wireshark 4.4 and later, run as root, ignore personal Lua plugins; use --system for that"
         )
     return 0
+
+
+def _have_group(group: str) -> None:
+    """Makes the group if there is none.  Raises Failure."""
+    try:
+        grp.getgrnam(group)
+        return
+    except KeyError:
+        pass
+    try:
+        done = subprocess.run(["groupadd", "--system", group], capture_output=True, text=True, check=False)
+        problem = done.stderr.strip() if done.returncode else ""
+    except OSError as error:
+        problem = f"groupadd: {reason(error)}"
+    if problem:
+        raise Failure(f"there is no group {group}, and it can't be made: {problem}")
+    print(f"group: {group} was made")
 
 
 def run_uninstall(arguments: argparse.Namespace) -> int:

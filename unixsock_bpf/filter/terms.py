@@ -15,12 +15,12 @@ from .glob import Character, Glob
 from .tree import Term, Value
 
 #: sockaddr_un.sun_path
-_NAME_BYTES = 108
+NAME_BYTES = 108
 #: TASK_COMM_LEN without its terminating NUL
-_COMM_BYTES = 15
+COMM_BYTES = 15
 
 #: The lowest and highest numbers that numeric primitives take.
-_RANGES = {
+RANGES = {
     "pid": (1, 1 << 22),  # PID_MAX_LIMIT
     "uid": (0, (1 << 32) - 2),  # (uid_t) -1 is nobody's
     "inode": (1, (1 << 64) - 1),
@@ -43,7 +43,7 @@ def _text(characters: list[Character]) -> str:
 
 
 def _number(name: str, characters: list[Character]) -> int:
-    word, (low, high) = _text(characters), _RANGES[name]
+    word, (low, high) = _text(characters), RANGES[name]
     if word.isascii() and word.isdigit() and len(word) <= 20 and low <= int(word) <= high:
         return int(word)
     raise FilterError(f"{name} needs a number from {low} to {high}, not {shorten(word)}")
@@ -74,13 +74,13 @@ def _one_of(names: dict[str, int]) -> Callable[[str, list[Character]], int]:
 
 
 def _path(name: str, characters: list[Character]) -> tuple[Glob, ...]:
-    own = _glob(name, characters, _NAME_BYTES, "the name of a socket")
+    own = _glob(name, characters, NAME_BYTES, "the name of a socket")
     others = (glob.parse(other) for other in aliases(characters))
-    return (own, *(other for other in others if len(other.elements) <= _NAME_BYTES))
+    return (own, *(other for other in others if len(other.elements) <= NAME_BYTES))
 
 
 def _comm(name: str, characters: list[Character]) -> tuple[Glob, ...]:
-    return (_glob(name, characters, _COMM_BYTES, "the name of a process, cut by the kernel,"),)
+    return (_glob(name, characters, COMM_BYTES, "the name of a process, cut by the kernel,"),)
 
 
 def _glob(name: str, characters: list[Character], most: int, what: str) -> Glob:

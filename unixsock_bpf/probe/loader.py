@@ -194,6 +194,15 @@ class Probe:
         for pid in pids:
             table[table.Key(pid)] = table.Leaf(1)
 
+    @property
+    def maps_can_be_read(self) -> bool:
+        """Whether this process, which may have given up privileges, may still read maps."""
+        try:
+            self.bpf["settings"][0]
+        except KeyError:
+            return False
+        return True
+
     def pending_losses(self) -> list[Record]:
         """Losses in directions that no record followed, as records of event LOST."""
         sockets = {

@@ -1,0 +1,281 @@
+"""The ordinary user's side: has the privileged part capture, and offers what Capture offers.
+
+The privileged part belongs to root, so signals don't reach it: the end of the pipe that it
+takes requests from tells it to stop, also when this process is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import select
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from unixsock_bpf import __version__, pcapng
+from unixsock_bpf.capture import Block, Capture, Statistics
+from unixsock_bpf.privilege import launch
+from unixsock_bpf.privilege.reports import Reports
+from unixsock_bpf.privilege.request import Request, RequestError, encode
+from unixsock_bpf.probe.loader import ProbeError
+
+if TYPE_CHECKING:
+    from unixsock_bpf.options import Settings
+
+#: Bytes that the pipe from the privileged part may hold, and the most that is taken at once.
+_PIPE = 1 << 20
+#: Seconds that a privileged part that refused may take to end.
+_PATIENCE = 5.0
+
+_BLOCK = struct.Struct("<II")  # type and length
+
+
+def source(settings: Settings, output: int | None = None) -> Capture | RemoteCapture:
+    """What captures for this user: this process, or for an ordinary user the privileged part.
+
+    ``output``: the open fifo that blocks go to; the privileged part writes there itself, so that
+    ``blocks`` gives none.  Without it all come from ``blocks``.
+    """
+    if os.geteuid() == 0 or settings.privilege == "none":
+        return Capture(settings)
+    return RemoteCapture(settings, output)
+
+
+class RemoteCapture:
+    """A capture by the privileged part, with the methods of ``capture.Capture``.
+
+    Entering raises ProbeError if it refuses, or is not there.
+    """
+
+    def __init__(self, settings: Settings, output: int | None = None) -> None:
+        self._settings = settings
+        self._output = output
+        self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poll = select.poll()
+        self._callbacks: dict[int, Callable[[int], None]] = {}
+        self._stopped = False
+        self._paused = False
+        self._process: subprocess.Popen[bytes]
+        self._blocks_from: int | None = None
+        self._data = bytearray()
+        self._reports = Reports()
+        self._hello: str | None = None
+        self._problem: str | None = None
+        #: Called, oldest first, with why a change was not made, or nothing.
+        self._changes: list[Callable[[str], None]] = []
+        self._next_second = 0.0
+        #: How the probe is attached: ``fentry`` or ``kprobe``.
+        self.attached = ""
+        #: As far as the privileged part has told: losses about once a second, all at the end.
+        self.statistics = Statistics()
+        #: As Capture.each_second.
+        self.each_second: Callable[[], None] | None = None
+
+    def __enter__(self) -> RemoteCapture:
+        self._start()
+        self._send()
+        while not self.attached:
+            if not self._read_reports():
+                raise ProbeError(self._why())
+        self._poll.register(self._wake, select.POLLIN)
+        self._poll.register(self._reports_from, select.POLLIN)
+        if self._blocks_from is not None:
+            self._poll.register(self._blocks_from, select.POLLIN)
+        return self
+
+    def _start(self) -> None:
+        """Starts the privileged part in the first way that is permitted.  Raises ProbeError."""
+        if not launch.HELPER.exists():
+            raise ProbeError(launch.not_installed())
+        ways = launch.commands(self._settings.privilege)
+        if not ways:
+            raise ProbeError(launch.not_there(self._settings.privilege))
+        refusals = []
+        for name, command in ways.items():
+            self._launch(command)
+            while self._hello is None and self._read_reports():
+                pass
+            if self._hello == __version__:
+                return
+            if self._hello is not None:
+                raise ProbeError(
+                    f"The privileged part is of version {self._hello}, and this is {__version__}: "
+                    "run 'sudo unixsock install --system' again, with the group."
+                )
+            if self._problem:  # it ran, and refused itself
+                raise ProbeError(self._problem)
+            refusals.append(f"{name} said: {self._reports.last_words.rstrip('.') or 'nothing'}")
+            self._end()
+        raise ProbeError(launch.not_permitted(refusals))
+
+    def _launch(self, command: list[str]) -> None:
+        self._reports = Reports()
+        output = self._output
+        if output is None:
+            self._blocks_from, output = os.pipe2(os.O_CLOEXEC)
+            with contextlib.suppress(OSError):  # a limit for users: then it stays smaller
+                fcntl.fcntl(output, fcntl.F_SETPIPE_SZ, _PIPE)
+        try:
+            self._process = launch.launch(command, output)
+        finally:
+            if output != self._output:
+                os.close(output)
+
+    @property
+    def _reports_from(self) -> int:
+        assert self._process.stderr
+        return self._process.stderr.fileno()
+
+    def _send(self) -> None:
+        """Asks for what the settings say.  Raises ProbeError if that is too much."""
+        from unixsock_bpf.pipeline import capture_processes
+
+        settings = dataclasses.replace(self._settings, capturers=tuple(capture_processes()))
+        try:
+            message = encode(Request(settings, self._paused, changes=bool(settings.control_in)))
+        except RequestError as error:
+            raise ProbeError(str(error)) from None
+        assert self._process.stdin
+        with contextlib.suppress(BrokenPipeError):  # its reports tell why
+            rest = memoryview(message)
+            while rest:
+                rest = rest[self._process.stdin.write(rest) or 0 :]
+
+    def _read_reports(self) -> bool:
+        """Waits for what the privileged part says, and takes it in.  False at the end of it."""
+        data = os.read(self._reports_from, 65536)
+        for kind, value in self._reports.feed(data):
+            self._take_report(kind, value)
+        return bool(data)
+
+    def _take_report(self, kind: str, value: Any) -> None:
+        if kind == "hello":
+            self._hello = str(value)
+        elif kind == "attached":
+            self.attached = str(value)
+        elif kind == "lost":
+            self.statistics.lost_messages = int(value)
+        elif kind == "ended":
+            self.statistics = Statistics(messages=value["messages"], lost_messages=value["lost"])
+        elif kind == "changed" and self._changes:
+            self._changes.pop(0)(str(value))
+        elif kind == "error":
+            self._problem = str(value)
+
+    def _why(self) -> str:
+        """Why the privileged part ended."""
+        words = self._reports.last_words
+        return self._problem or words or "The privileged part of the capture was ended by someone else."
+
+    def _end(self) -> None:
+        """Closes what leads to the privileged part, which then ends, and waits for it."""
+        for pipe in (self._process.stdin, self._process.stderr):
+            if pipe:
+                pipe.close()
+        if self._blocks_from is not None:
+            os.close(self._blocks_from)
+            self._blocks_from = None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_PATIENCE)
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+        os.close(self._wake)
+        os.close(self._waker)
+
+    def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
+        """As Capture.watch."""
+        self._poll.register(fd, events)
+        self._callbacks[fd] = callback
+
+    def unwatch(self, fd: int) -> None:
+        """As Capture.unwatch."""
+        self._poll.unregister(fd)
+        del self._callbacks[fd]
+
+    def stop(self) -> None:
+        """As Capture.stop: safe in a signal handler."""
+        self._stopped = True
+        with contextlib.suppress(OSError):  # full: it will wake up anyway
+            os.write(self._waker, b"\0")
+
+    def pause(self, paused: bool) -> None:
+        """As Capture.pause."""
+        self._paused = paused
+        self._changes.append(lambda _: None)
+        self._send()
+
+    def replace(self, settings: Settings) -> None:
+        """As Capture.replace.  Raises ProbeError."""
+        before, self._settings = self._settings, settings
+        answers: list[str] = []
+        self._changes.append(answers.append)
+        self._send()
+        while not answers:
+            if not self._read_reports():
+                raise ProbeError(self._why())
+        if answers[0]:
+            self._settings = before
+            raise ProbeError(answers[0])
+
+    def blocks(self) -> Iterator[Sequence[Block]]:
+        """As Capture.blocks; nothing but waiting if the privileged part writes to the output itself.
+
+        Raises ProbeError if the privileged part ends by itself.
+        """
+        reports_from = self._reports_from
+        open_ends = {reports_from} | ({self._blocks_from} if self._blocks_from is not None else set())
+        asked_to_stop = False
+        while open_ends:
+            if self._stopped and not asked_to_stop:
+                self._ask_to_stop()
+                asked_to_stop = True
+            for fd, events in self._poll.poll(1000):
+                if fd in self._callbacks:
+                    self._callbacks[fd](events)
+                elif fd == self._blocks_from:
+                    if data := os.read(fd, _PIPE):
+                        self._data += data
+                        yield self._whole_blocks()
+                    else:
+                        open_ends.discard(fd)
+                        self._poll.unregister(fd)
+                elif fd == reports_from and not self._read_reports():
+                    open_ends.discard(fd)
+                    self._poll.unregister(fd)
+            self._tick()
+        if self._process.wait() != 0:
+            raise ProbeError(self._why())
+
+    def _ask_to_stop(self) -> None:
+        """Nothing else matters any more, until the privileged part has ended."""
+        for fd in (self._wake, *self._callbacks):
+            self._poll.unregister(fd)
+        self._callbacks.clear()
+        assert self._process.stdin
+        self._process.stdin.close()
+
+    def _whole_blocks(self) -> list[Block]:
+        """The blocks that came in whole, without the statistics at the end."""
+        found: list[Block] = []
+        at, data = 0, self._data
+        while at + _BLOCK.size <= len(data):
+            kind, length = _BLOCK.unpack_from(data, at)
+            if length < 12 or at + length > len(data):
+                break
+            if kind != pcapng.ISB:
+                found.append(bytes(data[at : at + length]))
+            at += length
+        del data[:at]
+        return found
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if self.each_second and now >= self._next_second:
+            self._next_second = now + 1.0
+            self.each_second()

@@ -1,0 +1,255 @@
+"""The privileged part: one request, one probe, and then nothing but draining.
+
+stdin brings the request; its end is the signal to stop.  stdout takes pcapng blocks, stderr
+reports (reports.py).  ``libexec/unixsock-capture`` has made sure that only root's code runs.
+
+Where the request says that changes may follow, a second process, the loader, stays root to
+compile and load them; it reads stdin, and never what is captured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import sys
+import time
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+from unixsock_bpf import __version__, pcapng
+from unixsock_bpf.privilege import reports, request, sandbox
+
+if TYPE_CHECKING:
+    from unixsock_bpf.capture import Capture
+    from unixsock_bpf.privilege.request import Request
+
+_IN, _OUT, _ERR = 0, 1, 2
+
+#: Seconds that a caller may take to say what it wants.
+_PATIENCE = 60
+
+
+def main(uid: int) -> NoReturn:
+    """Captures for user ``uid``.  Ends the process: bcc must not clean up after itself in a sandbox."""
+    status = 1
+    try:
+        status = _serve(uid)
+    except request.RequestError as error:
+        _report("error", str(error))
+    except sandbox.SandboxError as error:
+        _report("error", error.strerror or str(error))
+    except Exception as error:  # never a traceback: its reader is a dialog
+        _report("error", f"The privileged part failed: {type(error).__name__}: {error}")
+    finally:
+        os._exit(status)
+
+
+def _report(kind: str, value: object) -> None:
+    with contextlib.suppress(OSError):  # nobody listens
+        os.write(_ERR, reports.encode(kind, value))
+
+
+def _serve(uid: int) -> int:
+    from unixsock_bpf.capture import Capture
+    from unixsock_bpf.probe.loader import ProbeError
+
+    # A terminal's keys are for the caller, which then closes stdin.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP):
+        signal.signal(number, signal.SIG_IGN)
+    sandbox.available()
+    _report("hello", __version__)
+    signal.alarm(_PATIENCE)
+    wanted = _read_request()
+    if wanted is None:
+        raise request.RequestError("The request was cut short.")
+    signal.alarm(0)
+    # Until the probe is attached, a caller that goes away simply ends this process.
+    _signal_on_input()
+    capture = Capture(wanted.settings)
+    try:
+        capture.__enter__()
+    except ProbeError as error:
+        _report("error", str(error))
+        return 1
+    if wanted.paused:
+        capture.pause(True)
+    keep = _capability_to_read_maps(capture, uid)
+    if wanted.changes:
+        _become_loader_with_drainer(capture, wanted)
+    _drain(capture, uid, keep)
+    return 0
+
+
+def _read_request() -> Request | None:
+    """The next request; None at the end of stdin.  Raises RequestError."""
+    head = _read(request.HEAD)
+    if not head:
+        return None
+    size = request.length(head)
+    body = _read(size)
+    if len(body) != size:
+        raise request.RequestError("The request was cut short.")
+    return request.decode(body)
+
+
+def _read(size: int) -> bytes:
+    """``size`` bytes of stdin, or fewer at its end."""
+    data = b""
+    while len(data) < size:
+        part = os.read(_IN, size - len(data))
+        if not part:
+            break
+        data += part
+    return data
+
+
+def _signal_on_input() -> None:
+    """Has the kernel send SIGIO when stdin ends, whatever this process is busy with."""
+    fcntl.fcntl(_IN, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(_IN, fcntl.F_SETFL, fcntl.fcntl(_IN, fcntl.F_GETFL) | os.O_ASYNC)
+    if _ended():  # before it could be told
+        os._exit(0)
+
+
+def _ended() -> bool:
+    poll = select.poll()
+    poll.register(_IN, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _capability_to_read_maps(capture: Capture, uid: int) -> int | None:
+    """CAP_BPF where the kernel lets nobody else even read a map that is open; mostly None.
+
+    c8644cd0efe7 (5.19) lets everybody who holds its descriptor.  Tried, because that was backported.
+    """
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            sandbox.give_up_privileges(uid)
+            status = 0 if capture.maps_can_be_read else 1
+        finally:
+            os._exit(status)
+    return None if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0 else sandbox.CAP_BPF
+
+
+def _drain(capture: Capture, uid: int, keep: int | None) -> None:
+    """Moves what is captured to stdout until stdin ends or nobody reads.  Root ends here."""
+    from unixsock_bpf.fifo import ReaderGone, Writer
+
+    os.set_blocking(_OUT, False)
+    writer = Writer(_OUT)
+
+    def stop(*_: object) -> None:
+        writer.stopping = True
+        capture.stop()
+
+    def on_input(_number: int, _frame: FrameType | None) -> None:
+        stop()
+
+    signal.signal(signal.SIGIO, on_input)
+    capture.watch(_IN, select.POLLIN, stop)
+    capture.watch(_OUT, 0, stop)  # poll always tells of POLLERR
+    capture.each_second = _Losses(capture).tell
+    capture.detach_by_closing(_release_programs())
+    sandbox.enter(uid, {_IN, capture.wake}, {_OUT, _ERR, capture.waker}, keep)
+    _report("attached", capture.attached)
+    try:
+        for batch in capture.blocks():
+            writer.write(batch)
+        statistics = capture.statistics
+        writer.write([pcapng.statistics(time.time_ns(), statistics.messages, statistics.lost)])
+    except ReaderGone:
+        return
+    _report("ended", {"messages": statistics.messages, "lost": statistics.lost})
+
+
+class _Losses:
+    """Tells of losses when there are new ones."""
+
+    def __init__(self, capture: Capture) -> None:
+        self._capture = capture
+        self._told = 0
+
+    def tell(self) -> None:
+        lost = self._capture.statistics.lost
+        if lost > self._told:
+            self._told = lost
+            _report("lost", lost)
+
+
+def _release_programs() -> list[int]:
+    """Closes what only a loader needs; returns the descriptors whose closing takes the hooks out."""
+    hooks = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:  # the one that listed them
+            continue
+        if "link" in target or "perf_event" in target:
+            hooks.append(int(name))
+        elif "bpf-prog" in target or "btf" in target:
+            os.close(int(name))
+    return hooks
+
+
+def _become_loader_with_drainer(capture: Capture, wanted: Request) -> None:
+    """Returns in a child, whose stdin is a pipe from here; this process serves changes until either ends."""
+    there, here = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(here)
+        os.dup2(there, _IN)
+        os.close(there)
+        _signal_on_input()
+        return
+    os.close(there)
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+    os.close(_OUT)  # what is captured is none of its business
+    status = 1
+    try:
+        _serve_changes(capture, wanted, child)
+        capture.detach()
+        os.close(here)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    except Exception as error:
+        _report("error", f"The privileged part failed: {type(error).__name__}: {error}")
+    finally:
+        os._exit(max(status, 0))
+
+
+def _serve_changes(capture: Capture, wanted: Request, drainer: int) -> None:
+    """Makes the changes that stdin asks for, until it or the drainer ends."""
+    life = os.pidfd_open(drainer)
+    poll = select.poll()
+    poll.register(life, select.POLLIN)
+    poll.register(_IN, select.POLLIN)
+    while True:
+        happened = dict(poll.poll())
+        if life in happened:
+            return
+        try:
+            following = _read_request()
+            if following is None:
+                return
+            problem = _change(capture, wanted, following)
+            wanted = following if not problem else wanted
+        except request.RequestError as error:
+            _report("error", str(error))
+            return  # where the next one begins is anybody's guess
+        _report("changed", problem)
+
+
+def _change(capture: Capture, before: Request, after: Request) -> str:
+    """Goes over to what ``after`` asks for; returns why not, or nothing."""
+    if after.settings != before.settings:
+        return "The filter cannot be changed here."
+    capture.pause(after.paused)
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit("libexec/unixsock-capture starts this")

@@ -1,0 +1,129 @@
+"""What the ordinary user's part asks of the privileged part: a length and a JSON object.
+
+Nothing in it is text that is compiled, executed or opened: the filter comes as a tree
+(filter/plain.py), all else as numbers and truth values within limits.  No I/O happens here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from unixsock_bpf import __version__
+from unixsock_bpf.filter import Filter, FilterError
+from unixsock_bpf.filter.plain import from_plain, is_number, to_plain
+from unixsock_bpf.options import BY_NAME, Settings
+
+#: Bytes of the length that begins a request, big-endian.
+HEAD = 4
+#: The longest request, in bytes without its head.
+MAX_REQUEST = 1 << 20
+#: The most processes of the capture itself that can be named.
+MAX_PIDS = 1024
+_MAX_PID = 1 << 22
+
+_NUMBERS = {
+    "snaplen": (0, BY_NAME["snaplen"].high),
+    "buffer_mib": (BY_NAME["buffer-size"].low, BY_NAME["buffer-size"].high),
+}
+_FLAGS = ("events", "include_capture_processes", "paused", "changes")
+
+
+class RequestError(ValueError):
+    """A request that can't be granted: says why."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A capture that is asked for.
+
+    ``paused``: nothing is to be captured for now.  ``changes``: other requests may follow.
+    """
+
+    settings: Settings
+    paused: bool = False
+    changes: bool = False
+
+
+def encode(request: Request) -> bytes:
+    """The request as it is sent.  Raises RequestError if it is too long."""
+    settings = request.settings
+    body = json.dumps(
+        {
+            "version": __version__,
+            "filter": to_plain(settings.filter.root),
+            "snaplen": settings.snaplen,
+            "buffer_mib": settings.buffer_mib,
+            "events": settings.events,
+            "include_capture_processes": settings.include_capture_processes,
+            "pids": sorted(settings.capturers)[:MAX_PIDS],
+            "paused": request.paused,
+            "changes": request.changes,
+        },
+        separators=(",", ":"),
+    ).encode()
+    if len(body) > MAX_REQUEST:
+        raise RequestError(f"The filter is too large: {len(body)} bytes, and {MAX_REQUEST} are possible.")
+    return len(body).to_bytes(HEAD, "big") + body
+
+
+def length(head: bytes) -> int:
+    """The bytes that follow a request's head.  Raises RequestError."""
+    if len(head) != HEAD:
+        raise RequestError("The request was cut short.")
+    size = int.from_bytes(head, "big")
+    if not 2 <= size <= MAX_REQUEST:
+        raise RequestError(f"The request has {size} bytes; 2 to {MAX_REQUEST} are possible.")
+    return size
+
+
+def decode(body: bytes) -> Request:
+    """The request in ``body``, which may hold anything.  Raises RequestError."""
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError):
+        raise RequestError("The request is not JSON.") from None
+    if not isinstance(asked, dict):
+        raise RequestError("The request is not a JSON object.")
+    version = asked.get("version")
+    if version != __version__:
+        raise RequestError(
+            f"The privileged part is version {__version__}, and what asks is another: "
+            "run 'sudo unixsock install --system' again."
+        )
+    if set(asked) != {"version", "filter", "pids", *_NUMBERS, *_FLAGS}:
+        raise RequestError("The request lacks something, or has something that does not belong there.")
+    for name, (low, high) in _NUMBERS.items():
+        if not is_number(asked[name], low, high):
+            raise RequestError(f"The request's {name} is not a number from {low} to {high}.")
+    for name in _FLAGS:
+        if not isinstance(asked[name], bool):
+            raise RequestError(f"The request's {name} is neither true nor false.")
+    return Request(
+        Settings(
+            filter=_filter(asked["filter"]),
+            snaplen=asked["snaplen"],
+            buffer_mib=asked["buffer_mib"],
+            events=asked["events"],
+            include_capture_processes=asked["include_capture_processes"],
+            capturers=_pids(asked["pids"]),
+        ),
+        asked["paused"],
+        asked["changes"],
+    )
+
+
+def _filter(plain: Any) -> Filter:
+    try:
+        return Filter("", from_plain(plain))
+    except (FilterError, RecursionError) as error:
+        raise RequestError(f"The request's filter is refused: {error}.") from None
+
+
+def _pids(asked: Any) -> tuple[int, ...]:
+    if not isinstance(asked, list) or len(asked) > MAX_PIDS:
+        raise RequestError(f"The request does not name at most {MAX_PIDS} processes.")
+    if not all(is_number(pid, 1, _MAX_PID) for pid in asked):
+        raise RequestError("The request names a process that can't be one.")
+    return tuple(asked)

@@ -1,0 +1,118 @@
+"""What a process gives up once it only has to drain a ring into a pipe: everything else.
+
+Capabilities and user go through prctl(2), capset(2) and setresuid(2), system calls through
+libseccomp's Python binding (Debian: python3-seccomp).  Linux only; raises SandboxError where
+something can't be given up, because a process that has more than it should must not go on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+from collections.abc import Iterable
+
+_PR_SET_DUMPABLE = 4
+_PR_SET_KEEPCAPS = 8
+_PR_CAPBSET_DROP = 24
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
+_CAPABILITY_VERSION_3 = 0x20080522
+
+#: Commands of bpf(2) on maps that are open: to read one, at the end, for losses that nothing reported.
+_BPF_MAP_LOOKUP_ELEM = 1
+_BPF_MAP_GET_NEXT_KEY = 4
+CAP_BPF = 39
+
+#: Group of the drained process: Debian calls it nogroup.
+_NOGROUP = 65534
+
+#: System calls that need no look at their arguments.
+_HARMLESS = (
+    *("poll", "ppoll", "close", "brk", "munmap", "mremap", "madvise", "futex"),
+    *("clock_gettime", "gettimeofday", "rt_sigreturn", "restart_syscall", "exit", "exit_group"),
+)
+
+
+class SandboxError(OSError):
+    """The process can't be confined: says why."""
+
+
+def available() -> None:
+    """Raises SandboxError if a library or the kernel's support is missing."""
+    try:
+        import seccomp  # noqa: F401
+    except ImportError as error:
+        raise SandboxError(
+            f"The Python package seccomp is missing ({error}), without which the privileged part does not "
+            "run: install python3-seccomp (Debian, Ubuntu) or python3-libseccomp (Fedora)."
+        ) from None
+
+
+def enter(uid: int, readable: Iterable[int], writable: Iterable[int], keep: int | None = None) -> None:
+    """Confines this process, for ever: user ``uid``, no capability but ``keep``, few system calls.
+
+    After it, only the descriptors in ``readable`` can be read and only those in ``writable``
+    written; BPF maps that are open stay readable; any other call fails with EPERM.  Raises SandboxError.
+    """
+    give_up_privileges(uid, keep)
+    filter_system_calls(readable, writable)
+
+
+def give_up_privileges(uid: int, keep: int | None = None) -> None:
+    """Becomes ``uid`` without groups or capabilities (but ``keep``), and forbids itself new ones."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def must(what: str, result: int) -> None:
+        if result != 0:
+            code = ctypes.get_errno()
+            raise SandboxError(code, f"The privileged part cannot {what}: {os.strerror(code)}.")
+
+    must("forbid itself new privileges", libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    for capability in range(64):
+        if libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
+            if ctypes.get_errno() == errno.EINVAL:  # there are no more
+                break
+            must("empty its bounding set", -1)
+    libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    if keep is not None:
+        must("keep a capability", libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0))
+    os.setgroups([])
+    os.setresgid(_NOGROUP, _NOGROUP, _NOGROUP)
+    os.setresuid(uid, uid, uid)
+    kept = 0 if keep is None else 1 << keep
+    low, high = kept & 0xFFFFFFFF, kept >> 32
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)  # effective, permitted, inheritable, twice
+    must("give up its capabilities", libc.capset(header, sets))
+    # Or its user could attach a debugger to what still holds the maps.
+    must("hide its memory", libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
+
+
+def filter_system_calls(readable: Iterable[int], writable: Iterable[int]) -> None:
+    """From now on every system call fails with EPERM but those that draining needs."""
+    from seccomp import ALLOW, EQ, ERRNO, MASKED_EQ, Arg, SyscallFilter
+
+    calls = SyscallFilter(ERRNO(errno.EPERM))
+    for name in _HARMLESS:
+        calls.add_rule(ALLOW, name)
+    for fd in readable:
+        calls.add_rule(ALLOW, "read", Arg(0, EQ, fd))
+    for fd in writable:
+        calls.add_rule(ALLOW, "write", Arg(0, EQ, fd))
+        calls.add_rule(ALLOW, "writev", Arg(0, EQ, fd))
+    for command in (_BPF_MAP_LOOKUP_ELEM, _BPF_MAP_GET_NEXT_KEY):
+        calls.add_rule(ALLOW, "bpf", Arg(0, EQ, command))
+    # Memory for Python: of no file, and never to be executed.
+    calls.add_rule(
+        ALLOW,
+        "mmap",
+        Arg(2, MASKED_EQ, mmap.PROT_EXEC, 0),
+        Arg(3, MASKED_EQ, mmap.MAP_ANONYMOUS, mmap.MAP_ANONYMOUS),
+    )
+    calls.add_rule(ALLOW, "mprotect", Arg(2, MASKED_EQ, mmap.PROT_EXEC, 0))
+    try:
+        calls.load()
+    except RuntimeError as error:
+        raise SandboxError(f"The privileged part cannot filter its system calls: {error}.") from None
