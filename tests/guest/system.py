@@ -16,11 +16,9 @@ LAYERS = Path("/dev/shm/layers")
 _FOLDERS = ("usr", "etc")
 
 
-def run(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
+def run(*words: str, check: bool = False, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Runs a program to its end, with its output as text."""
-    return subprocess.run(
-        words, **{"capture_output": True, "text": True, "errors": "replace", "check": False, **options}
-    )
+    return subprocess.run(words, capture_output=True, text=True, errors="replace", check=check, cwd=cwd)
 
 
 def unixsock(*words: str) -> subprocess.CompletedProcess[str]:

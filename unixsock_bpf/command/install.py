@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
             parser.add_argument(
                 "--group",
                 metavar="GROUP",
-                help="with --system: let members of this group, such as wireshark, capture without being root",
+                help="with --system: let members of this group, such as wireshark, capture without root",
             )
         parser.set_defaults(run=run)
 
