@@ -45,14 +45,27 @@ def checks() -> Iterator[Check]:
 
 
 def root() -> Check:
-    """The right to load programs into the kernel."""
+    """The right to load programs into the kernel: root's, or lent by the privileged part."""
     uid = os.geteuid()
-    return Check(
-        "privilege",
-        uid == 0,
-        "root" if uid == 0 else f"user {uid} may not load BPF programs",
-        "Run it with sudo",
-    )
+    if uid == 0:
+        return Check("privilege", True, "root")
+    refusal = _refusal()
+    if refusal is None:
+        return Check("privilege", True, f"user {uid} may have the privileged part capture")
+    return Check("privilege", False, refusal, "Or run it with sudo")
+
+
+def _refusal() -> str | None:
+    """Why the privileged part would not start for this user; None if it would."""
+    from unixsock_bpf.options import Settings
+    from unixsock_bpf.privilege.client import RemoteCapture
+    from unixsock_bpf.probe.errors import ProbeError
+
+    try:
+        RemoteCapture(Settings()).try_to_start()
+    except ProbeError as error:
+        return _sentence(error)
+    return None
 
 
 def btf(path: str = "/sys/kernel/btf/vmlinux") -> Check:
@@ -131,15 +144,14 @@ def _any_address(path: str) -> bool:
 def tracing() -> Check:
     """Whether the kernel takes the probe: it is loaded, attached and taken out again."""
     from unixsock_bpf.options import Settings
+    from unixsock_bpf.privilege.client import source
     from unixsock_bpf.probe.errors import ProbeError
-    from unixsock_bpf.probe.loader import Probe
 
     try:
-        probe = Probe(Settings(buffer_mib=1))
+        with source(Settings(buffer_mib=1)) as capture:
+            attached = capture.attached
     except ProbeError as error:
         return Check("tracing", False, _sentence(error), _tracing_remedy())
-    attached = probe.attached
-    probe.detach()
     return Check("tracing", True, f"the probe loads ({attached})")
 
 

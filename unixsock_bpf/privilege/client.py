@@ -15,7 +15,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from unixsock_bpf import __version__, pcapng
 from unixsock_bpf.capture import Block, Capture, Statistics
@@ -32,7 +32,15 @@ _PIPE = 1 << 20
 #: Seconds that a privileged part that refused may take to end.
 _PATIENCE = 5.0
 
+_T = TypeVar("_T")
+
 _BLOCK = struct.Struct("<II")  # type and length
+
+
+def _there(value: _T | None) -> _T:
+    """``value``, which is there once the privileged part was started."""
+    assert value is not None
+    return value
 
 
 def source(settings: Settings, output: int | None = None) -> Capture | RemoteCapture:
@@ -60,7 +68,7 @@ class RemoteCapture:
         self._callbacks: dict[int, Callable[[int], None]] = {}
         self._stopped = False
         self._paused = False
-        self._process: subprocess.Popen[bytes]
+        self._process: subprocess.Popen[bytes] | None = None
         self._blocks_from: int | None = None
         self._data = bytearray()
         self._reports = Reports()
@@ -77,16 +85,29 @@ class RemoteCapture:
         self.each_second: Callable[[], None] | None = None
 
     def __enter__(self) -> RemoteCapture:
-        self._start()
-        self._send()
-        while not self.attached:
-            if not self._read_reports():
-                raise ProbeError(self._why())
+        try:
+            self._start()
+            self._send()
+            while not self.attached:
+                if not self._read_reports():
+                    raise ProbeError(self._why())
+        except BaseException:
+            self._end()
+            raise
         self._poll.register(self._wake, select.POLLIN)
         self._poll.register(self._reports_from, select.POLLIN)
         if self._blocks_from is not None:
             self._poll.register(self._blocks_from, select.POLLIN)
         return self
+
+    def try_to_start(self) -> None:
+        """Finds out whether this user may start the privileged part.  Raises ProbeError if not."""
+        try:
+            self._start()
+            self._end()
+        finally:
+            os.close(self._wake)
+            os.close(self._waker)
 
     def _start(self) -> None:
         """Starts the privileged part in the first way that is permitted.  Raises ProbeError."""
@@ -128,8 +149,7 @@ class RemoteCapture:
 
     @property
     def _reports_from(self) -> int:
-        assert self._process.stderr
-        return self._process.stderr.fileno()
+        return _there(_there(self._process).stderr).fileno()
 
     def _send(self) -> None:
         """Asks for what the settings say.  Raises ProbeError if that is too much."""
@@ -140,11 +160,11 @@ class RemoteCapture:
             message = encode(Request(settings, self._paused, changes=bool(settings.control_in)))
         except RequestError as error:
             raise ProbeError(str(error)) from None
-        assert self._process.stdin
+        requests = _there(_there(self._process).stdin)
         with contextlib.suppress(BrokenPipeError):  # its reports tell why
             rest = memoryview(message)
             while rest:
-                rest = rest[self._process.stdin.write(rest) or 0 :]
+                rest = rest[requests.write(rest) or 0 :]
 
     def _read_reports(self) -> bool:
         """Waits for what the privileged part says, and takes it in.  False at the end of it."""
@@ -174,6 +194,8 @@ class RemoteCapture:
 
     def _end(self) -> None:
         """Closes what leads to the privileged part, which then ends, and waits for it."""
+        if self._process is None:
+            return
         for pipe in (self._process.stdin, self._process.stderr):
             if pipe:
                 pipe.close()
@@ -249,7 +271,7 @@ class RemoteCapture:
                     open_ends.discard(fd)
                     self._poll.unregister(fd)
             self._tick()
-        if self._process.wait() != 0:
+        if _there(self._process).wait() != 0:
             raise ProbeError(self._why())
 
     def _ask_to_stop(self) -> None:
@@ -257,8 +279,7 @@ class RemoteCapture:
         for fd in (self._wake, *self._callbacks):
             self._poll.unregister(fd)
         self._callbacks.clear()
-        assert self._process.stdin
-        self._process.stdin.close()
+        _there(_there(self._process).stdin).close()
 
     def _whole_blocks(self) -> list[Block]:
         """The blocks that came in whole, without the statistics at the end."""
