@@ -22,7 +22,7 @@ from unixsock_bpf.capture import Block, Capture, Statistics
 from unixsock_bpf.privilege import launch
 from unixsock_bpf.privilege.reports import Reports
 from unixsock_bpf.privilege.request import Request, RequestError, encode
-from unixsock_bpf.probe.loader import ProbeError
+from unixsock_bpf.probe.errors import ProbeError
 
 if TYPE_CHECKING:
     from unixsock_bpf.options import Settings
@@ -232,18 +232,17 @@ class RemoteCapture:
         self._changes.append(lambda _: None)
         self._send()
 
-    def replace(self, settings: Settings) -> None:
-        """As Capture.replace.  Raises ProbeError."""
+    def replace(self, settings: Settings, done: Callable[[str], None]) -> None:
+        """As Capture.replace."""
         before, self._settings = self._settings, settings
-        answers: list[str] = []
-        self._changes.append(answers.append)
+
+        def answered(problem: str) -> None:
+            if problem:
+                self._settings = before
+            done(problem)
+
+        self._changes.append(answered)
         self._send()
-        while not answers:
-            if not self._read_reports():
-                raise ProbeError(self._why())
-        if answers[0]:
-            self._settings = before
-            raise ProbeError(answers[0])
 
     def blocks(self) -> Iterator[Sequence[Block]]:
         """As Capture.blocks; nothing but waiting if the privileged part writes to the output itself.

@@ -10,6 +10,7 @@ compile and load them; it reads stdin, and never what is captured.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 import select
@@ -54,7 +55,7 @@ def _report(kind: str, value: object) -> None:
 
 def _serve(uid: int) -> int:
     from unixsock_bpf.capture import Capture
-    from unixsock_bpf.probe.loader import ProbeError
+    from unixsock_bpf.probe.errors import ProbeError
 
     # A terminal's keys are for the caller, which then closes stdin.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP):
@@ -245,8 +246,9 @@ def _serve_changes(capture: Capture, wanted: Request, drainer: int) -> None:
 
 def _change(capture: Capture, before: Request, after: Request) -> str:
     """Goes over to what ``after`` asks for; returns why not, or nothing."""
-    if after.settings != before.settings:
-        return "The filter cannot be changed here."
+    wanted = dataclasses.replace(after.settings, capturers=before.settings.capturers)
+    if wanted != before.settings and (problem := capture.replace_now(wanted)):
+        return problem
     capture.pause(after.paused)
     return ""
 

@@ -198,7 +198,7 @@ class Probe:
     def maps_can_be_read(self) -> bool:
         """Whether this process, which may have given up privileges, may still read maps."""
         try:
-            self.bpf["settings"][0]
+            self._table("settings")[0]
         except KeyError:
             return False
         return True
