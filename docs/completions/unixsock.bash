@@ -30,7 +30,7 @@ _unixsock() {
     case $command in
         dump)
             mapfile -t COMPREPLY < <(compgen -W "$terms $choices --format -w -c -a --colour --snaplen --buffer-size \
-                --events --include-capture-processes --help" -- "$current")
+                --events --include-capture-processes --privilege --help" -- "$current")
             ;;
         sockets) mapfile -t COMPREPLY < <(compgen -W "$terms $choices --json --help" -- "$current") ;;
         check) mapfile -t COMPREPLY < <(compgen -W '--filter --help' -- "$current") ;;
