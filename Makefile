@@ -7,11 +7,12 @@ VM := $(VENV)/python -m vm
 SUITE ?= bookworm
 PEER ?=
 
-.PHONY: help demo test test-gui test-kernels test-faults check bench bench-short guest setup clean
+.PHONY: help demo test test-gui test-wireshark test-kernels test-faults check bench bench-short guest setup clean
 
 help:
 	@echo 'make demo          live packets from real programs, in a minute or a few'
 	@echo 'make test          style, types, unit tests here, capture tests on two kernels in guests'
+	@echo 'make test-wireshark the dissector on Wireshark 4.0, 4.4 and 4.6, in chroots'
 	@echo 'make test-kernels  the capture tests on four kernels, with fentry and with kprobes; docs/KERNELS.md'
 	@echo 'make bench         what a capture costs, beside tcpdump, bpftrace and strace; docs/PERFORMANCE.md'
 	@echo '                   PEER="command {path}" adds another; make bench-short only tries the bench'
@@ -37,6 +38,9 @@ test: check
 
 test-gui: setup
 	$(VENV)/pytest --verbose tests/gui
+
+test-wireshark: setup
+	UNIXSOCK_WIRESHARK=all $(VENV)/pytest --verbose tests/wireshark
 
 test-kernels: setup
 	$(VENV)/pytest --verbose --kernels bullseye,bookworm,trixie,sid --attach fentry,kprobe --own-root \

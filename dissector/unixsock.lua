@@ -260,6 +260,7 @@ local function start_file()
     conversations.reset()
     payload.reset()
     datagram.reset()
+    host.forget_kept() -- records know their conversation
 end
 
 function proto.init() start_file() end
@@ -532,6 +533,7 @@ local function read_values(el, bytes)
         el.lost = ("%.0f messages (%.0f bytes) lost"):format(el.lost_messages, el.lost_bytes)
         if reasons > 0 then el.lost = el.lost .. ": " .. lost_reasons(reasons) end
     end
+    el.remarkable = el.lost or el.fds_count or el.unknown
 end
 
 -- The bound name of the conversation: the server's, else either side's (Record.name in record.py).
@@ -549,20 +551,12 @@ local function choose_name(el, role)
     return chosen
 end
 
--- Most records of a conversation carry the same elements: what they say is kept by their bytes, for a while.
-local parsed, parsed_count = {}, 0
-local NO_ELEMENTS = {}
+-- Most records of a direction differ in their positions and payload only.  What the rest of a record says is kept
+-- by its bytes for a while, in a table that serves as the record: reading the next one fills in what differs.
+local kept, kept_count = {}, 0
 
-local function elements(bytes)
-    if bytes == "" then return NO_ELEMENTS end
-    local el = parsed[bytes]
-    if el then return el end
-    if parsed_count >= 1024 then parsed, parsed_count = {}, 0 end
-    el = parse_elements(bytes)
-    read_values(el, bytes)
-    parsed[bytes], parsed_count = el, parsed_count + 1
-    return el
-end
+local function forget_kept() kept, kept_count = {}, 0 end
+host.forget_kept = forget_kept
 
 local function src_is_server(rec)
     if rec.role == ROLE.SRC_IS_SERVER then return true end
@@ -572,76 +566,100 @@ local function src_is_server(rec)
     return rec.src_sock:reverse() < rec.dst_sock:reverse() -- little-endian numbers
 end
 
--- A record's header as a table, or nil and the sentence that says what is wrong.
-local function read_record(tvb)
-    local have = tvb:len()
+local function new_record(bytes, header_len)
+    local _, _, _, src_pid, dst_pid, kind, role, flags = unpack_struct(FORMAT, bytes)
+    local rec = {
+        header_len = header_len, src_pid = src_pid, dst_pid = dst_pid, type = kind, role = role, flags = flags,
+        src_sock = bytes:sub(AT.src_sock + 1, AT.src_sock + 8),
+        dst_sock = bytes:sub(AT.dst_sock + 1, AT.dst_sock + 8),
+    }
+    local elements = bytes:sub(HEADER_LEN + 1, header_len)
+    local el = parse_elements(elements)
+    read_values(el, elements)
+    local chosen = choose_name(el, role)
+    rec.el, rec.name, rec.name_at, rec.path, rec.wrong_elements = el, chosen.name, chosen.at, chosen.path, el.wrong
+    rec.src_is_server = src_is_server(rec)
+    rec.stream, rec.conversation = conversations.index(rec)
+    rec.src_text = side(el.src_comm, src_pid, el.src_name)
+    rec.dst_text = side(el.dst_comm, dst_pid, el.dst_name)
+    return rec
+end
+
+-- What a record's bytes say, valid until the next call; or nil and the sentence that says what is wrong.
+local function read_record(bytes)
+    local have = #bytes
     if have < HEADER_LEN then
         return nil, ("record ends in its header: %d of %d bytes"):format(have, HEADER_LEN)
     end
-    local head = tvb:raw(0, HEADER_LEN)
-    local _, event, header_len, src_pid, dst_pid, kind, role, flags, _, _, _, _, _, _, _, _, _, _, _, _, _, _,
-        seq_lo, seq_hi, ack_lo, _, message, len, offset, caplen = unpack_struct(FORMAT, head)
+    local _, event, header_len = unpack_struct("<BBI2", bytes)
     if header_len < HEADER_LEN then
         return nil, ("header_len %d is less than the fixed header's %d"):format(header_len, HEADER_LEN)
     elseif header_len > have then
         return nil, ("record ends in its elements: %d of %d bytes"):format(have, header_len)
     end
-    local el = elements(header_len > HEADER_LEN and tvb:raw(HEADER_LEN, header_len - HEADER_LEN) or "")
-    local key = role == ROLE.SRC_IS_SERVER and "server_name" or "other_name"
-    local chosen = el[key] or choose_name(el, role)
-    el[key] = chosen
-    local rec = {
-        el = el, name = chosen.name, name_at = chosen.at, path = chosen.path, wrong = el.wrong,
-        event = event, header_len = header_len, src_pid = src_pid, dst_pid = dst_pid, type = kind,
-        role = role, flags = flags, seq_lo = seq_lo, seq_hi = seq_hi, ack_lo = ack_lo, message = message,
-        len = len, offset = offset, caplen = caplen,
-        src_sock = head:sub(AT.src_sock + 1, AT.src_sock + 8),
-        dst_sock = head:sub(AT.dst_sock + 1, AT.dst_sock + 8),
-    }
-    rec.src_is_server = src_is_server(rec)
+    local fixed, elements = bytes:sub(1, AT.seq), bytes:sub(HEADER_LEN + 1, header_len)
+    local same_head = kept[fixed]
+    local rec = same_head and same_head[elements]
+    if not rec then
+        if kept_count >= 4096 then forget_kept() end
+        rec = new_record(bytes, header_len)
+        kept[fixed] = kept[fixed] or {}
+        kept[fixed][elements], kept_count = rec, kept_count + 1
+    end
+    rec.event, rec.wrong = event, rec.wrong_elements
+    local caplen
+    rec.seq_lo, rec.seq_hi, rec.ack_lo, _, rec.message, rec.len, rec.offset, caplen = unpack_struct(
+        "<I4I4I4I4I4I4I4I4", bytes, AT.seq + 1)
     if header_len + caplen > have then
         rec.wrong = rec.wrong or ("record ends early: %d of %d bytes"):format(have, header_len + caplen)
-        rec.caplen = have - header_len
+        caplen = have - header_len
     end
-    return rec, head
+    rec.caplen, rec.bytes = caplen, bytes
+    return rec
 end
 
-local self
+local self, no_address
 
 function proto.dissector(tvb, pinfo, tree)
     local cols = pinfo.cols
     cols.protocol = "UNIX"
-    local have = tvb:len()
-    if have > 0 and tvb:raw(0, 1):byte() ~= VERSION then
+    local bytes = tvb:raw()
+    local have = #bytes
+    if have > 0 and bytes:byte() ~= VERSION then
         local sentence = ("record of format version %d; this dissector knows version %d"):format(
-            tvb:raw(0, 1):byte(), VERSION)
+            bytes:byte(), VERSION)
         local t = malformed(tvb, tree, E.version, sentence)
         t:add(F.version, tvb:range(0, 1))
         cols.info = sentence
         return have
     end
-    local rec, head = read_record(tvb)
+    local rec, wrong = read_record(bytes)
     if not rec then
-        malformed(tvb, tree, E.malformed, head)
-        cols.info = "Malformed: " .. head
+        malformed(tvb, tree, E.malformed, wrong)
+        cols.info = "Malformed: " .. wrong
         return have
     end
     local caplen, header_len = rec.caplen, rec.header_len
-    rec.stream, rec.conversation = conversations.index(rec)
     rec.number = pinfo.number
     host.current = rec
 
-    local t = tree:add(proto, tvb:range(0, header_len))
     self = self or Dissector.get("unixsock")
-    if tree:referenced(self) then
-        add_fields(t, tvb, rec, head)
-        if caplen > 0 then t:add(F.payload, tvb:range(header_len, caplen)) end
-        t:append_text((", %s, %s"):format(rec.path or "(unnamed)", TYPES[rec.type] or "socket"))
+    local asked = tree:referenced(self)
+    local remarkable = rec.wrong or header_len > HEADER_LEN and rec.el.remarkable or rec.event == EVENT.SEND_ERROR
+        or has(rec.flags, FLAG.TRUNCATED)
+    local t
+    if asked or remarkable then
+        t = tree:add(proto, tvb:range(0, header_len))
+        if asked then
+            add_fields(t, tvb, rec, bytes)
+            if caplen > 0 then t:add(F.payload, tvb:range(header_len, caplen)) end
+            t:append_text((", %s, %s"):format(rec.path or "(unnamed)", TYPES[rec.type] or "socket"))
+        end
+        if rec.wrong then t:add_proto_expert_info(E.malformed, "Malformed record: " .. rec.wrong) end
+        if remarkable then add_experts(t, rec) end
     end
-    if rec.wrong then t:add_proto_expert_info(E.malformed, "Malformed record: " .. rec.wrong) end
-    if rec.flags ~= 0 or header_len > HEADER_LEN then add_experts(t, rec) end
 
-    local src, dst = pinfo.src, pinfo.dst
+    no_address = no_address or pinfo.src -- none: the record is all there is
     local handled = false -- and nothing was queued by a failed or lost send
     local queued = rec.event ~= EVENT.LOST and rec.event ~= EVENT.SEND_ERROR
     if queued and rec.type == SOCKET_TYPE.STREAM then
@@ -651,15 +669,15 @@ function proto.dissector(tvb, pinfo, tree)
     end
     -- A dissector that took the bytes and said nothing leaves the TCP dissector's ports.
     if not handled or tostring(cols.protocol) == "TCP" then
-        local data = caplen > 0 and tvb:raw(header_len, math.min(caplen, 64)) or ""
+        local data = caplen > 0 and bytes:sub(header_len + 1, header_len + math.min(caplen, 64)) or ""
         cols.protocol = "UNIX"
         cols.info = rec.wrong and "Malformed: " .. rec.wrong or info_text(rec, data)
     end
     if prefs.columns then
-        pinfo.src = src
-        pinfo.dst = dst
-        cols.src = side(rec.el.src_comm, rec.src_pid, rec.el.src_name)
-        cols.dst = side(rec.el.dst_comm, rec.dst_pid, rec.el.dst_name)
+        pinfo.src = no_address
+        pinfo.dst = no_address
+        cols.src = rec.src_text
+        cols.dst = rec.dst_text
     end
     return have
 end

@@ -46,7 +46,7 @@ function M.dissect(rec, tvb, pinfo, tree, own_tree, length_field)
         local whole = join(rec, tvb, pinfo)
         if not whole then return false end
         message = ByteArray.new(whole, true):tvb("Joined message")
-        own_tree:add(length_field, #whole):set_generated()
+        if own_tree then own_tree:add(length_field, #whole):set_generated() end
     else
         message = tvb:range(rec.header_len, rec.caplen):tvb()
     end

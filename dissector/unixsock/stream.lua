@@ -27,14 +27,16 @@ local function address(sock)
     return known
 end
 
--- Puts the sockets' pseudo addresses and ports into pinfo; gives the ports.
+-- Puts the sockets' pseudo addresses into pinfo; gives the ports.
 function M.address(rec, pinfo)
-    local src, dst = address(rec.src_sock), address(rec.dst_sock)
-    local client = rec.src_is_server and rec.dst_sock or rec.src_sock
-    local src_port, dst_port = payload.client_port(client), payload.server_port(rec.path)
-    if rec.src_is_server then src_port, dst_port = dst_port, src_port end
-    pinfo.src, pinfo.dst, pinfo.net_src, pinfo.net_dst = src, dst, src, dst
-    return src_port, dst_port
+    if not rec.src_port then
+        local client = rec.src_is_server and rec.dst_sock or rec.src_sock
+        rec.src_port, rec.dst_port = payload.client_port(client), payload.server_port(rec.path)
+        if rec.src_is_server then rec.src_port, rec.dst_port = rec.dst_port, rec.src_port end
+        rec.src_address, rec.dst_address = address(rec.src_sock), address(rec.dst_sock)
+    end
+    pinfo.src, pinfo.dst = rec.src_address, rec.dst_address
+    return rec.src_port, rec.dst_port
 end
 
 -- The TCP flags of an event, or nil if it takes no part in the stream of bytes.
@@ -66,7 +68,7 @@ function M.dissect(rec, tvb, pinfo, tree)
     local seq = rec.seq_lo + rec.offset + (flags == SYN and 0 or 1)
     local segment = pack(">I2I2I4I4BBI2I2I2", src_port, dst_port, seq % 4294967296,
         flags == SYN and 0 or (rec.ack_lo + 1) % 4294967296, 0x50, flags, 65535, 0, 0)
-    if rec.caplen > 0 then segment = segment .. tvb:raw(rec.header_len, rec.caplen) end
+        .. rec.bytes:sub(rec.header_len + 1, rec.header_len + rec.caplen)
     payload.begin(rec)
     -- A C exception in a dissector arrives as a Lua error when the tree already says "Malformed Packet".
     pcall(tcp.call, tcp, ByteArray.new(segment, true):tvb("Unix stream"), pinfo, tree)
