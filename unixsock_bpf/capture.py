@@ -22,11 +22,15 @@ if TYPE_CHECKING:
     from unixsock_bpf.probe.loader import Probe
     from unixsock_bpf.ring import Ring
 
-#: Blocks in one batch: as many as one writev takes.
+#: Blocks and bytes in one batch: as many as one writev takes, and what a large pipe takes.
 BATCH = 1000
-#: Seconds between two looks while messages come in, and the longest sleep when none do.
-BUSY_WAIT = 0.005
-IDLE_WAIT = 1.0
+BATCH_BYTES = 1 << 20
+#: Seconds between two looks while messages come in.  After a batch we rest for some times as long as it
+#: took, so that reading does not take the processor from those who talk; the ring holds what they say.
+BUSY_WAIT = (0.005, 0.1)
+REST = 3
+#: Seconds of the longest sleep when nobody talks, and of that with somebody to call each second.
+IDLE_WAIT = (10.0, 1.0)
 
 Block = bytes | memoryview
 
@@ -56,6 +60,12 @@ class Statistics:
 def _clock_offset() -> int:
     """Nanoseconds from boot time to wall-clock time."""
     return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def _translated(data: memoryview) -> bytes | None:
+    """The block for a record that is not one by itself."""
+    (kind,) = data[:4].cast("I")
+    return pcapng.names([endpoint_name(data)]) if kind == ANNOUNCEMENT else None
 
 
 class Capture:
@@ -208,11 +218,12 @@ class Capture:
         while not self._stopped:
             if self._wanted:
                 self._change()
+            began = time.monotonic()
             batch = self._take(self._ring)
             if batch:
                 yield batch
                 self._ring.release()
-            self._wait(len(batch))
+            self._wait(bool(batch), time.monotonic() - began)
         self.detach()
         while batch := self._take(self._ring):
             yield batch
@@ -220,23 +231,23 @@ class Capture:
         yield self._owed()
 
     def _take(self, ring: Ring) -> list[Block]:
-        batch: list[Block] = []
-        for first, data in ring.take(BATCH):
-            if first == pcapng.EPB:
-                batch.append(data)
-            elif first == ANNOUNCEMENT:
-                batch.append(pcapng.names([endpoint_name(data)]))
-        return batch
+        return ring.take(BATCH, BATCH_BYTES, pcapng.EPB, _translated)
 
-    def _wait(self, taken: int) -> None:
-        """Until there may be something to do."""
+    @property
+    def pressed(self) -> bool:
+        """Whether the ring fills up: what is said may soon be lost."""
+        return self._ring.waiting > self._ring.size // 2
+
+    def _wait(self, taken: bool, took: float) -> None:
+        """Until there may be something to do.  ``took``: seconds that the last batch took."""
         if taken:
             # The toolbar and the end of the fifo are looked at however much comes in.
-            events = self._poll_others(0 if taken >= BATCH else BUSY_WAIT)
+            full = self._ring.waiting > self._ring.size // 4
+            events = self._poll_others(0 if full else min(max(BUSY_WAIT[0], REST * took), BUSY_WAIT[1]))
         else:
             self._probe.settings[_CLOCK_OFFSET] = _clock_offset()
             self._probe.settings[_READER_WAITS] = 1
-            timeout = IDLE_WAIT if self._ring.empty else 0.001
+            timeout = IDLE_WAIT[bool(self.each_second)] if self._ring.empty else 0.001
             events = self._poll.poll(timeout * 1000)
             self._probe.settings[_READER_WAITS] = 0
         for fd, happened in events:

@@ -7,14 +7,16 @@ told on stderr once both are open, because Wireshark listens only then.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import platform
 import select
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from unixsock_bpf import __version__, pcapng
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 OPEN_TIMEOUT = 30.0
 #: Seconds without progress after which a reader that stopped reading is given up, once we were stopped.
 STOP_TIMEOUT = 0.8
+#: Bytes that the fifo should hold: what an unprivileged process may ask for.
+PIPE_SIZE = 1 << 20
 
 
 class FifoError(OSError):
@@ -84,23 +88,41 @@ def run_refused(fifo: str | None, control_in: str | None, sentence: str) -> int:
 
 
 class Writer:
-    """Writes batches of blocks to the fifo, whole and in order, however slowly it is read."""
+    """Writes batches of blocks to the fifo, whole and in order, however slowly it is read.
+
+    While the fifo takes nothing and ``pressed`` says that the ring fills up, up to ``spill`` bytes
+    are kept here instead, so that the ring can be drained.  What is kept goes out before all else.
+    """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._kept: list[Block] = []
+        self.spill = 0
+        self.pressed: Callable[[], bool] = lambda: False
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
         #: Set when the capture was stopped: then a reader that does not read is given up.
         self.stopping = False
+        with contextlib.suppress(OSError):  # fewer and larger reads; there is a limit for all pipes of a user
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
 
     def write(self, blocks: Sequence[Block]) -> None:
-        """Raises ReaderGone."""
-        rest = [block for block in blocks if len(block)]
+        """Raises ReaderGone.
+
+        Returns when all is written, or kept because the ring fills up: then write again soon.
+        """
+        rest = [*self._kept, *(block for block in blocks if len(block))]
+        old = len(self._kept)
+        self._kept = []
         while rest:
             try:
                 written = os.writev(self._fd, rest[:1024])
             except BlockingIOError:
-                self._wait()
+                room = sum(map(len, rest)) <= self.spill
+                if room and self.pressed():
+                    self._kept = [*rest[:old], b"".join(rest[old:])]
+                    return
+                self._wait(room)
                 continue
             except BrokenPipeError:
                 raise ReaderGone from None
@@ -111,18 +133,21 @@ class Writer:
                 written -= len(block)
                 done += 1
             del rest[:done]
+            old = max(0, old - done)
             if written:
                 rest[0] = memoryview(rest[0])[written:]
 
-    def _wait(self) -> None:
-        """Until the reader has read something."""
+    def _wait(self, room: bool) -> None:
+        """Until the reader has read something, or the ring fills up and there is ``room`` to keep more."""
         waited = 0.0
-        while not self._poll.poll(100):
-            waited += 0.1
+        while not self._poll.poll(20):
+            waited += 0.02
             if not self.stopping:
                 waited = 0.0
             elif waited >= STOP_TIMEOUT:
                 raise ReaderGone
+            if room and self.pressed():
+                return
 
 
 def run(settings: Settings) -> int:
@@ -152,6 +177,8 @@ def _capture(settings: Settings, writer: Writer, fd: int, control: int | None) -
     try:
         with capture:
             _watch(capture, writer, fd)
+            writer.spill = settings.buffer_mib << 20
+            writer.pressed = lambda: capture.pressed
             if control is not None:
                 from unixsock_bpf.toolbar import Toolbar
 
