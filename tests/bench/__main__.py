@@ -32,12 +32,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--suite", default="bookworm", choices=kernels.SUITES, help="whose kernel")
-    parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
     parser.add_argument("--peer", default="", help="a shell command that prints what it sees of {path}")
+    parser.add_argument("--only", default="", help="names of observers, separated by commas")
     options = parser.parse_args()
     try:
         kernel = kernels.fetch(options.suite)
-        arguments = ["--rounds", str(options.rounds), "--peer", options.peer]
+        arguments = ["--rounds", str(options.rounds), "--peer", options.peer, "--only", options.only]
         command = shlex.join(["/usr/bin/python3", "-m", "bench.measure", "RESULT", *arguments])
         command = command.replace("RESULT", '"$RESULTS"/bench.json') + (" --short" if options.short else "")
         with guest.boot(kernel, f"export PYTHONPATH=tests\n{command}") as running:

@@ -191,8 +191,9 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("results", type=Path)
     parser.add_argument("--short", action="store_true")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peer", default="")
+    parser.add_argument("--only", default="", help="observers, separated by commas")
     options = parser.parse_args()
     os.environ["TMPDIR"] = "/dev/shm"
     workloads.build()
@@ -200,26 +201,28 @@ def main() -> int:
     watchers, results.data["missing"] = observers.present(options.peer)
     results.data["machine"] = machine()
     results.data["short"] = options.short
-    rounds, seconds = (1, 0.2) if options.short else (options.rounds, 0.8)
+    rounds, seconds = (1, 0.2) if options.short else (options.rounds, 0.6)
+    chosen = options.only.split(",") if options.only else []
     if options.short:
-        watchers = [one for one in watchers if one.name in ("fentry", "tcpdump", "strace")]
+        chosen = chosen or ["fentry", "tcpdump", "strace"]
+    if chosen:
+        watchers = [one for one in watchers if one.name in chosen]
     say("Start-up")
     results.data["startup"] = startup.measure(1 if options.short else 3)
     for number in range(rounds):
         say(f"Round {number + 1} of {rounds}")
         for observer in list(watchers):
             try:
-                round_of(observer, list(WORKLOADS), seconds, results, 1 if options.short else 4)
+                round_of(observer, list(WORKLOADS), seconds, results, 1 if options.short else 3)
             except (ObserverError, subprocess.CalledProcessError) as problem:
                 if isinstance(observer, Ours):
                     raise
                 say(f"  {observer.name} is left out: {problem}")
                 results.data["missing"].append(observer.name)
                 watchers.remove(observer)
-    measured = [one for one in watchers if one.name in ("fentry",) or not options.short]
     if not options.short:
-        rates(measured, 6, results)
-        growth([10, 1000, 20_000], [1, 64], 1, 3, results)
+        rates([one for one in watchers if one.name != "kprobe"], 5, results)
+        growth([10, 1000, 20_000], [1, 64], 0.6, 3, results)
     results.save()
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ CHECKOUT = Path(__file__).parents[2]
 #: Seconds that a start may take: peers that compile against kernel headers need minutes in a guest.
 START = 600
 #: Seconds without growth after which an output is complete; dumpcap writes twice a second.
-QUIET = 1.2
+QUIET = 0.8
 #: Seconds that an observer gets to write what it has seen.
 BACKLOG = 90
 #: Messages that are not counted, enough to push the counted ones out of 8 kB of stdio buffer.
@@ -229,7 +230,7 @@ class Peer(Observer):
         self.command = command
 
     def commands(self) -> list[tuple[list[str], dict[str, str]]]:
-        command = self.command.replace("{path}", f"{SEEN}*")
+        command = self.command.replace("{path}", shlex.quote(f"{SEEN}*"))
         return [(["sh", "-c", f"exec >{self.output}; {command}"], {})]
 
 
