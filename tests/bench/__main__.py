@@ -34,17 +34,29 @@ def main() -> int:
     parser.add_argument("--suite", default="bookworm", choices=kernels.SUITES, help="whose kernel")
     parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
     parser.add_argument("--peer", default="", help="a shell command that prints what it sees of {path}")
+    parser.add_argument("--minutes", type=float, default=60, help="begin no round after so many")
     parser.add_argument("--only", default="", help="names of observers, separated by commas")
     options = parser.parse_args()
     try:
         kernel = kernels.fetch(options.suite)
-        arguments = ["--rounds", str(options.rounds), "--peer", options.peer, "--only", options.only]
+        arguments = [
+            "--rounds",
+            str(options.rounds),
+            "--minutes",
+            str(options.minutes),
+            "--peer",
+            options.peer,
+            "--only",
+            options.only,
+        ]
         command = shlex.join(["/usr/bin/python3", "-m", "bench.measure", "RESULT", *arguments])
         command = command.replace("RESULT", '"$RESULTS"/bench.json') + (" --short" if options.short else "")
         with guest.boot(kernel, f"export PYTHONPATH=tests\n{command}") as running:
             show(running, LONGEST)
-            status = running.wait(1)
-            shutil.copy(running.results / "bench.json", NUMBERS)
+            try:
+                status = running.wait(1)
+            finally:
+                shutil.copy(running.results / "bench.json", NUMBERS)
     except (SetupError, FileNotFoundError) as problem:
         print(f"bench: {problem}", file=sys.stderr)
         return 1

@@ -192,9 +192,11 @@ def main() -> int:
     parser.add_argument("results", type=Path)
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=60, help="begin no round after so many")
     parser.add_argument("--peer", default="")
     parser.add_argument("--only", default="", help="observers, separated by commas")
     options = parser.parse_args()
+    began = time.monotonic()
     os.environ["TMPDIR"] = "/dev/shm"
     workloads.build()
     results = Results(options.results)
@@ -210,6 +212,9 @@ def main() -> int:
     say("Start-up")
     results.data["startup"] = startup.measure(1 if options.short else 3)
     for number in range(rounds):
+        if time.monotonic() - began > options.minutes * 60:
+            break
+        results.data["rounds"] = number + 1
         say(f"Round {number + 1} of {rounds}")
         for observer in list(watchers):
             try:

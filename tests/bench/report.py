@@ -255,7 +255,8 @@ def document(
     sections = [
         "# What a capture costs\n",
         f"Written by `make bench`; do not edit. Measured {when} on Linux {machine['kernel']}, "
-        f"{machine['cpus']} CPUs ({machine['cpu']}), in one guest and one run.\n",
+        f"{machine['cpus']} CPUs ({machine['cpu']}), in one guest and one run "
+        f"of {data.get('rounds', 1)} rounds.\n",
         _EMULATED if machine["emulated"] else "",
         _METHOD,
         f"Not measured, as not installed or not able to run here: {missing}.\n" if missing else "",
