@@ -48,14 +48,14 @@ def accounts_for(records: list[Record], src: int, count: int, size: int) -> int:
 def test_a_full_ring_loses_messages_and_counts_them() -> None:
     with Live("--buffer-size", "1") as live:
         live.reading.clear()
-        stream = blast(socket.SOCK_STREAM, 3000, 1000, 100)
+        stream = blast(socket.SOCK_STREAM, 6000, 1000, 100)
         dgram = blast(socket.SOCK_DGRAM, 500, 700, 500)
         seqpacket = blast(socket.SOCK_SEQPACKET, 300, 20, 0)
         live.reading.set()
         live.wait_ready()
         after = blast(socket.SOCK_STREAM, 10, 100, 10)
     assert live.status == 0
-    lost = accounts_for(live.records, stream[0], 3000, 1000)
+    lost = accounts_for(live.records, stream[0], 6000, 1000)
     lost += accounts_for(live.records, stream[1], 100, 1000)
     lost += accounts_for(live.records, dgram[0], 500, 700)
     lost += accounts_for(live.records, dgram[1], 500, 700)
