@@ -240,6 +240,14 @@ prints what it can of each `sendto`; strace stops at `sendto` only (`--seccomp-b
 defaults. A lost message is one that the generator sent and that is not in the tool's output.
 """
 
+_BURSTS = """\
+The ring between kernel and reader (`--buffer-size`, 64 MiB) takes a burst; a message of 64 B needs some
+330 bytes in it. The reader takes 1,000 records or 1 MiB at a time, without copying, and then rests three
+times as long as that took, unless a quarter of the ring waits: so it leaves the processors to those who
+talk. When the fifo takes nothing and half of the ring is full, the reader drains it into memory, at most
+as much again as the ring holds. What does not fit even there is lost, counted, and shown in the capture.
+"""
+
 
 def document(
     data: dict[str, Any],
@@ -277,6 +285,8 @@ def document(
         rates(measured),
         "## What the capturing processes use\n",
         processor(measured),
+        "## How a burst is absorbed\n",
+        _BURSTS,
         "## Growth\n" if data["growth"] else "",
         growth(measured),
         "## Start-up\n",
