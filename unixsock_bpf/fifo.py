@@ -106,6 +106,11 @@ class Writer:
         with contextlib.suppress(OSError):  # fewer and larger reads; there is a limit for all pipes of a user
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
 
+    def keep_for(self, capture: Capture, settings: Settings) -> None:
+        """Keeps as much as ``capture``'s ring holds while that fills up."""
+        self.spill = settings.buffer_mib << 20
+        self.pressed = lambda: capture.pressed
+
     def write(self, blocks: Sequence[Block]) -> None:
         """Raises ReaderGone.
 
@@ -174,11 +179,11 @@ def _capture(settings: Settings, writer: Writer, fd: int, control: int | None) -
     from unixsock_bpf.probe.errors import ProbeError
 
     capture = source(settings, fd)
+    if not isinstance(capture, RemoteCapture):  # which has a writer of its own
+        writer.keep_for(capture, settings)
     try:
         with capture:
             _watch(capture, writer, fd)
-            writer.spill = settings.buffer_mib << 20
-            writer.pressed = lambda: capture.pressed
             if control is not None:
                 from unixsock_bpf.toolbar import Toolbar
 
