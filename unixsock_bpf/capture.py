@@ -101,14 +101,18 @@ class Capture:
 
     def _attach(self, settings: Settings) -> tuple[Probe, Ring]:
         """A probe that is set up but captures nothing yet, and its ring."""
+        from unixsock_bpf.filter.cgroups import present
         from unixsock_bpf.pipeline import capture_processes
         from unixsock_bpf.probe.loader import Probe
         from unixsock_bpf.ring import Ring
-        from unixsock_bpf.sockets import owners
+        from unixsock_bpf.sockets import owners, visit_relative_names
 
         probe = Probe(settings)
         probe.settings[_CLOCK_OFFSET] = _clock_offset()
-        probe.fill_holders(owners())
+        groups = present()
+        probe.fill_groups(groups)
+        probe.fill_holders(owners(), groups)
+        visit_relative_names()
         probe.fill_capturers(capture_processes() | set(settings.capturers))
         return probe, Ring(probe.ring_fd, probe.ring_size)
 

@@ -203,6 +203,21 @@ def _diag(netns: int) -> Iterator[Socket]:
             )
 
 
+def visit_relative_names() -> None:
+    """Makes the kernel list its sockets, if any has a relative name: the probe then learns where they lie.
+
+    Without unix_diag, those of sockets that exist already stay unknown.
+    """
+    for netns, path in _namespaces().items():
+        table = f"{os.path.dirname(os.path.dirname(path))}/net/unix" if path else "/proc/self/net/unix"
+        with suppress(OSError):
+            with open(table, "rb") as file:
+                next(file)  # titles
+                names = [fields[7] for fields in map(bytes.split, file) if len(fields) > 7]
+            if any(name[:1] not in (b"/", b"@") for name in names):
+                _dump(netns, path)
+
+
 def chosen(present: list[Socket], wanted: Filter) -> list[tuple[Socket, bool]]:
     """The sockets that ``wanted`` takes, each with whether it takes all that they carry.
 
@@ -236,7 +251,7 @@ def _ends(one: Socket, with_cgroup: bool) -> list[End]:
             pid=owner.tgid,
             uid=owner.uid,
             comm=owner.comm,
-            cgroup=_cgroup(owner.tgid) if with_cgroup else b"",
+            cgroup=cgroup_of(owner.tgid) if with_cgroup else b"",
         )
         for owner in one.owners
     ]
@@ -255,8 +270,8 @@ def _absolute(name: bytes, pid: int) -> bytes:
         return b""
 
 
-def _cgroup(pid: int) -> bytes:
-    """A process's cgroup, as in the unified hierarchy's line of /proc/PID/cgroup."""
+def cgroup_of(pid: int) -> bytes:
+    """A process's cgroup, as in the unified hierarchy's line of /proc/PID/cgroup; empty if unknown."""
     try:
         with open(f"/proc/{pid}/cgroup", "rb") as file:
             return next((line[3:].rstrip(b"\n") for line in file if line.startswith(b"0::")), b"")

@@ -26,15 +26,28 @@ class Live:
 
     ``messages`` are its stderr and ``status`` its exit status.  Ready means that a marker
     was captured, so the capture filter must let datagrams of this process through
-    (``ready=False`` waits for nothing).
+    (``ready=False`` waits for nothing).  ``through``: a command that starts the extcap.
     """
 
     def __init__(
-        self, *options: str, capture_filter: str = "", ready: bool = True, attach: str | None = None
+        self,
+        *options: str,
+        capture_filter: str = "",
+        ready: bool = True,
+        attach: str | None = None,
+        through: list[str] | None = None,
     ):
         self._folder = Path(tempfile.mkdtemp(dir="/dev/shm"))
         self.fifo = self._folder / "fifo"
-        self._command = [str(EXTCAP), "--capture", "--extcap-interface", "unixsock", "--fifo", str(self.fifo)]
+        self._command = [
+            *(through or []),
+            str(EXTCAP),
+            "--capture",
+            "--extcap-interface",
+            "unixsock",
+            "--fifo",
+            str(self.fifo),
+        ]
         if capture_filter:
             self._command += ["--extcap-capture-filter", capture_filter]
         self._command += options

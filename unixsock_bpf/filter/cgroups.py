@@ -1,14 +1,47 @@
-"""Finding a cgroup (version 2) by its path."""
+"""Cgroups (version 2) by their paths."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 from .errors import FilterError, shorten
 from .tree import Cgroup
 
 #: The inode of a hierarchy's root, unless a cgroup namespace shows only a part of it.
 _ROOT_INODE = 1
+
+
+@dataclass(frozen=True)
+class Group:
+    """A cgroup: the kernel's numbers of those above it, outermost first, and its own.
+
+    ``from_root``: the first one is the hierarchy's root, not that of a cgroup namespace.
+    """
+
+    ids: tuple[int, ...]
+    from_root: bool
+
+
+def present() -> dict[bytes, Group]:
+    """The cgroups that there are, by path as in /proc/PID/cgroup.  None where version 2 is not mounted."""
+    mount = mount_point()
+    if mount is None:
+        return {}
+    top = os.fsencode(mount)
+    found: dict[bytes, Group] = {}
+    for directory, _, _ in os.walk(top):
+        path = directory[len(top) :] or b"/"
+        try:
+            number = os.stat(directory).st_ino
+        except OSError:  # gone meanwhile
+            continue
+        above = found.get(os.path.dirname(path)) if path != b"/" else None
+        if above is None and path != b"/":
+            continue
+        ids = (*(above.ids if above else ()), number)
+        found[path] = Group(ids, ids[0] == _ROOT_INODE)
+    return found
 
 
 def mount_point() -> str | None:

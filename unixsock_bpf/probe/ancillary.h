@@ -44,7 +44,15 @@ static __always_inline void put_ancillary(u8 *data, volatile struct message *m, 
 		u8 *to = head_at(data, at);
 		*(u32 *)to = ELEMENT_FDS | 4 << 16;
 		*(u32 *)(to + 4) = a->fds;
-		m->at = at + 8;
+		at += 8;
+		struct passed *p = passed_by(a->files, a->fds);
+		if (p) {
+			u64 size = p->at;
+			BOUND(size, 0x1fff);
+			bpf_probe_read_kernel(head_at(data, at), size, p->elements);
+			at += size;
+		}
+		m->at = at;
 	}
 }
 

@@ -16,10 +16,10 @@ static __always_inline u64 wake_flags(void)
 	return RB_NO_WAKEUP;
 }
 
-/* Elements of fixed and short length lie in the first 1 kB. */
+/* Elements of fixed and short length lie in the first 4 kB. */
 static __always_inline u8 *head_at(u8 *data, u64 at)
 {
-	BOUND(at, 0x3ff);
+	BOUND(at, 0xfff);
 	return data + at;
 }
 
@@ -34,6 +34,26 @@ static __always_inline void put_element(u8 *data, volatile struct message *m, u3
 	for (u32 i = 0; i < words; i++)
 		*(u64 *)(to + 4 + 8 * i) = *(u64 *)(value + 8 * i);
 	m->at = at + 4 + ((len + 3) & ~3u);
+}
+
+/* An element of up to 0x1ff bytes. */
+static __always_inline void put_text(u8 *data, volatile struct message *m, u32 type, const u8 *text, u64 len)
+{
+	u64 at = m->at;
+	u8 *to = head_at(data, at);
+	BOUND(len, 0x1ff);
+	*(u32 *)to = type | (u32)len << 16;
+	u8 *end = to + (len & 0x1fc);
+	*(u32 *)(end + 4) = 0;
+	bpf_probe_read_kernel(to + 4, len, text);
+	m->at = at + 4 + ((len + 3) & ~3u);
+}
+
+static __always_inline void put_place(u8 *data, volatile struct message *m, u32 type, u64 key)
+{
+	struct place *place = places.lookup(&key);
+	if (place)
+		put_text(data, m, type, place->path, place->len);
 }
 
 /* Frame, header and the elements that say who and where. */
@@ -85,6 +105,11 @@ static __always_inline void put_head(u8 *data, volatile struct message *m, struc
 		put_element(data, m, ELEMENT_SRC_COMM, src->comm, src->comm_len, 2);
 	if (src->name_len)
 		put_element(data, m, ELEMENT_SRC_NAME, src->name, src->name_len, 14);
+	if (src->place)
+		put_place(data, m, ELEMENT_SRC_PATH, src->place);
+	struct cgroup_line *line = cgroups.lookup(&src->cgroup);
+	if (line && line->len)
+		put_text(data, m, ELEMENT_CGROUP, line->path, line->len);
 	if (!dst)
 		return;
 	r->dst_pid = dst->pid;
@@ -100,6 +125,8 @@ static __always_inline void put_head(u8 *data, volatile struct message *m, struc
 		put_element(data, m, ELEMENT_DST_COMM, dst->comm, dst->comm_len, 2);
 	if (dst->name_len)
 		put_element(data, m, ELEMENT_DST_NAME, dst->name, dst->name_len, 14);
+	if (dst->place)
+		put_place(data, m, ELEMENT_DST_PATH, dst->place);
 }
 
 /* Ends the block, whose payload of `caplen` bytes begins at `at`, and sends it.  0: it went out. */
@@ -124,7 +151,7 @@ static __always_inline int send_block(u8 *data, u64 at, u32 caplen)
 static __always_inline int send_small(u8 *data, u64 at)
 {
 	struct frame *frame = (struct frame *)data;
-	BOUND(at, 0x7fc);
+	BOUND(at, 0xffc);
 	frame->record.header_len = at - __builtin_offsetof(struct frame, record);
 	frame->record.caplen = 0;
 	frame->caplen = frame->origlen = at - __builtin_offsetof(struct frame, prefix);

@@ -29,12 +29,17 @@ _HOOK = re.compile(r"^(ALWAYS_)?ON_(?:ENTRY|RETURN)\((\w+), \w+", re.MULTILINE)
 #: A map that generations share.
 _SHARED = re.compile(r"^EXPORT\((\w+)\);", re.MULTILINE)
 #: A program's name, as bcc wants it.
-_PROGRAM = re.compile(r"(kfunc|kretfunc|kprobe|kretprobe)__(?:vmlinux__)?(\w+)")
+_PROGRAM = re.compile(r"(kfunc|kretfunc|kprobe|kretprobe|raw_tracepoint)__(?:vmlinux__)?(\w+)")
+#: The function whose program runs itself again: AGAIN_ON_RETURN in hooks.h.
+_AGAIN = "__scm_send"
 
 
 @dataclass(frozen=True)
 class Program:
-    """One program: its name, its kind (kfunc, kretfunc, kprobe, kretprobe) and what it hooks."""
+    """One program: its name, its kind and what it hooks.
+
+    Kinds are kfunc, kretfunc, kprobe, kretprobe and raw_tracepoint.
+    """
 
     name: bytes
     kind: str
@@ -136,8 +141,10 @@ class Generation:
             program = Program(name, match[1], match[2])
             if program.function in self._before and not self._goes_into_gate(program):
                 continue
-            kind = bcc.BPF.TRACING if "func" in program.kind else bcc.BPF.KPROBE
-            loaded[program] = self._bpf.load_func(name, kind)
+            loaded[program] = self._bpf.load_func(name, _bpf_type(program.kind))
+            if program.function == _AGAIN and program.kind != "kprobe":
+                again = self._bpf["again"]
+                again[again.Key(0)] = again.Leaf(loaded[program].fd)
         return loaded
 
     def _goes_into_gate(self, program: Program) -> bool:
@@ -175,6 +182,8 @@ class Generation:
                     self._bpf.attach_kretfunc(fn_name=program.name)
                 elif program.kind == "kprobe":
                     self._bpf.attach_kprobe(event=program.function, fn_name=program.name)
+                elif program.kind == "raw_tracepoint":
+                    self._bpf.attach_raw_tracepoint(tp=program.function.encode(), fn_name=program.name)
                 else:
                     self._bpf.attach_kretprobe(event=program.function, fn_name=program.name)
                 self.attached.add(program.function)
@@ -187,6 +196,8 @@ class Generation:
             self._bpf.detach_kretfunc(name)
         for event in list(self._bpf.kprobe_fds):
             self._bpf.detach_kprobe_event(event)
+        for tracepoint in list(self._bpf.raw_tracepoint_fds):
+            self._bpf.detach_raw_tracepoint(tracepoint)
 
     def close(self) -> None:
         """Frees it, once another generation took over from it."""
@@ -195,6 +206,14 @@ class Generation:
     def table(self, name: str) -> Any:
         """A shared map."""
         return self._bpf[_renamed(name, self._suffix)]
+
+
+def _bpf_type(kind: str) -> int:
+    import bcc
+
+    if kind == "raw_tracepoint":
+        return int(bcc.BPF.RAW_TRACEPOINT)
+    return int(bcc.BPF.TRACING if "func" in kind else bcc.BPF.KPROBE)
 
 
 def _settings_macros(settings: Settings) -> dict[str, int]:

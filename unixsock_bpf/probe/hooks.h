@@ -41,26 +41,32 @@
 #else
 
 struct arguments {
-	u64 first, second;
+	u64 first, second, third;
 };
-BPF_TABLE(KEPT("hash"), u64, struct arguments, entered, 16384);
+/* A hooked function may call another one, so the functions are told apart: by length and last letter. */
+#define ENTRY(function) (sizeof(#function) << 8 | #function[sizeof(#function) - 2])
+struct entry {
+	u64 thread;
+	u64 function;
+};
+BPF_TABLE(KEPT("hash"), struct entry, struct arguments, entered, 16384);
 EXPORT(entered);
 
-static __always_inline void keep_arguments(struct pt_regs *ctx)
+static __always_inline void keep_arguments(struct pt_regs *ctx, u64 function)
 {
-	u64 thread = bpf_get_current_pid_tgid();
-	struct arguments args = { REG_ARG1(ctx), REG_ARG2(ctx) };
-	entered.update(&thread, &args);
+	struct entry entry = { bpf_get_current_pid_tgid(), function };
+	struct arguments args = { REG_ARG1(ctx), REG_ARG2(ctx), REG_ARG3(ctx) };
+	entered.update(&entry, &args);
 }
 
-static __always_inline bool take_arguments(struct arguments *args)
+static __always_inline bool take_arguments(struct arguments *args, u64 function)
 {
-	u64 thread = bpf_get_current_pid_tgid();
-	struct arguments *kept = entered.lookup(&thread);
+	struct entry entry = { bpf_get_current_pid_tgid(), function };
+	struct arguments *kept = entered.lookup(&entry);
 	if (!kept)
 		return false;
 	*args = *kept;
-	entered.delete(&thread);
+	entered.delete(&entry);
 	return true;
 }
 
@@ -75,18 +81,53 @@ static __always_inline bool take_arguments(struct arguments *args)
 #define AT_RETURN(function, before, body, count)                                \
 	int kprobe__##function(struct pt_regs *ctx)                             \
 	{                                                                       \
-		keep_arguments(ctx);                                            \
+		keep_arguments(ctx, ENTRY(function));                          \
 		return 0;                                                       \
 	}                                                                       \
 	int kretprobe__##function(struct pt_regs *ctx)                          \
 	{                                                                       \
 		before;                                                         \
 		struct arguments args;                                          \
-		if (take_arguments(&args))                                      \
+		if (take_arguments(&args, ENTRY(function)))                    \
 			body(args.first, args.second, (int)REG_RESULT(ctx));    \
 		return 0;                                                       \
 	}
 
+#endif
+
+/* A program at the return of a function of three arguments that gets the third and the result, and runs
+ * again, without them, as long as the body says so: the loader puts it into its own array. */
+#if GENERATION == 1
+BPF_TABLE("prog", u32, u32, again, 1);
+#ifdef ATTACH_FENTRY
+#define AGAIN_ON_RETURN(function, body)                                         \
+	int FEXIT_NAME(function)(u64 *ctx)                                      \
+	{                                                                       \
+		if (body(ctx[2], (int)ctx[3]))                                  \
+			run_again(ctx);                                         \
+		return 0;                                                       \
+	}
+#else
+#define AGAIN_ON_RETURN(function, body)                                         \
+	int kprobe__##function(struct pt_regs *ctx)                             \
+	{                                                                       \
+		keep_arguments(ctx, ENTRY(function));                          \
+		return 0;                                                       \
+	}                                                                       \
+	int kretprobe__##function(struct pt_regs *ctx)                          \
+	{                                                                       \
+		struct arguments args = {};                                     \
+		take_arguments(&args, ENTRY(function));                        \
+		if (body(args.third, (int)REG_RESULT(ctx)))                     \
+			run_again(ctx);                                         \
+		return 0;                                                       \
+	}
+#endif
+
+static __always_inline void run_again(void *ctx)
+{
+	again.call(ctx, 0);
+}
 #endif
 
 /* Programs that depend on the filter... */

@@ -29,6 +29,9 @@ static __always_inline void take_name(struct endpoint *ep, u64 sk)
 		BOUND(size, 0x7f);
 		ep->name[size] = 0;
 	}
+	/* Accepted sockets share their listener's address. */
+	if (len && ep->name[0] && ep->name[0] != '/')
+		ep->place = address;
 	ep->name_len = len;
 	ep->named = 1;
 	ep->socket_changes++;
@@ -52,17 +55,21 @@ static __always_inline bool has_other_comm(struct endpoint *ep)
 	return comm[0] != *(u64 *)&ep->comm[0] || comm[1] != *(u64 *)&ep->comm[8];
 }
 
-/* The current process' cgroup and those above it, for all who will ask. */
-static __always_inline void take_cgroup(struct endpoint *ep, struct workspace *w)
+/* The current process' cgroup, and those above it for the filter. */
+static __always_inline void take_cgroup(struct endpoint *ep, struct workspace *w, u64 id)
 {
-	u64 id = bpf_get_current_cgroup_id();
 	ep->cgroup = id;
-	if (cgroups.lookup(&id))
+	struct cgroup_line *line = cgroups.lookup(&id);
+	if (!line) {
+		cgroups.insert(&id, &w->no_cgroup);
+		line = cgroups.lookup(&id);
+	}
+	if (!line || line->known)
 		return;
 #pragma clang loop unroll(disable)
 	for (u32 level = 0; level < FILTER_CGROUP_LEVELS; level++)
-		w->cgroups.ids[level] = bpf_get_current_ancestor_cgroup_id(level);
-	cgroups.update(&id, &w->cgroups);
+		line->ids[level] = bpf_get_current_ancestor_cgroup_id(level);
+	line->known = 1;
 }
 
 /* The current process uses the socket.  Threads count as their process; an io_uring worker as its owner. */
@@ -70,12 +77,14 @@ static __always_inline void note_user(struct endpoint *ep, struct workspace *w)
 {
 	u64 thread = bpf_get_current_pid_tgid();
 	u32 pid = thread >> 32;
-	if (ep->owner == OWNER_SEEN && ep->pid == pid && (pid != (u32)thread || !has_other_comm(ep)))
+	u64 cgroup = bpf_get_current_cgroup_id();
+	if (ep->owner == OWNER_SEEN && ep->pid == pid && ep->cgroup == cgroup &&
+	    (pid != (u32)thread || !has_other_comm(ep)))
 		return;
 	u64 task = bpf_get_current_task();
 	u64 ids = bpf_get_current_uid_gid();
 	take_comm(ep, task);
-	take_cgroup(ep, w);
+	take_cgroup(ep, w, cgroup);
 	ep->pid = pid;
 	ep->uid = ids;
 	ep->gid = ids >> 32;
@@ -97,8 +106,12 @@ static __always_inline void guess_user(struct endpoint *ep, u64 peer)
 	ep->uid = LOAD(u32, cred, CRED_EUID);
 	ep->gid = LOAD(u32, cred, CRED_EGID);
 	u64 link = LOAD(u64, pid, PID_TASKS + TGID_LINKS * 8);
-	if (link)
-		take_comm(ep, link - TASK_PID_LINKS - TGID_LINKS * 16);
+	if (link) {
+		u64 task = link - TASK_PID_LINKS - TGID_LINKS * 16;
+		take_comm(ep, task);
+		ep->cgroup = LOAD(u64, LOAD(u64, LOAD(u64, LOAD(u64, task, TASK_CGROUPS), CSS_SET_CGROUP), CGROUP_NODE),
+				  NODE_ID);
+	}
 	ep->owner = OWNER_GUESSED;
 	ep->owner_changes++;
 }
@@ -167,13 +180,24 @@ static __always_inline void judge(struct endpoint *ep, struct workspace *w)
 	u32 pid = ep->pid, parent = ep->parent;
 	ep->capturer = capturers.lookup(&pid) != NULL || capturers.lookup(&parent) != NULL;
 	u64 atoms = filter_socket_atoms(ep->inode, ep->netns);
-	if (ep->named)
-		atoms |= filter_name_atoms(ep->name, ep->name_len, &w->filter);
+	const u8 *name = ep->name;
+	u64 len = ep->name_len;
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < 2; i++) {
+		if (ep->named && len <= 108)
+			atoms |= filter_name_atoms(name, len, &w->filter);
+		/* A relative name counts by its path as well. */
+		struct place *place = ep->place ? places.lookup(&ep->place) : NULL;
+		if (!place)
+			break;
+		name = place->path;
+		len = place->len;
+	}
 	v->socket_atoms = atoms;
 	atoms = 0;
 	struct cgroup_line *line = cgroups.lookup(&ep->cgroup);
 	if (!line)
-		line = &w->no_cgroups;
+		line = &w->no_cgroup;
 	if (ep->owner)
 		atoms = filter_owner_atoms(ep->pid, ep->uid, ep->comm, line->ids, &w->filter);
 	v->owner_atoms = atoms;

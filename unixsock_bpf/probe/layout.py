@@ -42,6 +42,30 @@ OFFSETS: dict[str, tuple[str, ...]] = {
     "PARMS_FP": ("unix_skb_parms.fp",),
     "FP_COUNT": ("scm_fp_list.count",),
     "FP_FILES": ("scm_fp_list.fp",),
+    "SCM_FP": ("scm_cookie.fp",),
+    "FILE_INODE": ("file.f_inode",),
+    "FILE_MOUNT": ("file.f_path.mnt",),
+    "FILE_DENTRY": ("file.f_path.dentry",),
+    "INODE_MODE": ("inode.i_mode",),
+    "INODE_SB": ("inode.i_sb",),
+    "SB_MAGIC": ("super_block.s_magic",),
+    "DENTRY_NAME": ("dentry.d_name.name",),
+    "DENTRY_NAME_LEN": ("dentry.d_name.len",),
+    "DENTRY_PARENT": ("dentry.d_parent",),
+    "DENTRY_UNHASHED": ("dentry.d_hash.pprev",),  # NULL: no name leads to it any more
+    "VFSMOUNT_ROOT": ("vfsmount.mnt_root",),
+    "MOUNT_MNT": ("mount.mnt",),
+    "MOUNT_PARENT": ("mount.mnt_parent",),
+    "MOUNT_MOUNTPOINT": ("mount.mnt_mountpoint",),
+    "UNIX_SOCK_MOUNT": ("unix_sock.path.mnt",),
+    "UNIX_SOCK_DENTRY": ("unix_sock.path.dentry",),
+    "TASK_CGROUPS": ("task_struct.cgroups",),
+    "CSS_SET_CGROUP": ("css_set.dfl_cgrp",),
+    "CGROUP_NODE": ("cgroup.kn",),
+    "CGROUP_LEVEL": ("cgroup.level",),
+    "CGROUP_ROOT": ("cgroup.root",),
+    "CGROUP_ROOT_HIERARCHY": ("cgroup_root.hierarchy_id",),
+    "NODE_ID": ("kernfs_node.id",),
     "TASK_GROUP_LEADER": ("task_struct.group_leader",),
     "TASK_REAL_PARENT": ("task_struct.real_parent",),
     "TASK_TGID": ("task_struct.tgid",),
@@ -59,6 +83,9 @@ OFFSETS: dict[str, tuple[str, ...]] = {
 
 #: The same, where a kernel may have none.
 OPTIONAL: dict[str, tuple[str, ...]] = {
+    # Linux commit 7f203bc89eb6 ("cgroup: Replace cgroup->ancestor_ids[] with ->ancestors[]") (in v6.1)
+    "CGROUP_ANCESTORS": ("cgroup.ancestors",),
+    "CGROUP_ANCESTOR_IDS": ("cgroup.ancestor_ids",),
     # Linux commit 314001f0bf92 ("af_unix: Add OOB support") (in v5.15)
     "UNIX_SOCK_OOB_SKB": ("unix_sock.oob_skb",),
     # Linux commit f4e1fb04c123 ("af_unix: Use cached value for SOCK_STREAM in unix_inq_len().") (in v6.17)

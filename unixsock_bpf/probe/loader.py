@@ -14,16 +14,22 @@ from unixsock_bpf.probe import layout
 from unixsock_bpf.probe.btf import Btf, BtfError
 from unixsock_bpf.probe.errors import ProbeError
 from unixsock_bpf.probe.generation import Generation
+from unixsock_bpf.probe.pseudo_files import PSEUDO_FILES
 from unixsock_bpf.record import Event, Record
+from unixsock_bpf.sockets import cgroup_of
 
 if TYPE_CHECKING:
+    from unixsock_bpf.filter.cgroups import Group
     from unixsock_bpf.options import Settings
+    from unixsock_bpf.sockets import Owner
 
 _HERE = Path(__file__).parent
 
 #: Sockets whose state the probe keeps at a time, and processes in the snapshot of socket holders.
 MAX_SOCKETS = 65_536
 MAX_HOLDERS = 65_536
+#: Control groups in the snapshot: half of what the probe's map holds.
+MAX_GROUPS = 2048
 
 #: bcc shares maps by name in the whole process: each probe's have names of their own.
 _numbers = itertools.count()
@@ -85,6 +91,7 @@ def _macros(cpus: int) -> dict[str, int]:
         "CPUS": cpus,
         "MAX_SOCKETS": MAX_SOCKETS,
         "MAX_HOLDERS": MAX_HOLDERS,
+        "READER": os.getpid(),
     }
 
 
@@ -114,6 +121,7 @@ class Probe:
         self._kept = [self._generation]
         self.settings = self._map("settings", mmap.PROT_READ | mmap.PROT_WRITE)
         self.totals = self._map("totals", mmap.PROT_READ)
+        self._fill_pseudo_files()
 
     def _first(self, settings: Settings) -> tuple[Generation, str]:
         """The first generation, attached in the best way that this kernel permits, and that way."""
@@ -177,16 +185,38 @@ class Probe:
         """The ring buffer's bytes."""
         return int(self._table("ring").max_entries)
 
-    def fill_holders(self, owners: dict[int, Any]) -> None:
+    def fill_holders(self, owners: dict[int, Owner], groups: dict[bytes, Group]) -> None:
         """Tells the probe which process holds which socket (by inode) already."""
         table = self._table("holders")
+        ids = {pid: _cgroup_id(pid, groups) for pid in {owner.tgid for owner in owners.values()}}
         for inode, owner in list(owners.items())[:MAX_HOLDERS]:
             leaf = table.Leaf()
             leaf.pid, leaf.uid, leaf.gid = owner.tgid, owner.uid, owner.gid
+            leaf.cgroup = ids[owner.tgid]
             comm = owner.comm[:15]
             leaf.comm_len = len(comm)
             leaf.comm[: len(comm)] = comm
             table[table.Key(inode)] = leaf
+
+    def fill_groups(self, groups: dict[bytes, Group]) -> None:
+        """Tells the probe which cgroups there are, and how they are called."""
+        table = self._table("cgroups")
+        for path, group in list(groups.items())[:MAX_GROUPS]:
+            leaf = table.Leaf()
+            if group.from_root and len(group.ids) <= len(leaf.ids):
+                leaf.ids[: len(group.ids)] = group.ids
+                leaf.known = 1
+            if len(path) < len(leaf.path):
+                leaf.len = len(path)
+                leaf.path[: len(path)] = path
+            table[table.Key(group.ids[-1])] = leaf
+
+    def _fill_pseudo_files(self) -> None:
+        table = self._table("pseudo_files")
+        for (magic, name), kind in PSEUDO_FILES.items():
+            key = table.Key(magic)
+            key.name[: len(name)] = name
+            table[key] = table.Leaf(kind)
 
     def fill_capturers(self, pids: set[int]) -> None:
         """Tells the probe whose messages to leave out."""
@@ -217,6 +247,12 @@ class Probe:
             if flow.lost_messages and pair.src in sockets:
                 owed.append(_lost_record(flow, sockets[pair.src], sockets.get(pair.dst), pair.dst))
         return owed
+
+
+def _cgroup_id(pid: int, groups: dict[bytes, Group]) -> int:
+    """The cgroup of a process; 0 if it can't be told."""
+    group = groups.get(cgroup_of(pid))
+    return group.ids[-1] if group else 0
 
 
 def _lost_record(flow: Any, src: Any, dst: Any, dst_id: int) -> Record:

@@ -11,11 +11,13 @@
 #include "record.h"
 #include "read.h"
 #include "state.h"
+#include "hooks.h"
+#include "paths.h"
 #include "identity.h"
 #include "emit.h"
 #include "payload.h"
+#include "descriptors.h"
 #include "ancillary.h"
-#include "hooks.h"
 
 /* Both sides of a conversation.  False, and no more than the sender, if it was decided that the filter
  * lets nothing of it through. */
@@ -323,15 +325,5 @@ static __always_inline void on_splice_use(u64 socket, u64 unused)
 }
 ALWAYS_ON_ENTRY(unix_stream_splice_read, on_splice_use)
 
-/* Who binds will read, until somebody else is seen. */
-static __always_inline void on_bind(u64 socket, u64 unused, int result)
-{
-	u64 sk = PEEK(u64, socket, SOCKET_SK);
-	struct workspace *w = get_workspace(SLOT_BIND);
-	struct endpoint *ep = !result && sk && w && running() ? endpoint_of(sk, w) : NULL;
-	if (ep)
-		note_user(ep, w);
-}
-ALWAYS_ON_RETURN(unix_bind, on_bind, 3)
-
+#include "places.h"
 #include "events.h"

@@ -48,6 +48,7 @@ struct endpoint {
 	u64 inode;
 	u64 peer_id; /* whom it last sent to */
 	u64 cgroup; /* of its process; a key of cgroups */
+	u64 place; /* of its relative name; a key of places */
 	struct verdict verdicts[2];
 	struct flow flow; /* to the peer; datagrams count by pair instead */
 	u32 pid;
@@ -93,9 +94,13 @@ struct holder {
 	u8 comm[16];
 };
 
-/* A cgroup and those above it, by level. */
+/* A cgroup of version 2. */
+#define CGROUP_PATH_ROOM 0x200
 struct cgroup_line {
-	u64 ids[FILTER_CGROUP_LEVELS];
+	u64 ids[FILTER_CGROUP_LEVELS]; /* its own and of those above it, by level... */
+	u32 known; /* ...if this is not 0 */
+	u32 len;
+	u8 path[CGROUP_PATH_ROOM]; /* as in /proc/PID/cgroup; unknown if len is 0 */
 };
 
 struct pair {
@@ -173,6 +178,7 @@ enum {
 	SLOT_SEQPACKET_USE,
 	SLOT_SPLICE_USE,
 	SLOT_BIND,
+	SLOT_LISTING,
 	SLOT_CONNECT,
 	SLOT_ACCEPT,
 	SLOT_SOCKETPAIR,
@@ -231,7 +237,7 @@ EXPORT(scratches);
 /* The same for events, which have no payload. */
 struct small_scratch {
 	struct message message;
-	u8 data[0x800];
+	u8 data[0x1400];
 };
 BPF_TABLE(KEPT("array"), u32, struct small_scratch, small_scratches, (SLOTS - DATA_SLOTS) * CPUS);
 EXPORT(small_scratches);
@@ -239,8 +245,8 @@ EXPORT(small_scratches);
 /* For what is no message yet. */
 struct workspace {
 	struct endpoint endpoint; /* a new one; most of it is and stays zero */
-	struct cgroup_line cgroups;
-	struct cgroup_line no_cgroups; /* all zero */
+	struct cgroup_line no_cgroup; /* all zero */
+	struct cgroup_line new_cgroup;
 	struct filter_work filter;
 };
 BPF_TABLE(KEPT("array"), u32, struct workspace, workspaces, SLOTS * CPUS);

@@ -1,0 +1,193 @@
+/* What each passed descriptor refers to.
+ *
+ * This is found out where the sender's control messages have been read, before there is an sk_buff: no
+ * lock is held there, so that it may take its time, and a program of its own leaves the one for data
+ * small.  It runs again and again, a piece each time, until all descriptors are looked at; the result,
+ * as elements of a record, waits under the sending thread's id until its sk_buff is queued. */
+#ifndef UNIXSOCK_DESCRIPTORS_H
+#define UNIXSOCK_DESCRIPTORS_H
+
+/* A program may follow itself 32 times.  Each descriptor takes two steps, and one for each component of
+ * its path and each mount on the way. */
+#define FD_STEPS 64
+#define FD_STEPS_FOR_PATHS 1500
+
+#define FD_ELEMENT 16 /* bytes without the path */
+#define ELEMENTS_ROOM 0x2000
+
+struct passed {
+	u64 list; /* struct scm_fp_list */
+	u64 first; /* struct file */
+	u32 count;
+	u32 index; /* the next one */
+	u32 at; /* where the next element goes */
+	u32 steps; /* of paths */
+	u32 kind;
+	u8 walking;
+	u8 again; /* the program goes on in its next run */
+	u8 complete;
+	u8 anonymous;
+	u64 inode;
+	struct walk walk;
+	u8 elements[2 * ELEMENTS_ROOM]; /* up to ELEMENTS_ROOM; the verifier wants more */
+};
+BPF_TABLE(KEPT("lru_hash"), u64, struct passed, passed, 128); /* by thread */
+EXPORT(passed);
+
+/* Kinds of files that no directory has: by file system and, in anon_inodefs, by name. */
+struct pseudo_file {
+	u64 magic;
+	u8 name[16];
+};
+BPF_TABLE(KEPT("hash"), struct pseudo_file, u32, pseudo_files, 64);
+EXPORT(pseudo_files);
+
+#define ANON_INODE_FS_MAGIC 0x09041934
+
+/* By the four bits of i_mode that tell a file's type: S_IFIFO is 1, S_IFCHR 2, S_IFDIR 4, S_IFBLK 6,
+ * S_IFREG 8, S_IFSOCK 12. */
+#define KIND_OF_TYPE(mode)                                                                                \
+	(((u64)FD_PIPE << 4 | (u64)FD_CHARDEV << 8 | (u64)FD_DIRECTORY << 16 | (u64)FD_BLOCKDEV << 24 |   \
+	  (u64)FD_FILE << 32 | (u64)FD_SOCKET << 48) >> ((mode) >> 12 << 2) & 0xf)
+
+#if GENERATION == 1
+BPF_ARRAY(no_passed, struct passed, 1); /* all zero */
+
+static __always_inline void begin_descriptor(volatile struct passed *p)
+{
+	u64 file = LOAD(u64, p->list + FP_FILES, p->index * 8);
+	u64 inode = LOAD(u64, file, FILE_INODE);
+	u64 dentry = LOAD(u64, file, FILE_DENTRY);
+	u64 name = LOAD(u64, dentry, DENTRY_NAME);
+	u16 mode = LOAD(u16, inode, INODE_MODE);
+	struct pseudo_file pseudo = { .magic = LOAD(u64, LOAD(u64, inode, INODE_SB), SB_MAGIC) };
+
+	p->index++;
+	p->walking = 1;
+	p->inode = LOAD(u64, inode, INODE_INO);
+	p->kind = KIND_OF_TYPE(mode);
+	begin_walk(&p->walk, LOAD(u64, file, FILE_MOUNT), p->steps < FD_STEPS_FOR_PATHS ? dentry : 0);
+	p->anonymous = 0;
+	bool deleted = !LOAD(u64, dentry, DENTRY_UNHASHED);
+	if (LOAD(u64, dentry, DENTRY_PARENT) == dentry) {
+		u64 start = 0;
+		bpf_probe_read_kernel(&start, 6, (void *)name);
+		if (pseudo.magic == ANON_INODE_FS_MAGIC) {
+			p->anonymous = 1;
+			p->kind = FD_ANON;
+			bpf_probe_read_kernel_str(pseudo.name, sizeof(pseudo.name), (void *)name);
+		}
+		u32 *kind = pseudo_files.lookup(&pseudo);
+		if (kind)
+			p->kind = *kind;
+		if (start == 0x3a64666d656d) { /* "memfd:" */
+			p->kind = FD_MEMFD;
+		} else {
+			deleted = false;
+			/* Their inode tells all. */
+			if (kind && !p->anonymous)
+				p->walk.dentry = 0;
+		}
+	}
+	if (deleted && p->walk.dentry) {
+		p->walk.begin = PATH_ROOM - 10;
+		bpf_probe_read_kernel((u8 *)p->walk.text + PATH_ROOM - 10, 10, " (deleted)");
+	}
+}
+
+/* The path is whole: puts it into the element, if there is room beside what the others need. */
+static __always_inline void end_descriptor(volatile struct passed *p)
+{
+	u64 len = PATH_ROOM - p->walk.begin;
+	u64 begin = p->walk.begin;
+	u64 at = p->at;
+	if (p->anonymous && len && begin > 10) {
+		/* over the slash that stands there */
+		begin -= 10;
+		len += 10;
+		BOUND(begin, 0xfff);
+		bpf_probe_read_kernel((u8 *)p->walk.text + begin, 11, "anon_inode:");
+	}
+	if (p->walk.too_long || at + len + (p->count - p->index + 2) * FD_ELEMENT > ELEMENTS_ROOM)
+		len = 0;
+	p->walking = 0;
+	p->at = at + ((FD_ELEMENT + len + 3) & ~3ull);
+	BOUND(at, 0x1fff);
+	BOUND(begin, 0xfff);
+	BOUND(len, 0xfff);
+	u8 *to = (u8 *)p->elements + at;
+	*(u32 *)to = ELEMENT_FD | (u32)(FD_ELEMENT - 4 + len) << 16;
+	*(u32 *)(to + 4) = p->kind;
+	*(u32 *)(to + 8) = p->inode;
+	*(u32 *)(to + 12) = p->inode >> 32;
+	u64 end = at + FD_ELEMENT + len;
+	BOUND(end, 0x3ffc);
+	*(u32 *)((u8 *)p->elements + end) = 0;
+	bpf_probe_read_kernel(to + FD_ELEMENT, len, (u8 *)p->walk.text + begin);
+}
+
+static __always_inline void step(volatile struct passed *p)
+{
+	if (!p->walking) {
+		begin_descriptor(p);
+	} else if (p->walk.dentry) {
+		p->steps++;
+		walk_up(&p->walk);
+	} else {
+		end_descriptor(p);
+	}
+}
+
+/* The sender's control messages were read into `scm`.  True if this has to run again. */
+static __always_inline bool on_scm_sent(u64 scm, int result)
+{
+	u64 thread = bpf_get_current_pid_tgid();
+	u32 zero = 0;
+	volatile struct passed *p = passed.lookup(&thread);
+
+	if (!p || !p->again) {
+		u64 list = result || !running() ? 0 : LOAD(u64, scm, SCM_FP);
+		if (!list)
+			return false;
+		if (!p) {
+			struct passed *none = no_passed.lookup(&zero);
+			if (!none)
+				return false;
+			passed.update(&thread, none);
+			p = passed.lookup(&thread);
+			if (!p)
+				return false;
+		}
+		p->list = list;
+		p->first = LOAD(u64, list, FP_FILES);
+		p->count = LOAD(u16, list, FP_COUNT);
+		p->index = 0;
+		p->at = 0;
+		p->steps = 0;
+		p->walking = 0;
+		p->complete = 0;
+	}
+	p->again = 0;
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < FD_STEPS; i++) {
+		if (!p->walking && p->index >= p->count) {
+			p->complete = 1;
+			break;
+		}
+		step(p);
+	}
+	return !p->complete;
+}
+AGAIN_ON_RETURN(__scm_send, on_scm_sent)
+#endif
+
+/* The elements for the list of files that hangs on the sk_buff; NULL if there are none. */
+static __always_inline struct passed *passed_by(u64 files, u32 count)
+{
+	u64 thread = bpf_get_current_pid_tgid();
+	struct passed *p = passed.lookup(&thread);
+	if (!p || !p->complete || p->count != count || p->first != LOAD(u64, files, FP_FILES))
+		return NULL;
+	return p;
+}
+#endif

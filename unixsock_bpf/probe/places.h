@@ -1,0 +1,104 @@
+/* What is remembered aside for records: where relative names lie, and the paths of cgroups. */
+#ifndef UNIXSOCK_PLACES_H
+#define UNIXSOCK_PLACES_H
+
+#define COMPONENTS 64
+
+struct naming {
+	struct walk walk;
+	struct place place;
+};
+BPF_TABLE(KEPT("array"), u32, struct naming, namings, 2 * CPUS);
+EXPORT(namings);
+
+#if GENERATION == 1
+/* Finds out where the relative name of `sk` lies, if it has one. */
+static __always_inline void take_place(u64 sk, u32 which)
+{
+	u64 address = LOAD(u64, sk, UNIX_SOCK_ADDR);
+	u64 dentry = LOAD(u64, sk, UNIX_SOCK_DENTRY);
+	u8 first = LOAD(u8, address, UNIX_ADDRESS_NAME + 2);
+	u32 at = bpf_get_smp_processor_id() * 2 + which;
+	struct naming *n = namings.lookup(&at);
+
+	if (!n || !address || !dentry || !first || first == '/')
+		return;
+	volatile struct walk *w = &n->walk;
+	begin_walk(w, LOAD(u64, sk, UNIX_SOCK_MOUNT), dentry);
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < COMPONENTS; i++) {
+		if (!w->dentry)
+			break;
+		walk_up(w);
+	}
+	u64 begin = w->begin, len = PATH_ROOM - begin;
+	if (w->dentry || w->too_long || len >= PLACE_SIZE)
+		return;
+	n->place.len = len;
+	BOUND(begin, 0xfff);
+	BOUND(len, 0x1ff);
+	bpf_probe_read_kernel(n->place.path, len, n->walk.text + begin);
+	places.update(&address, &n->place);
+}
+
+/* Who binds will read, until somebody else is seen. */
+static __always_inline void on_bind(u64 socket, u64 unused, int result)
+{
+	u64 sk = PEEK(u64, socket, SOCKET_SK);
+	struct totals *t = get_totals();
+	struct workspace *w = get_workspace(SLOT_BIND);
+	if (result || !t || !w || !sk || !running())
+		return;
+	take_place(sk, 0);
+	struct endpoint *ep = endpoint_of(sk, w);
+	if (!ep)
+		return;
+	note_user(ep, w);
+	if (ep->place) {
+		ep->socket_changes++;
+		__sync_fetch_and_add(&t->renames, 1);
+	}
+}
+ALWAYS_ON_RETURN(unix_bind, on_bind, 3)
+
+/* The reader lists the sockets that exist already: this is called for each of them. */
+static __always_inline void on_listing(u64 sk, u64 unused)
+{
+	if (LOAD(u16, sk, SOCK_FAMILY) == AF_UNIX && bpf_get_current_pid_tgid() >> 32 == READER)
+		take_place(sk, 1);
+}
+ALWAYS_ON_ENTRY(sock_diag_save_cookie, on_listing)
+
+/* A cgroup was made; the kernel tells its path. */
+int raw_tracepoint__cgroup_mkdir(u64 *ctx)
+{
+	u32 at = bpf_get_smp_processor_id() * SLOTS + SLOT_LISTING;
+	struct workspace *w = workspaces.lookup(&at);
+	u64 cgroup = ctx[0];
+	u64 id = LOAD(u64, LOAD(u64, cgroup, CGROUP_NODE), NODE_ID);
+
+	if (!w || LOAD(u32, LOAD(u64, cgroup, CGROUP_ROOT), CGROUP_ROOT_HIERARCHY))
+		return 0; /* of version 1 */
+	struct cgroup_line *line = &w->new_cgroup;
+	int len = bpf_probe_read_kernel_str(line->path, sizeof(line->path), (void *)ctx[1]);
+	line->len = len > 0 && len < CGROUP_PATH_ROOM ? len - 1 : 0;
+	u32 level = LOAD(u32, cgroup, CGROUP_LEVEL);
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < FILTER_CGROUP_LEVELS; i++) {
+		u64 above = 0;
+		if (i < level) {
+#ifdef CGROUP_ANCESTORS
+			above = LOAD(u64, cgroup + i * 8, CGROUP_ANCESTORS);
+			above = LOAD(u64, LOAD(u64, above, CGROUP_NODE), NODE_ID);
+#else
+			above = LOAD(u64, cgroup + i * 8, CGROUP_ANCESTOR_IDS);
+#endif
+		}
+		line->ids[i] = i == level ? id : above;
+	}
+	line->known = 1;
+	cgroups.update(&id, line);
+	return 0;
+}
+#endif
+#endif
