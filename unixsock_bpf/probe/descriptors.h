@@ -91,7 +91,8 @@ static __always_inline void begin_descriptor(volatile struct passed *p)
 	}
 	if (deleted && p->walk.dentry) {
 		p->walk.begin = PATH_ROOM - 10;
-		bpf_probe_read_kernel((u8 *)p->walk.text + PATH_ROOM - 10, 10, " (deleted)");
+		u64 text[] = { 0x6574656c65642820, 0x2964 }; /* " (deleted)" */
+		bpf_probe_read_kernel((u8 *)p->walk.text + PATH_ROOM - 10, 10, text);
 	}
 }
 
@@ -106,7 +107,8 @@ static __always_inline void end_descriptor(volatile struct passed *p)
 		begin -= 10;
 		len += 10;
 		BOUND(begin, 0xfff);
-		bpf_probe_read_kernel((u8 *)p->walk.text + begin, 11, "anon_inode:");
+		u64 text[] = { 0x6f6e695f6e6f6e61, 0x3a6564 }; /* "anon_inode:" */
+		bpf_probe_read_kernel((u8 *)p->walk.text + begin, 11, text);
 	}
 	if (p->walk.too_long || at + len + (p->count - p->index + 2) * FD_ELEMENT > ELEMENTS_ROOM)
 		len = 0;
