@@ -112,7 +112,7 @@ def _workers(actor, folder) -> None:  # type: ignore[no-untyped-def]
         "    os._exit(0)\n"
         "answer = pid"
     )
-    client.do("s.recv(100); s.send(b'to the worker'); s.send(b'and again')")
+    client.do("s.recv(100); s.send(b'to the worker'); s.send(b'and again'); s.close()")
     master.do("os.wait()")
 
 
