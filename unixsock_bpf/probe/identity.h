@@ -55,8 +55,28 @@ static __always_inline bool has_other_comm(struct endpoint *ep)
 	return comm[0] != *(u64 *)&ep->comm[0] || comm[1] != *(u64 *)&ep->comm[8];
 }
 
-/* The current process' cgroup, and those above it for the filter. */
-static __always_inline void take_cgroup(struct endpoint *ep, struct workspace *w, u64 id)
+/* A cgroup's id and those of the cgroups above it, by level. */
+static __always_inline void take_levels(struct cgroup_line *line, u64 cgroup, u64 id)
+{
+	u32 level = LOAD(u32, cgroup, CGROUP_LEVEL);
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < FILTER_CGROUP_LEVELS; i++) {
+		u64 above = 0;
+		if (i < level) {
+#ifdef CGROUP_ANCESTORS
+			above = LOAD(u64, cgroup + i * 8, CGROUP_ANCESTORS);
+			above = LOAD(u64, LOAD(u64, above, CGROUP_NODE), NODE_ID);
+#else
+			above = LOAD(u64, cgroup + i * 8, CGROUP_ANCESTOR_IDS);
+#endif
+		}
+		line->ids[i] = i == level ? id : above;
+	}
+}
+
+/* The current process' cgroup, and those above it for the filter.  5.10 has
+ * no helper that tells a tracing program the latter. */
+static __always_inline void take_cgroup(struct endpoint *ep, struct workspace *w, u64 task, u64 id)
 {
 	ep->cgroup = id;
 	struct cgroup_line *line = cgroups.lookup(&id);
@@ -66,9 +86,7 @@ static __always_inline void take_cgroup(struct endpoint *ep, struct workspace *w
 	}
 	if (!line || line->known)
 		return;
-#pragma clang loop unroll(disable)
-	for (u32 level = 0; level < FILTER_CGROUP_LEVELS; level++)
-		line->ids[level] = bpf_get_current_ancestor_cgroup_id(level);
+	take_levels(line, LOAD(u64, LOAD(u64, task, TASK_CGROUPS), CSS_SET_CGROUP), id);
 	line->known = 1;
 }
 
@@ -84,7 +102,7 @@ static __always_inline void note_user(struct endpoint *ep, struct workspace *w)
 	u64 task = bpf_get_current_task();
 	u64 ids = bpf_get_current_uid_gid();
 	take_comm(ep, task);
-	take_cgroup(ep, w, cgroup);
+	take_cgroup(ep, w, task, cgroup);
 	ep->pid = pid;
 	ep->uid = ids;
 	ep->gid = ids >> 32;

@@ -82,20 +82,7 @@ int raw_tracepoint__cgroup_mkdir(u64 *ctx)
 	struct cgroup_line *line = &w->new_cgroup;
 	int len = bpf_probe_read_kernel_str(line->path, sizeof(line->path), (void *)ctx[1]);
 	line->len = len > 0 && len < CGROUP_PATH_ROOM ? len - 1 : 0;
-	u32 level = LOAD(u32, cgroup, CGROUP_LEVEL);
-#pragma clang loop unroll(disable)
-	for (u32 i = 0; i < FILTER_CGROUP_LEVELS; i++) {
-		u64 above = 0;
-		if (i < level) {
-#ifdef CGROUP_ANCESTORS
-			above = LOAD(u64, cgroup + i * 8, CGROUP_ANCESTORS);
-			above = LOAD(u64, LOAD(u64, above, CGROUP_NODE), NODE_ID);
-#else
-			above = LOAD(u64, cgroup + i * 8, CGROUP_ANCESTOR_IDS);
-#endif
-		}
-		line->ids[i] = i == level ? id : above;
-	}
+	take_levels(line, cgroup, id);
 	line->known = 1;
 	cgroups.update(&id, line);
 	return 0;
