@@ -90,9 +90,11 @@ static __always_inline void begin_descriptor(volatile struct passed *p)
 		}
 	}
 	if (deleted && p->walk.dentry) {
+		/* " (deleted)", as numbers: bcc loads no data section. */
+		volatile u8 *text = &p->walk.text[PATH_ROOM - 10];
 		p->walk.begin = PATH_ROOM - 10;
-		u64 text[] = { 0x6574656c65642820, 0x2964 }; /* " (deleted)" */
-		bpf_probe_read_kernel((u8 *)p->walk.text + PATH_ROOM - 10, 10, text);
+		*(volatile u64 *)text = 0x6574656c65642820;
+		*(volatile u16 *)(text + 8) = 0x2964;
 	}
 }
 
@@ -107,8 +109,10 @@ static __always_inline void end_descriptor(volatile struct passed *p)
 		begin -= 10;
 		len += 10;
 		BOUND(begin, 0xfff);
-		u64 text[] = { 0x6f6e695f6e6f6e61, 0x3a6564 }; /* "anon_inode:" */
-		bpf_probe_read_kernel((u8 *)p->walk.text + begin, 11, text);
+		volatile u8 *text = p->walk.text + begin; /* "anon_inode:" */
+		*(volatile u64 *)text = 0x6f6e695f6e6f6e61;
+		*(volatile u16 *)(text + 8) = 0x6564;
+		text[10] = ':';
 	}
 	if (p->walk.too_long || at + len + (p->count - p->index + 2) * FD_ELEMENT > ELEMENTS_ROOM)
 		len = 0;
