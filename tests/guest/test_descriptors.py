@@ -28,9 +28,16 @@ def anonymous(call: str, *arguments: object) -> int:
 
 
 def io_uring() -> int:
-    """An io_uring, or -1 where it is switched off."""
+    """An io_uring, or -1 where it is switched off or can't be passed, as on kernels since 2023."""
     parameters = ctypes.create_string_buffer(120)
-    return int(ctypes.CDLL(None).syscall(425, 1, parameters))
+    fd = int(ctypes.CDLL(None).syscall(425, 1, parameters))
+    one, other = socket.socketpair()
+    with one, other:
+        try:
+            send(one, b"x", [fd])
+        except OSError:
+            return -1
+    return fd
 
 
 def pidfd() -> int:
