@@ -18,7 +18,7 @@ CHECKOUT = Path(__file__).parents[2]
 EXTCAP = CHECKOUT / "extcap" / "unixsock"
 
 #: Seconds that compiling and attaching may take under emulation on a busy machine.
-READY_TIMEOUT = 120
+READY_TIMEOUT = 400
 
 
 class Live:

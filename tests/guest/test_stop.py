@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from live import Live
+from live import READY_TIMEOUT, Live
 
 from unixsock_bpf import pcapng
 from unixsock_bpf.record import Event
@@ -60,7 +60,7 @@ def test_a_reader_that_goes_away_ends_it() -> None:
     time.sleep(1)
     os.close(reader)
     # It may still be compiling: that it finishes.
-    assert process.wait(60 + SOON) == 0
+    assert process.wait(READY_TIMEOUT) == 0
     assert process.stderr is not None
     assert process.stderr.read() == b""
     assert probes() == 0

@@ -23,7 +23,7 @@ from vm.table import Table
 _TESTS = CHECKOUT / "tests" / "guest"
 
 #: Seconds without any report after which a guest is given up.
-_PATIENCE = 600
+_PATIENCE = 1500
 
 #: Guests that run at a time: an emulated one keeps little more than one core busy.
 _AT_ONCE = 2
