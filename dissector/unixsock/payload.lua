@@ -164,6 +164,10 @@ local function dissect(rec, tvb, pinfo, tree)
     end
     if known.http and waiting and before_http(rec, tvb, pinfo) then return nil end
     local found = known.dissector or by_content(rec, tvb, pinfo)
+    if waiting and not found and rec.seq_lo == 0 and host.has(rec.flags, host.FLAG.FROM_START)
+        and content.begins(tvb:raw(0, tvb:len())) then
+        return wait(tvb, pinfo)
+    end
     local name = known.dissector and known.name or rec.conversation.content_name
     if waiting and found and tvb:len() < patience.ENOUGH
         and patience.waits(name, tvb:raw(0, tvb:len())) then

@@ -61,7 +61,7 @@ return {
     { "*/chrony*.sock", "unixsock.chrony" }, { "*/chrony/chronyc.*", "unixsock.chrony" },
     { "*/ptp4lro", "ptp" }, { "*/ptp4l*", "ptp" }, { "*/pmc.*", "ptp" }, { "*/phc2sys.*", "ptp" },
     { "*/wpa_supplicant/*", "unixsock.wpa_ctrl" }, { "*/hostapd/*", "unixsock.wpa_ctrl" },
-    { "*/wpa_ctrl_*", "unixsock.wpa_ctrl" },
+    { "*/wpa_ctrl_*", "unixsock.wpa_ctrl" }, { "*wpa_*global*", "unixsock.wpa_ctrl" },
     -- Mail, messages, media
     { "*milter*", "unixsock.milter" }, { "*/opendkim*.sock", "unixsock.milter" }, { "*lmtp*", "smtp" },
     { "*smtp*", "smtp" },

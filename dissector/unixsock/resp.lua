@@ -14,9 +14,10 @@ local function value_end(text, at, depth)
     if not stop then return nil end
     local mark, count = text:sub(at, at), tonumber(text:match("^.(%-?%d+)\r\n", at))
     local after = stop + 2
-    if mark == "$" and count and count >= 0 then
+    if count and (mark == "%" or mark == "|") then mark, count = "*", count * 2 end -- a map
+    if (mark == "$" or mark == "=" or mark == "!") and count and count >= 0 then
         return after + count + 2 <= #text + 1 and after + count + 2 or nil
-    elseif mark == "*" and count and count > 0 and depth < MAX_DEPTH then
+    elseif (mark == "*" or mark == "~" or mark == ">") and count and count > 0 and depth < MAX_DEPTH then
         for _ = 1, count do
             after = value_end(text, after, depth + 1)
             if not after then return nil end

@@ -4,6 +4,7 @@ if type(host) ~= "table" then return end -- run by Wireshark's own scan of its p
 
 local framer = host.load("framer")
 local TYPES = {
+    [1] = "REQUEST_RSA_IDENTITIES", [2] = "RSA_IDENTITIES_ANSWER", [9] = "REMOVE_ALL_RSA_IDENTITIES",
     [5] = "FAILURE", [6] = "SUCCESS", [11] = "REQUEST_IDENTITIES", [12] = "IDENTITIES_ANSWER", [13] = "SIGN_REQUEST",
     [14] = "SIGN_RESPONSE", [17] = "ADD_IDENTITY", [18] = "REMOVE_IDENTITY", [19] = "REMOVE_ALL_IDENTITIES",
     [20] = "ADD_SMARTCARD_KEY", [21] = "REMOVE_SMARTCARD_KEY", [22] = "LOCK", [23] = "UNLOCK",

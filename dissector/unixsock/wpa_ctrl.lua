@@ -24,8 +24,7 @@ function proto.dissector(tvb, pinfo, tree)
         t:add(F.level, tvb:range(1, 1), tonumber(level))
         if at <= #text then t:add(F.event, tvb:range(at - 1, #text - at + 1), host.printable(text:sub(at))) end
         shown = "event " .. shown
-    elseif text:find("^[A-Z][A-Z0-9_%-]+$") and text ~= "OK" and text ~= "FAIL" and text ~= "PONG"
-        or text:find("^[A-Z][A-Z0-9_%-]+ ") then
+    elseif not host.current.src_is_server and text:find("^[A-Z][A-Z0-9_%-]+%f[ \0]") then
         local word, rest = text:match("^(%S+) ?()")
         t:add(F.command, tvb:range(0, #word), word)
         if rest <= #text then t:add(F.args, tvb:range(rest - 1, #text - rest + 1), host.printable(text:sub(rest))) end

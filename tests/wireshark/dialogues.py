@@ -226,7 +226,7 @@ DIALOGUES = {
     ),
     "milter": Dialogue(
         b"/run/spamass-milter.sock",
-        [(True, _milter(b"O", bytes(12))), (False, _milter(b"O", bytes(12))), (True, _milter(b"H", b"h\0")),
+        [(True, _milter(b"O", b"\0\0\0\6" + bytes(8))), (False, _milter(b"O", b"\0\0\0\6" + bytes(8))), (True, _milter(b"H", b"h\0")),
          (False, _milter(b"c"))],
         "milter.command", ["OPTNEG", "OPTNEG", "HELO", "CONTINUE"],
     ),
