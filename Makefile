@@ -34,7 +34,7 @@ check: setup
 	luacheck --quiet dissector
 
 test: check
-	$(VENV)/pytest --verbose --kernels bookworm,sid tests/unit tests/wireshark tests/gui tests/guest
+	$(VENV)/pytest --verbose --kernels bookworm,sid --brief tests/unit tests/wireshark tests/gui tests/guest
 
 test-gui: setup
 	$(VENV)/pytest --verbose tests/gui

@@ -7,6 +7,8 @@ from bench import measure, workloads
 from bench.observers import Ours
 from bench.workloads import WORKLOADS
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def observer() -> Ours:

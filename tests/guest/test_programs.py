@@ -21,10 +21,12 @@ import pytest
 import unixsock_bpf
 from unixsock_bpf import saved
 
+pytestmark = pytest.mark.thorough
+
 CHECKOUT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "unixsock_bpf"]
 #: Seconds that compiling and attaching may take under emulation on a busy machine.
-PATIENCE = 120
+PATIENCE = 400
 
 
 @pytest.fixture

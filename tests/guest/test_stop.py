@@ -15,6 +15,8 @@ from live import READY_TIMEOUT, Live
 from unixsock_bpf import pcapng
 from unixsock_bpf.record import Event
 
+pytestmark = pytest.mark.thorough
+
 #: Seconds: a second on a real machine; emulation takes several times as long to detach.
 SOON = 10
 

@@ -16,6 +16,8 @@ from live import Live
 
 from unixsock_bpf.record import Event, Flag, Record
 
+pytestmark = pytest.mark.thorough
+
 CGROUPS = Path("/sys/fs/cgroup")
 
 

@@ -36,6 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--attach", default="", metavar="WAYS", help="fentry,kprobe: force each in turn")
     group.addoption(
+        "--brief", action="store_true", help="run what is marked thorough on the first kernel only"
+    )
+    group.addoption(
         "--own-root", action="store_true", help="with each kernel's own user land, where Python is new enough"
     )
     group.addoption(
@@ -44,6 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "thorough: takes long, and tells little that is special to a kernel")
     if config.getoption("--kernels"):
         config.pluginmanager.register(Guests(config))
 
@@ -176,9 +180,12 @@ class Guests:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         here = [item for item in items if _TESTS not in item.path.parents]
         there = [item for item in items if _TESTS in item.path.parents]
+        brief = self._config.getoption("--brief")
         for run in self._runs:
             for item in there:
                 assert item.parent
+                if brief and run is not self._runs[0] and item.get_closest_marker("thorough"):
+                    continue
                 name = f"{item.name}[{run.label}]"
                 run.items.append(GuestItem.from_parent(item.parent, name=name, original=item, run=run))
         items[:] = here + [item for run in self._runs for item in run.items]
