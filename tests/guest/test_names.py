@@ -18,6 +18,8 @@ from live import Live
 
 from unixsock_bpf.record import Event, Record
 
+pytestmark = pytest.mark.thorough
+
 ABSTRACT = b"\0unixsock\0names\0\xff"
 #: Two names of one place: /var/run is a link to /run.
 RUN, VAR_RUN = "/run/unixsock-names-1", "/var/run/unixsock-names-2"
