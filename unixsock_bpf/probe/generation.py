@@ -130,11 +130,8 @@ class Generation:
 
     def _load(self) -> dict[Program, Any]:
         """Programs that will be needed, and bcc's functions for them."""
-        import bcc
-
         loaded = {}
-        for at in range(bcc.lib.bpf_num_functions(self._bpf.module)):
-            name = bcc.lib.bpf_function_name(self._bpf.module, at)
+        for name in self._names:
             match = _PROGRAM.fullmatch(name.decode())
             if not match:
                 continue
@@ -156,11 +153,12 @@ class Generation:
         return program.kind != "kprobe" or alone
 
     @property
-    def _names(self) -> set[bytes]:
+    def _names(self) -> list[bytes]:
+        """The programs that were compiled, in the order of the C."""
         import bcc
 
         count = bcc.lib.bpf_num_functions(self._bpf.module)
-        return {bcc.lib.bpf_function_name(self._bpf.module, at) for at in range(count)}
+        return [bcc.lib.bpf_function_name(self._bpf.module, at) for at in range(count)]
 
     def take_over(self, first: Generation) -> None:
         """Goes into the gates that ``first`` and others left for it."""
