@@ -1,6 +1,6 @@
 """Unix sockets in Wireshark: capture AF_UNIX traffic with BPF and read it back.
 
-Importing this package is cheap: bcc, pyroute2 and pyshark are imported only
+Importing this package is cheap: bcc and pyshark are imported only
 where a capture, a socket listing or a reader needs them.
 """
 

@@ -1,22 +1,22 @@
 """The AF_UNIX sockets that exist now: who holds them, what they are called, who is at the other end.
 
-Sources: sock_diag(7) through pyroute2 for the sockets themselves, ``/proc/PID/fd``
-for the processes that hold them.  Works without BPF; without root the processes
-of other users stay unknown.
+Sources: sock_diag(7) for the sockets themselves, ``/proc/PID/fd`` for the processes that
+hold them.  Works without BPF; without root the processes of other users stay unknown.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
-import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from unixsock_bpf import sock_diag
 from unixsock_bpf.filter.evaluate import End
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ class State(IntEnum):
     LISTENING = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(NamedTuple):
     """A process that holds a socket, with its real user and group."""
 
     tgid: int
@@ -48,8 +47,7 @@ class Owner:
     comm: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Socket:
+class Socket(NamedTuple):
     """One socket.
 
     ``name`` is as bound: abstract ones begin with NUL, ``b""`` is unnamed.  ``peer`` is
@@ -130,14 +128,24 @@ def sockets() -> list[Socket]:
     """
     held = holders()
     found: dict[int, Socket] = {}
-    for netns, path in _namespaces().items():
-        for entry in _dump(netns, path):
-            found.setdefault(entry.inode, entry)
-    return [
-        Socket(s.inode, s.type, s.state, s.name, s.peer, s.receive_queue, s.send_queue, s.netns,
-               tuple(held.get(s.inode, ())))
-        for s in found.values()
-    ]  # fmt: skip
+
+    def take(netns: int) -> None:
+        for entry in sock_diag.listed():
+            if entry.inode not in found:
+                found[entry.inode] = Socket(*entry, netns, tuple(held.get(entry.inode, ())))
+
+    try:
+        for netns, path in _namespaces().items():
+            _within(path, partial(take, netns))
+    except sock_diag.DiagError as error:
+        raise SocketsError(_why(error)) from None
+    return list(found.values())
+
+
+def _why(error: sock_diag.DiagError) -> str:
+    if error.errno in (errno.ENOENT, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):
+        return "this kernel does not list Unix sockets: load its module unix_diag (CONFIG_UNIX_DIAG)"
+    return f"the kernel does not list its Unix sockets: {(error.strerror or str(error)).lower()}"
 
 
 def _namespaces() -> dict[int, str | None]:
@@ -153,54 +161,22 @@ def _namespaces() -> dict[int, str | None]:
     return spaces
 
 
-def _dump(netns: int, path: str | None) -> list[Socket]:
-    """The sockets of one namespace.  One whose last process has gone meanwhile has none."""
+def _within(path: str | None, work: Callable[[], None]) -> None:
+    """Does ``work`` in a network namespace.  In one whose last process has gone meanwhile there is none."""
     if path is None:
-        return list(_diag(netns))
-    found: list[Socket] = []
+        work()
+        return
 
     def enter() -> None:
         # setns changes the calling thread only, so the thread ends with its namespace.
         with suppress(OSError), open(path, "rb") as file:
             libc = ctypes.CDLL(None, use_errno=True)
             if libc.setns(file.fileno(), _CLONE_NEWNET) == 0:
-                found.extend(_diag(netns))
+                work()
 
     thread = threading.Thread(target=enter)
     thread.start()
     thread.join()
-    return found
-
-
-def _diag(netns: int) -> Iterator[Socket]:
-    from pyroute2.netlink import diag
-
-    class Message(diag.unix_diag_msg):  # type: ignore[misc]
-        # pyroute2 takes names for text; abstract ones hold NULs, and any may hold any byte.
-        nla_map = tuple((name, "cdata" if name == "UNIX_DIAG_NAME" else kind)
-                        for name, kind in diag.unix_diag_msg.nla_map)  # fmt: skip
-
-    show = diag.UDIAG_SHOW_NAME | diag.UDIAG_SHOW_PEER | diag.UDIAG_SHOW_RQLEN
-    with diag.DiagSocket() as netlink:
-        netlink.marshal.msg_map = {**netlink.marshal.msg_map, socket.AF_UNIX: Message}
-        netlink.bind()
-        for message in netlink.get_sock_stats(family=socket.AF_UNIX, show=show):
-            if message["header"]["type"] != diag.SOCK_DIAG_BY_FAMILY:
-                raise SocketsError(
-                    "this kernel does not list Unix sockets: load its module unix_diag (CONFIG_UNIX_DIAG)"
-                )
-            queues = message.get_attr("UNIX_DIAG_RQLEN") or {}
-            name = message.get_attr("UNIX_DIAG_NAME") or b""
-            yield Socket(
-                inode=message["udiag_ino"],
-                type=message["udiag_type"],
-                state=message["udiag_state"],
-                name=name if name.startswith(b"\0") else name.rstrip(b"\0"),
-                peer=message.get_attr("UNIX_DIAG_PEER") or 0,
-                receive_queue=queues.get("udiag_rqueue", 0),
-                send_queue=queues.get("udiag_wqueue", 0),
-                netns=netns,
-            )
 
 
 def visit_relative_names() -> None:
@@ -208,14 +184,14 @@ def visit_relative_names() -> None:
 
     Without unix_diag, those of sockets that exist already stay unknown.
     """
-    for netns, path in _namespaces().items():
+    for path in _namespaces().values():
         table = f"{os.path.dirname(os.path.dirname(path))}/net/unix" if path else "/proc/self/net/unix"
         with suppress(OSError):
             with open(table, "rb") as file:
                 next(file)  # titles
                 names = [fields[7] for fields in map(bytes.split, file) if len(fields) > 7]
             if any(name[:1] not in (b"/", b"@") for name in names):
-                _dump(netns, path)
+                _within(path, sock_diag.visit)
 
 
 def chosen(present: list[Socket], wanted: Filter) -> list[tuple[Socket, bool]]:
@@ -224,16 +200,14 @@ def chosen(present: list[Socket], wanted: Filter) -> list[tuple[Socket, bool]]:
     A socket with several holders is taken if it is with any of them; an end that does not
     exist matches nothing.
     """
-    by_inode = {socket.inode: socket for socket in present}
+    if wanted.takes_everything:
+        return [(one, True) for one in present]
     with_cgroup = "cgroup" in wanted.text
+    ends = {one.inode: _ends(one, with_cgroup) for one in present}
     found = []
     for one in present:
-        other = by_inode.get(one.peer)
-        verdicts = {
-            wanted.judge(near, far, one.type)
-            for near in _ends(one, with_cgroup)
-            for far in (_ends(other, with_cgroup) if other else [_NOBODY])
-        }
+        others = ends.get(one.peer, [_NOBODY])
+        verdicts = {wanted.judge(near, far, one.type) for near in ends[one.inode] for far in others}
         if verdicts != {False}:
             found.append((one, True in verdicts))
     return found

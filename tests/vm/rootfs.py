@@ -11,7 +11,7 @@ from vm.kernels import Kernel
 
 #: What the tests in a guest use there.  Python packages are Debian's, as its Python is another than ours.
 PACKAGES = (
-    *("python3-bpfcc", "python3-pyroute2", "python3-lark", "python3-pytest", "python3-hypothesis"),
+    *("python3-bpfcc", "python3-lark", "python3-pytest", "python3-hypothesis"),
     *("tshark", "curl", "dbus", "iproute2", "kmod", "procps", "udev", "busybox-static"),
 )
 

@@ -7,7 +7,7 @@ import os
 #: Python packages that everything but ``check`` and ``install`` needs, with the remedy where one is missing.
 PACKAGES = {
     name: f"install python3-{name} (Debian, Ubuntu, Fedora) or python-{name} (Arch), or '{name}' with pip"
-    for name in ("lark", "pyroute2")
+    for name in ("lark",)
 }
 
 

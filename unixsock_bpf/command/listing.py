@@ -95,11 +95,10 @@ def _print_table(shown: list[Socket], by_inode: dict[int, Socket]) -> None:
                 (name_text(peer.name) if peer else "") or "-",
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-    text = "".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n"
-        for row in rows
-    )
+    # One format for all rows: with tens of thousands of sockets, nearly all of the time goes by here.
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    line = "  ".join(f"{{:{width}}}" for width in widths)
+    text = "".join(line.format(*row).rstrip() + "\n" for row in rows)
     sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
 
 
