@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -175,7 +176,8 @@ class Messages:
 
     def _start(self) -> None:
         if self._thread is None and not self._ended:
-            _pyshark()  # imported here, so that what is wrong with it is told before anything runs
+            _pyshark()  # here, so that what is missing is told before anything runs
+            _tshark()
             self._source.start()
             self._thread = threading.Thread(target=self._run, name="unixsock messages", daemon=True)
             self._thread.start()
@@ -227,6 +229,16 @@ def _pyshark() -> Any:
     return Capture
 
 
+def _tshark() -> list[str]:
+    """What makes tshark load the dissector, if both are there."""
+    if shutil.which("tshark") is None:
+        raise MessagesError("tshark was not found: install tshark")
+    try:
+        return tshark.dissector_arguments()
+    except tshark.TsharkError as error:
+        raise MessagesError(str(error)) from None
+
+
 def _pyshark_capture(source: _File | _Live, display_filter: str | None, loop: Any) -> Any:
     """A capture of pyshark's that reads what ``source`` offers."""
 
@@ -259,9 +271,7 @@ def _pyshark_capture(source: _File | _Live, display_filter: str | None, loop: An
             lines = [line for line in self.said if line and not line.startswith("Running as user")]
             return " ".join(lines) or f"tshark failed with status {self.status}"
 
-    return TsharkCapture(
-        display_filter=display_filter, eventloop=loop, custom_parameters=tshark.dissector_arguments()
-    )
+    return TsharkCapture(display_filter=display_filter, eventloop=loop, custom_parameters=_tshark())
 
 
 class _File:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Union
 
 from unixsock_bpf import pcapng, record
 from unixsock_bpf.announcement import ANNOUNCEMENT, endpoint_name
@@ -32,7 +32,7 @@ REST = 3
 #: Seconds of the longest sleep when nobody talks, and of that with somebody to call each second.
 IDLE_WAIT = (10.0, 1.0)
 
-Block = bytes | memoryview
+Block = Union[bytes, memoryview]
 
 #: Members of ``struct settings`` and ``struct totals`` in probe/state.h, all u64.
 _CLOCK_OFFSET, _READER_WAITS, _RUNNING = 0, 1, 2

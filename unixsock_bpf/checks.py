@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from unixsock_bpf import __version__
-from unixsock_bpf.command.failure import PACKAGES
+from unixsock_bpf.needs import PACKAGES
 
 #: Seconds that another program may take to answer.
 _PATIENCE = 30
@@ -94,7 +94,7 @@ def bcc() -> Check:
 
 
 def libraries(packages: Mapping[str, str] = PACKAGES) -> Check:
-    """The Python packages that the filter and the list of sockets are made with."""
+    """The Python packages that the filter is made with."""
     missing = [name for name in packages if find_spec(name) is None]
     remedy = "; ".join(packages[name] for name in missing)
     return Check(
@@ -204,21 +204,22 @@ def extcap() -> Check:
 
 def dissector() -> Check:
     """The dissector, where Wireshark looks for it, the same as this package's."""
-    from unixsock_bpf.install import dissector_source, plugin_folders
+    from unixsock_bpf.install import InstallError, dissector_source, plugin_folders
 
     installed = [folder / "unixsock.lua" for folder in plugin_folders() if (folder / "unixsock.lua").exists()]
     if not installed:
         return _not_installed("dissector")
-    ours = dissector_source().read_bytes()
-    for path in installed:
-        if path.read_bytes() != ours:
-            return Check(
-                "dissector",
-                False,
-                f"{path} is not of this version ({__version__})",
-                "Run 'unixsock install' again",
-                False,
-            )
+    try:
+        ours = dissector_source().read_bytes()
+        others = [path for path in installed if path.read_bytes() != ours]
+    except InstallError as error:
+        return Check("dissector", False, str(error), "Install this package again", False)
+    except OSError as error:
+        remedy = "Make it readable, or run 'unixsock install' again"
+        return Check("dissector", False, f"{error.filename} cannot be read ({error.strerror})", remedy, False)
+    if others:
+        said = f"{others[0]} is not of this version ({__version__})"
+        return Check("dissector", False, said, "Run 'unixsock install' again", False)
     return Check("dissector", True, ", ".join(map(str, installed)), needed=False)
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from . import __version__
+from . import __version__, needs
 from .options import BY_NAME, KNOWN, OPTIONS, Option, OptionError, Settings, scan, settings
 
 INTERFACE = "unixsock"
@@ -51,16 +51,25 @@ class UsageError(ValueError):
 def main(argv: Sequence[str] | None = None) -> int:
     """Answers one call.  Exit status: 0; 2 for a call that is not in the protocol; 1 for a failed capture."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    if "--capture" in arguments:
-        return capture(arguments)
     try:
+        if "--capture" in arguments:
+            return capture(arguments)
         text = answer(arguments)
     except (UsageError, OptionError) as error:
-        sys.stderr.buffer.write(f"{INTERFACE}: {error}\n".encode(errors="replace"))
-        return 2
+        return _refuse(str(error), 2)
+    except ImportError as error:
+        sentence = needs.sentence(error)
+        if sentence is None:
+            raise
+        return _refuse(sentence, 1)
     sys.stdout.buffer.write(text.encode(errors="replace"))
     sys.stdout.flush()
     return 0
+
+
+def _refuse(why: str, status: int) -> int:
+    sys.stderr.buffer.write(f"{INTERFACE}: {why}\n".encode(errors="replace"))
+    return status
 
 
 def answer(arguments: Sequence[str]) -> str:
@@ -115,7 +124,7 @@ def capture_settings(arguments: Sequence[str]) -> Settings:
 
 def _value(arguments: Sequence[str], name: str) -> str | None:
     """The value of an option in a call that may be wrong elsewhere."""
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for word, following in zip(arguments, [*arguments[1:], ""]):
         if word.startswith(f"--{name}="):
             return word.partition("=")[2]
         if word == f"--{name}":

@@ -7,9 +7,7 @@ told on stderr once both are open, because Wireshark listens only then.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
 import os
 import platform
 import select
@@ -20,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from unixsock_bpf import __version__, pcapng
+from unixsock_bpf.pipes import widen
 
 if TYPE_CHECKING:
     from unixsock_bpf.capture import Block, Capture, Statistics
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 OPEN_TIMEOUT = 30.0
 #: Seconds without progress after which a reader that stopped reading is given up, once we were stopped.
 STOP_TIMEOUT = 0.8
-#: Bytes that the fifo should hold: what an unprivileged process may ask for.
-PIPE_SIZE = 1 << 20
 
 
 class FifoError(OSError):
@@ -103,8 +100,7 @@ class Writer:
         self._poll.register(fd, select.POLLOUT)
         #: Set when the capture was stopped: then a reader that does not read is given up.
         self.stopping = False
-        with contextlib.suppress(OSError):  # fewer and larger reads; there is a limit for all pipes of a user
-            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+        widen(fd)
 
     def keep_for(self, capture: Capture, settings: Settings) -> None:
         """Keeps as much as ``capture``'s ring holds while that fills up."""

@@ -229,7 +229,7 @@ def as_dict(time_ns: int, record: Record) -> dict[str, Any]:
             "text": _text_or_none(record.payload),
         }
     if record.creds is not None:
-        out["creds"] = dict(zip(("pid", "uid", "gid"), record.creds, strict=True))
+        out["creds"] = dict(zip(("pid", "uid", "gid"), record.creds))
     if record.fds_count:
         out["fds_count"] = record.fds_count
         out["fds"] = [

@@ -319,7 +319,7 @@ def decode(data: bytes | memoryview) -> Record:
         raise RecordError(f"record of format version {data[0]}; this reader knows version {VERSION}")
     if len(data) < HEADER_LEN:
         raise RecordError(f"record ends in its header: {len(data)} of {HEADER_LEN} bytes")
-    head = dict(zip(_NAMES, _STRUCT.unpack_from(data), strict=True))
+    head = dict(zip(_NAMES, _STRUCT.unpack_from(data)))
     head.pop("version")
     header_len, caplen = head.pop("header_len"), head.pop("caplen")
     if header_len < HEADER_LEN:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 
-from unixsock_bpf.install import dissector_source
+from unixsock_bpf.install import InstallError, dissector_source
 
 
 class TsharkError(Exception):
@@ -13,8 +13,16 @@ class TsharkError(Exception):
 
 
 def dissector_arguments() -> list[str]:
-    """What makes tshark load the dissector; harmless where it is installed, too."""
-    return ["-X", f"lua_script:{dissector_source()}"]
+    """What makes tshark load the dissector; harmless where it is installed, too.  Raises TsharkError."""
+    try:
+        source = dissector_source()
+        source.open("rb").close()
+    except InstallError as error:
+        raise TsharkError(str(error)) from None
+    except OSError as error:
+        why = (error.strerror or "").lower()
+        raise TsharkError(f"the dissector {error.filename} cannot be read: {why}") from None
+    return ["-X", f"lua_script:{source}"]
 
 
 def frame_numbers(path: str, display_filter: str) -> set[int]:

@@ -145,7 +145,7 @@ def test_fields_of_a_full_record(tshark: Tshark, tmp_path: Path) -> None:
         "creds.uid": "2", "creds.gid": "3", "netns": "99", "cgroup": "/a.slice", "error": "",
     }  # fmt: skip
     row = tshark.fields(capture, *(f"unixsock.{name}" for name in expected))[0]
-    found = {name: value.replace("True", "1").replace("False", "0") for name, value in zip(expected, row)}  # noqa: B905
+    found = {name: value.replace("True", "1").replace("False", "0") for name, value in zip(expected, row)}
     assert found | {"path": found["path"].replace("\\\\", "\\")} == expected
     experts = tshark.fields(capture, "_ws.expert.message")[0][0]
     for part in ("2 descriptors passed", "3 of 10 bytes captured", "unknown type 999"):

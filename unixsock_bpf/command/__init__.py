@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from unixsock_bpf import __version__
+from unixsock_bpf import __version__, needs
 
-from .failure import PACKAGES, Failure
+from .failure import Failure
 
 _DESCRIPTION = "Unix domain sockets: capture what they carry, list them, turn captures into fixtures."
 
@@ -62,11 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Failure as failure:
         say(f"unixsock: {failure}")
         return failure.status
-    except ModuleNotFoundError as missing:
-        name = (missing.name or "").partition(".")[0]
-        if name not in PACKAGES:
+    except ImportError as error:
+        sentence = needs.sentence(error)
+        if sentence is None:
             raise
-        say(f"unixsock: the Python package {name} is missing: {PACKAGES[name]}")
+        say(f"unixsock: {sentence}")
         return 1
     except BrokenPipeError:
         # The reader has seen enough.  Nothing may be flushed to it when Python ends.

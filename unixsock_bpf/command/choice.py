@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from unixsock_bpf.filter import Filter, FilterError
+from unixsock_bpf.filter import Filter, FilterError, FilterUnavailable
 from unixsock_bpf.options import OPTIONS, OptionError, Settings, join_filter, settings
 
 from .failure import Failure
@@ -61,6 +61,8 @@ def _checked(text: str) -> str:
 
     try:
         parse(text)
+    except FilterUnavailable as error:
+        raise Failure(str(error)) from None
     except FilterError as error:
         marked = ""
         if error.position and text.isprintable() and len(text) <= 200:

@@ -4,12 +4,6 @@ from __future__ import annotations
 
 import os
 
-#: Python packages that everything but ``check`` and ``install`` needs, with the remedy where one is missing.
-PACKAGES = {
-    name: f"install python3-{name} (Debian, Ubuntu, Fedora) or python-{name} (Arch), or '{name}' with pip"
-    for name in ("lark",)
-}
-
 
 class Failure(Exception):
     """What could not be done, in one sentence, and the exit status that says so."""

@@ -96,7 +96,7 @@ def _print_table(shown: list[Socket], by_inode: dict[int, Socket]) -> None:
             )
         )
     # One format for all rows: with tens of thousands of sockets, nearly all of the time goes by here.
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*rows)]
     line = "  ".join(f"{{:{width}}}" for width in widths)
     text = "".join(line.format(*row).rstrip() + "\n" for row in rows)
     sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))

@@ -7,10 +7,11 @@ import os
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Union
 
 from .failure import Failure, reason
 
-Piece = bytes | memoryview
+Piece = Union[bytes, memoryview]
 
 #: The most pieces that one writev takes (IOV_MAX).
 _MOST = 1024

@@ -38,12 +38,12 @@ from dataclasses import dataclass, field
 from ..record import Event, Record
 from . import evaluate
 from .emit import Program
-from .errors import FilterError
+from .errors import FilterError, FilterUnavailable
 from .evaluate import End
 from .parse import parse as _parse
 from .tree import EVERYTHING, And, Node, join, terms
 
-__all__ = ["End", "Filter", "FilterError", "everything", "parse"]
+__all__ = ["End", "Filter", "FilterError", "FilterUnavailable", "everything", "parse"]
 
 
 @dataclass(frozen=True)

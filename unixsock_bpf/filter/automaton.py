@@ -81,7 +81,7 @@ def build(globs: Iterable[tuple[int, Glob]], nul_ends: bool = False) -> Automato
         lane.finals.append((lane.used + bits - 1, atom))
         lane.globs.append((lane.used, glob))
         lane.used += bits
-    steps = list(zip(*map(_steps, lanes), strict=True)) or [()] * 256
+    steps = list(zip(*map(_steps, lanes))) or [()] * 256
     if nul_ends:
         steps[0] = tuple((0, _ALL) for _ in lanes)
     distinct: dict[tuple[tuple[int, int], ...], int] = {}
@@ -113,7 +113,7 @@ def _steps(lane: Lane) -> list[tuple[int, int]]:
             always |= 1 << (base + state)
     stay = [always | (wide if CONTINUATION >> byte & 1 else 0) for byte in range(256)]
     enter[0], stay[0] = enter[ord("@")], stay[ord("@")]  # see record.display_name
-    return list(zip(enter, stay, strict=True))
+    return list(zip(enter, stay))
 
 
 def _row(*numbers: int) -> bytes:

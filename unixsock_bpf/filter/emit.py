@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Union
 
 from .automaton import Automaton, build
 from .errors import FilterError
@@ -43,7 +44,7 @@ class Bit:
 
 
 #: C for a truth value: a bit, or an expression that is 0 or 1.
-_Truth = Bit | str
+_Truth = Union[Bit, str]
 #: C for "the term is certainly true" or "certainly false".
 _Decide = Callable[[Term, bool], _Truth]
 

@@ -14,6 +14,10 @@ class FilterError(ValueError):
         super().__init__(f"At position {position}: {problem}" if position else problem)
 
 
+class FilterUnavailable(FilterError):
+    """Filters can't be read here: says what is missing."""
+
+
 def shorten(word: str) -> str:
     """``word`` as it can stand in a sentence: quoted, printable, at most 40 characters."""
     text = word if len(word) <= 40 else word[:37] + "..."

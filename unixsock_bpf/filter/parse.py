@@ -8,7 +8,8 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from .errors import FilterError, shorten
+from .. import needs
+from .errors import FilterError, FilterUnavailable, shorten
 from .glob import Character
 from .terms import term
 from .tree import EVERYTHING, And, Node, Not, Or, Term, join
@@ -46,10 +47,16 @@ def parse(text: str) -> Node:
     _refuse_unreadable(text)
     if not text.strip():
         return EVERYTHING
-    from lark.exceptions import UnexpectedInput
-
     try:
-        part: Any = _parser().parse(text)  # a _Part, the start rule's result: lark says Tree
+        from lark.exceptions import UnexpectedInput
+
+        parser = _parser()
+    except ImportError as error:
+        raise FilterUnavailable(needs.sentence(error) or str(error)) from None
+    except OSError as error:
+        raise FilterUnavailable(f"{error.filename} cannot be read: install this package again") from None
+    try:
+        part: Any = parser.parse(text)  # a _Part, the start rule's result: lark says Tree
     except UnexpectedInput as error:
         raise _explain(text, error) from None
     node: Node = part.node

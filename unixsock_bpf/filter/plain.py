@@ -81,45 +81,58 @@ def _node(plain: Any, depth: int) -> tuple[Node, int]:
     # The text's limit counts what the parser sees; joining with the options adds a level or two.
     if depth > MAX_DEPTH + 8:
         raise FilterError("the filter nests too deep")
-    match plain:
-        case ["not", part]:
-            inner, count = _node(part, depth + 1)
-            return Not(inner), count
-        case ["and" | "or" as kind, *parts]:
-            nodes, count = [], 0
-            for part in parts:
-                node, terms = _node(part, depth + 1)
-                nodes.append(node)
-                count += terms
-            return (And if kind == "and" else Or)(tuple(nodes)), count
-        case [str(name), str(side), value]:
-            if side not in (("", "src", "dst") if name in _SIDED else ("",)):
-                raise FilterError("a term has a side that it cannot have")
-            return Term(name, _value(name, value), side), 1
-    raise FilterError("a part of the filter is neither a term nor a join")
+    if not isinstance(plain, list) or not plain:
+        raise FilterError("a part of the filter is neither a term nor a join")
+    kind, parts = plain[0], plain[1:]
+    if kind == "not" and len(parts) == 1:
+        inner, count = _node(parts[0], depth + 1)
+        return Not(inner), count
+    if kind in ("and", "or"):
+        nodes, count = [], 0
+        for part in parts:
+            node, terms = _node(part, depth + 1)
+            nodes.append(node)
+            count += terms
+        return (And if kind == "and" else Or)(tuple(nodes)), count
+    if len(parts) != 2 or not isinstance(kind, str):
+        raise FilterError("a part of the filter is neither a term nor a join")
+    side, value = parts
+    if side not in (("", "src", "dst") if kind in _SIDED else ("",)):
+        raise FilterError("a term has a side that it cannot have")
+    return Term(kind, _value(kind, value), side), 1
 
 
 def _value(name: str, value: Any) -> Value:
-    match name, value:
-        case (("fds" | "creds"), None):
-            return None
-        case (("path" | "comm"), {"globs": [_, *_] as globs, **rest}) if (
-            not rest and len(globs) <= _MAX_GLOBS
-        ):
+    if name in ("fds", "creds") and value is None:
+        return None
+    if name in ("path", "comm") and _has(value, "globs"):
+        globs = value["globs"]
+        if isinstance(globs, list) and 0 < len(globs) <= _MAX_GLOBS:
             most = NAME_BYTES if name == "path" else COMM_BYTES
             return tuple(_glob(glob, most) for glob in globs)
-        case "cgroup", {"cgroup": str(path), "id": number, "level": level, **rest} if not rest:
-            if len(path) > _MAX_CGROUP_PATH or not (level is None or is_number(level, 0, 255)):
-                raise FilterError("a cgroup is not one")
-            if not is_number(number, 0, (1 << 64) - 1):
-                raise FilterError("a cgroup has no number")
-            return Cgroup(path, number, level)
-        case (("type" | "event"), _) if is_number(value, 0, 63):
-            if value in (TYPES if name == "type" else EVENTS).values():
-                return int(value)
-        case _ if name in RANGES and is_number(value, *RANGES[name]):
+    elif name == "cgroup" and _has(value, "cgroup", "id", "level"):
+        return _cgroup(value["cgroup"], value["id"], value["level"])
+    elif name in ("type", "event") and is_number(value, 0, 63):
+        if value in (TYPES if name == "type" else EVENTS).values():
             return int(value)
+    elif name in RANGES and is_number(value, *RANGES[name]):
+        return int(value)
     raise FilterError("a term has a value that it cannot have")
+
+
+def _cgroup(path: Any, number: Any, level: Any) -> Cgroup:
+    if not isinstance(path, str) or len(path) > _MAX_CGROUP_PATH:
+        raise FilterError("a cgroup has no path")
+    if not is_number(number, 0, (1 << 64) - 1):
+        raise FilterError("a cgroup has no number")
+    if not (level is None or is_number(level, 0, 255)):
+        raise FilterError("a cgroup has a level that it cannot have")
+    return Cgroup(path, number, level)
+
+
+def _has(value: Any, *members: str) -> bool:
+    """Whether ``value`` is a dictionary of just these members."""
+    return isinstance(value, dict) and value.keys() == set(members)
 
 
 def is_number(value: Any, low: int, high: int) -> bool:
@@ -133,28 +146,28 @@ def _glob(plain: Any, most: int) -> Glob:
     elements: list[Element] = []
     stars = set()
     for part in plain:
-        match part:
-            case None:
-                stars.add(len(elements))
-            case str() if part.isascii() or all(ord(character) < 256 for character in part):
-                elements.extend(Element(1 << ord(character)) for character in part)
-            case {"bytes": list(spans), "wide": bool(wide), **rest} if not rest:
-                elements.append(Element(_accepts(spans), wide))
-            case _:
-                raise FilterError("a glob has a part that it cannot have")
+        if part is None:
+            stars.add(len(elements))
+        elif isinstance(part, str) and all(ord(character) < 256 for character in part):
+            elements.extend(Element(1 << ord(character)) for character in part)
+        elif _has(part, "bytes", "wide") and isinstance(part["wide"], bool):
+            elements.append(Element(_accepts(part["bytes"]), part["wide"]))
+        else:
+            raise FilterError("a glob has a part that it cannot have")
         if len(elements) > most:
             raise FilterError("a glob is too long")
     return Glob("", tuple(elements), frozenset(stars))
 
 
-def _accepts(spans: list[Any]) -> int:
+def _accepts(spans: Any) -> int:
     accepts = 0
-    if len(spans) > 256:
-        raise FilterError("a glob's class is too long")
+    if not isinstance(spans, list) or len(spans) > 256:
+        raise FilterError("a glob's class is not one, or too long")
     for span in spans:
-        match span:
-            case [first, last] if is_number(first, 0, 255) and is_number(last, first, 255):
-                accepts |= (1 << last + 1) - (1 << first)
-            case _:
-                raise FilterError("a glob's class is not made of bytes")
+        if not isinstance(span, list) or len(span) != 2:
+            raise FilterError("a glob's class is not made of spans")
+        first, last = span
+        if not is_number(first, 0, 255) or not is_number(last, first, 255):
+            raise FilterError("a glob's class is not made of bytes")
+        accepts |= (1 << last + 1) - (1 << first)
     return accepts

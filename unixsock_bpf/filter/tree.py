@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Union
 
 from .glob import Glob
 
@@ -22,7 +23,7 @@ class Cgroup:
 
 
 #: What a term compares with.
-Value = tuple[Glob, ...] | int | Cgroup | None
+Value = Union[tuple[Glob, ...], int, Cgroup, None]
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Or:
     parts: tuple[Node, ...]
 
 
-Node = Term | Not | And | Or
+Node = Union[Term, Not, And, Or]
 
 #: The filter that takes everything.
 EVERYTHING = And(())

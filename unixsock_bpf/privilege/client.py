@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import select
 import struct
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from unixsock_bpf import __version__, pcapng
 from unixsock_bpf.capture import Block, Capture, Statistics
+from unixsock_bpf.pipes import PIPE_SIZE, widen
 from unixsock_bpf.privilege import launch
 from unixsock_bpf.privilege.reports import Reports
 from unixsock_bpf.privilege.request import Request, RequestError, encode
@@ -27,8 +27,6 @@ from unixsock_bpf.probe.errors import ProbeError
 if TYPE_CHECKING:
     from unixsock_bpf.options import Settings
 
-#: Bytes that the pipe from the privileged part may hold, and the most that is taken at once.
-_PIPE = 1 << 20
 #: Seconds that a privileged part that refused may take to end.
 _PATIENCE = 5.0
 
@@ -139,8 +137,7 @@ class RemoteCapture:
         output = self._output
         if output is None:
             self._blocks_from, output = os.pipe2(os.O_CLOEXEC)
-            with contextlib.suppress(OSError):  # a limit for users: then it stays smaller
-                fcntl.fcntl(output, fcntl.F_SETPIPE_SZ, _PIPE)
+            widen(output)
         try:
             self._process = launch.launch(command, output)
         finally:
@@ -260,7 +257,7 @@ class RemoteCapture:
                 if fd in self._callbacks:
                     self._callbacks[fd](events)
                 elif fd == self._blocks_from:
-                    if data := os.read(fd, _PIPE):
+                    if data := os.read(fd, PIPE_SIZE):
                         self._data += data
                         yield self._whole_blocks()
                     else:

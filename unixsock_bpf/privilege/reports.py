@@ -44,11 +44,11 @@ class Reports:
 
     def _report(self, line: bytes) -> tuple[str, Any] | None:
         try:
-            match json.loads(line):
-                case {**members} if len(members) == 1:
-                    ((kind, value),) = members.items()
-                    if kind in _KINDS:
-                        return kind, value
+            members = json.loads(line)
+            if isinstance(members, dict) and len(members) == 1:
+                ((kind, value),) = members.items()
+                if kind in _KINDS:
+                    return kind, value
         except ValueError:
             pass
         if line.strip():
