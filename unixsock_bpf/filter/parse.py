@@ -132,7 +132,9 @@ class _Builder:
         try:
             return _Part(term(name, unquote(word), side))
         except FilterError as error:
-            raise FilterError(str(error), (word.start_pos or 0) + 1) from None
+            # Lark before 1.0 (Debian 11) calls it pos_in_stream.
+            at = getattr(word, "start_pos", None) or getattr(word, "pos_in_stream", None)
+            raise FilterError(str(error), (at or 0) + 1) from None
 
 
 def unquote(word: str) -> list[Character]:
