@@ -24,7 +24,8 @@ class Option:
 
     ``kind`` is a type of argument that Wireshark 4.0 knows.  ``primitive`` options are
     terms of the capture filter.  ``neutral`` are the values, besides none, that mean "any".
-    ``choices``: (value, text), the first being the default.
+    ``choices``: (value, text), the first being the default.  ``help``: what the command says of it,
+    where the tooltip is for the dialog.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Option:
     reload: bool = False
     primitive: bool = False
     neutral: tuple[str, ...] = ()
+    help: str = ""
 
     @property
     def is_flag(self) -> bool:
@@ -65,6 +67,7 @@ OPTIONS = (
         reload=True,
         primitive=True,
         neutral=("*",),
+        help="either side is bound to such a name; a leading @ is an abstract name",
     ),
     Option(
         "type",
@@ -81,6 +84,7 @@ OPTIONS = (
         ),
         primitive=True,
         neutral=("any",),
+        help="sockets of this type",
     ),
     Option(
         "pid",
@@ -92,6 +96,7 @@ OPTIONS = (
         low=1,
         high=1 << 22,
         primitive=True,
+        help="this process is at either end",
     ),
     Option(
         "comm",
@@ -102,6 +107,7 @@ OPTIONS = (
         metavar="GLOB",
         placeholder="curl*",
         primitive=True,
+        help="a process of such a name is at either end; the first 15 bytes count",
     ),
     Option(
         "uid",
@@ -112,6 +118,7 @@ OPTIONS = (
         placeholder="root",
         validation=r"^[^\s:/]*$",
         primitive=True,
+        help="a process of this user is at either end",
     ),
     Option(
         "snaplen",
@@ -122,6 +129,7 @@ OPTIONS = (
         "BYTES",
         default=0,
         high=(1 << 31) - 1,
+        help="the most bytes of a message that are captured; default: 0, for all",
     ),
     Option(
         "buffer-size",
@@ -133,6 +141,8 @@ OPTIONS = (
         default=64,
         low=1,
         high=1024,
+        help="memory for messages that wait to be written; those that come while it is full are lost, and"
+        " counted; default: 64",
     ),
     Option(
         "events",
@@ -140,6 +150,7 @@ OPTIONS = (
         "Also capture connect, accept, shutdown, close and failed sends",
         "Records for what happens to sockets besides messages",
         "boolflag",
+        help="also show connect, accept, shutdown, close and failed sends",
     ),
     Option(
         "include-capture-processes",
@@ -147,6 +158,7 @@ OPTIONS = (
         "Include the capture's own processes",
         "Also capture what Wireshark and its helpers say, which makes them say more",
         "boolflag",
+        help="also capture what this program and Wireshark's say, which makes them say more",
     ),
     Option(
         "privilege",
@@ -162,6 +174,8 @@ OPTIONS = (
             ("pkexec", "pkexec, which may ask"),
             ("none", "None: only root captures"),
         ),
+        help="how an ordinary user gets the right to capture, which 'sudo unixsock install --system --group"
+        " wireshark' sets up; default: auto, which is sudo, or else pkexec",
     ),
 )
 

@@ -16,6 +16,8 @@ _unixsock() {
         --colour | --color) mapfile -t COMPREPLY < <(compgen -W 'auto always never' -- "$current"); return ;;
         --type | type) mapfile -t COMPREPLY < <(compgen -W 'stream dgram seqpacket' -- "$current"); return ;;
         event) mapfile -t COMPREPLY < <(compgen -W 'data connect accept shutdown close send_error lost' -- "$current"); return ;;
+        --privilege) mapfile -t COMPREPLY < <(compgen -W 'auto sudo pkexec none' -- "$current"); return ;;
+        --group) mapfile -t COMPREPLY < <(compgen -g -- "$current"); return ;;
         --uid | uid) mapfile -t COMPREPLY < <(compgen -u -- "$current"); return ;;
         -w | --output) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
         -a | --autostop) compopt -o nospace; mapfile -t COMPREPLY < <(compgen -W 'duration:' -- "$current"); return ;;
@@ -29,15 +31,17 @@ _unixsock() {
     fi
     case $command in
         dump)
-            mapfile -t COMPREPLY < <(compgen -W "$terms $choices --format -w -c -a --colour --snaplen --buffer-size \
-                --events --include-capture-processes --privilege --help" -- "$current")
+            mapfile -t COMPREPLY < <(compgen -W "$terms $choices --format -w --output -c --count -a --autostop \
+                --colour --color --snaplen --buffer-size --events --include-capture-processes --privilege \
+                -h --help" -- "$current")
             ;;
-        sockets) mapfile -t COMPREPLY < <(compgen -W "$terms $choices --json --help" -- "$current") ;;
-        check) mapfile -t COMPREPLY < <(compgen -W '--filter --help' -- "$current") ;;
-        install | uninstall) mapfile -t COMPREPLY < <(compgen -W '--user --system --help' -- "$current") ;;
+        sockets) mapfile -t COMPREPLY < <(compgen -W "$terms $choices --json -h --help" -- "$current") ;;
+        check) mapfile -t COMPREPLY < <(compgen -W '--filter -h --help' -- "$current") ;;
+        install) mapfile -t COMPREPLY < <(compgen -W '--user --system --group -h --help' -- "$current") ;;
+        uninstall) mapfile -t COMPREPLY < <(compgen -W '--user --system -h --help' -- "$current") ;;
         export)
             if [[ $current == -* ]]; then
-                mapfile -t COMPREPLY < <(compgen -W '-Y --format -w --help' -- "$current")
+                mapfile -t COMPREPLY < <(compgen -W '-Y --display-filter --format -w --output -h --help' -- "$current")
             else
                 compopt -o filenames
                 mapfile -t COMPREPLY < <(compgen -f -- "$current")

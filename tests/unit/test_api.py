@@ -12,7 +12,6 @@ import unixsock_bpf
 from unixsock_bpf import pcapng, record
 from unixsock_bpf.record import Event, Fd, FdKind, Flag, Record, Role, SocketType
 
-
 PAYLOADS = [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"", b"\0\xff" * 20]
 
 

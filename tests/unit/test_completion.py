@@ -5,6 +5,9 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
+from test_manual import commands, options
+
 COMPLETIONS = Path(__file__).parents[2] / "docs" / "completions"
 
 _BASH = """\
@@ -58,6 +61,11 @@ def test_bash() -> None:
     assert _bash("unixsock", "export", "x", "--format", "r") == ["rust"]
     assert _bash("unixsock", "dump", "-a", "") == ["duration:"]
     assert _bash("unixsock", "dump", "type", "st") == ["stream"]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_bash_knows_each_option(command: str) -> None:
+    assert set(_bash("unixsock", command, "-")) == options(command)
 
 
 def test_zsh(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser, *, terms_only: bool = False) ->
     """The interface's options; with ``terms_only``, those that are terms of the filter."""
     for option in OPTIONS:
         if option.primitive or not terms_only:
-            help_text = option.tooltip.replace("%", "%%")
+            help_text = (option.help or option.tooltip).replace("%", "%%")
             if option.is_flag:
                 parser.add_argument(f"--{option.name}", action="store_true", help=help_text)
             else:

@@ -57,7 +57,13 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "-a", "--autostop", type=_duration, metavar="duration:S", help="end after so many seconds"
     )
-    parser.add_argument("--colour", "--color", choices=("auto", "always", "never"), default="auto")
+    parser.add_argument(
+        "--colour",
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="colour the two directions; default: auto, which is on a terminal",
+    )
     add_options(parser)
     parser.set_defaults(run=run)
 
