@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Iterable
 
 from unixsock_bpf.install import InstallError, dissector_source
 
@@ -25,6 +26,12 @@ def dissector_arguments() -> list[str]:
     return ["-X", f"lua_script:{source}"]
 
 
+def complaints(lines: Iterable[str]) -> list[str]:
+    """What tshark says on stderr, without what it says to root each time."""
+    stripped = [line.strip() for line in lines]
+    return [line for line in stripped if line and not line.startswith("Running as user")]
+
+
 def frame_numbers(path: str, display_filter: str) -> set[int]:
     """The frames of a file that a display filter takes.  Raises TsharkError."""
     if shutil.which("tshark") is None:
@@ -34,6 +41,6 @@ def frame_numbers(path: str, display_filter: str) -> set[int]:
         [*command, "-T", "fields", "-e", "frame.number"], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line and not line.startswith("Running as user")]
+        said = complaints(done.stderr.splitlines())
         raise TsharkError(" ".join(said) or f"tshark failed with status {done.returncode}")
     return {int(line) for line in done.stdout.split()}

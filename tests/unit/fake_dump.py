@@ -1,0 +1,52 @@
+"""``unixsock dump`` with a source that makes records: UNIXSOCK_FAKE a second, none if that is 0."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
+
+from unixsock_bpf import pcapng, record
+from unixsock_bpf.command import dump, main
+from unixsock_bpf.record import Record
+
+
+class Source:
+    """As unixsock_bpf.capture.Capture."""
+
+    def __init__(self) -> None:
+        self.statistics = SimpleNamespace(lost=0)
+        self._stopped = False
+        self._poll = select.poll()
+        self._watched: dict[int, Callable[[int], None]] = {}
+
+    def __enter__(self) -> Source:
+        time.sleep(float(os.environ.get("UNIXSOCK_FAKE_START", "0")))
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def blocks(self) -> Iterator[Sequence[bytes]]:
+        rate, number = float(os.environ["UNIXSOCK_FAKE"]), 0
+        while not self._stopped:
+            for fd, happened in self._poll.poll(1000 / rate if rate else 1000):
+                self._watched[fd](happened)
+            if rate:
+                one = Record(src_sock=1, dst_sock=2, type=2, message=number, payload=b"%d" % number)
+                yield [pcapng.packet(number, record.encode(one))]
+                number += 1
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
+        self._poll.register(fd, events)
+        self._watched[fd] = callback
+
+
+if __name__ == "__main__":
+    dump._capture = lambda _: Source()
+    sys.exit(main())

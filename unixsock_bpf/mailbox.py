@@ -1,0 +1,98 @@
+"""A bounded queue from a thread to whoever reads it, other threads or event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+_T = TypeVar("_T")
+
+
+class Ended(Exception):
+    """There is nothing more to get."""
+
+
+class Mailbox(Generic[_T]):
+    """At most ``size`` things that wait to be got, in order.
+
+    A reader that gives up waiting takes nothing with it: what comes is for the next.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._items: deque[_T] = deque()
+        self._changed = threading.Condition()
+        self._sleepers: set[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = set()
+        self._ended = False
+        self._error: BaseException | None = None
+
+    def put(self, item: _T) -> bool:
+        """Waits for room.  False: nobody wants anything any more."""
+        with self._changed:
+            while len(self._items) >= self._size and not self._ended:
+                self._changed.wait()
+            if self._ended:
+                return False
+            self._items.append(item)
+            self._wake()
+            return True
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Nothing more comes, and why, if that is an error; the next reader gets that after all else."""
+        with self._changed:
+            if not self._ended:
+                self._ended, self._error = True, error
+                self._wake()
+
+    def close(self) -> None:
+        """Nothing more is wanted, what waits neither."""
+        with self._changed:
+            self._ended, self._error = True, None
+            self._items.clear()
+            self._wake()
+
+    def get(self) -> _T:
+        """The next one.  Raises Ended, or the error that ended it."""
+        with self._changed:
+            while not self._ready():
+                self._changed.wait()
+            return self._take()
+
+    async def get_async(self) -> _T:
+        """As ``get``, in an event loop."""
+        loop = asyncio.get_running_loop()
+        while True:
+            with self._changed:
+                if self._ready():
+                    return self._take()
+                sleeper = loop, loop.create_future()
+                self._sleepers.add(sleeper)
+            try:
+                await sleeper[1]
+            finally:
+                with self._changed:
+                    self._sleepers.discard(sleeper)
+
+    def _ready(self) -> bool:
+        return bool(self._items) or self._ended
+
+    def _take(self) -> _T:
+        if self._items:
+            self._changed.notify_all()
+            return self._items.popleft()
+        error, self._error = self._error, None
+        raise error or Ended
+
+    def _wake(self) -> None:
+        self._changed.notify_all()
+        for loop, sleeper in self._sleepers:
+            with suppress(RuntimeError):  # that loop is closed
+                loop.call_soon_threadsafe(_rouse, sleeper)
+
+
+def _rouse(sleeper: asyncio.Future[None]) -> None:
+    if not sleeper.done():
+        sleeper.set_result(None)
