@@ -23,6 +23,8 @@ from unixsock_bpf.privilege import policy
 from unixsock_bpf.privilege.launch import GROUP, HELPER, LIBRARY
 
 PROFILE = "Unix sockets"
+#: The command, where it is for everybody.
+COMMAND = Path("/usr/local/bin/unixsock")
 
 _PREFERENCES = """\
 # Columns for Unix sockets
@@ -109,7 +111,7 @@ def user_places() -> Places:
     )
 
 
-def system_places(group: str | None = None) -> Places:
+def system_places() -> Places:
     """Everybody's.  Raises InstallError where Wireshark's folders are not to be found."""
     folders = _wireshark_folders()
     extcap = folders.get("Global Extcap path") or folders.get("Extcap path")
@@ -120,7 +122,17 @@ def system_places(group: str | None = None) -> Places:
             "'tshark -G folders' does not tell Wireshark's folders: install tshark first, or use --user"
         )
     # Not below /usr/local, which groups other than root's may write on some systems: part of it runs as root.
-    return Places(LIBRARY, (extcap,), plugins, config / "profiles", Path("/usr/local/bin/unixsock"), group)
+    return Places(LIBRARY, (extcap,), plugins, config / "profiles", COMMAND)
+
+
+def granted(places: Places) -> str | None:
+    """The group that an earlier installation at ``places`` gave the right to capture; None if none."""
+    if not _is_ours(GROUP, places):
+        return None
+    try:
+        return GROUP.read_text().strip() or None
+    except OSError as error:
+        raise InstallError(f"cannot read {GROUP}: {(error.strerror or '').lower()}") from None
 
 
 @cache

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from unixsock_bpf import pcapng, record
+from unixsock_bpf import install, pcapng, record
 from unixsock_bpf.command import main
+from unixsock_bpf.privilege import policy
 from unixsock_bpf.record import Record
 
 EXTCAPS = (".config/wireshark/extcap/unixsock", ".local/lib/wireshark/extcap/unixsock")
@@ -103,6 +104,83 @@ def test_a_damaged_manifest_is_told(home: Path, capsys: pytest.CaptureFixture[st
     (home / ".local/share/unixsock/manifest.json").write_text("{")
     assert main(["uninstall"]) == 1
     assert "manifest.json cannot be read" in capsys.readouterr().err
+
+
+class System:
+    """An installation for everybody, below a folder of the test's own."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root = root
+        library = root / "usr/lib/unixsock"
+        self.helper, self.group = library / "libexec/unixsock-capture", library / "group"
+        self.rights = [root / "sudoers.d/unixsock", root / "actions/a.policy", root / "rules.d/r.rules"]
+        folders = {"Global Extcap path": root / "extcap", "Global Lua Plugins": root / "plugins",
+                   "Global configuration": root / "config"}  # fmt: skip
+        for folder in (*folders.values(), *(path.parent for path in self.rights)):
+            folder.mkdir(parents=True)
+        monkeypatch.setattr(install, "_wireshark_folders", lambda: folders)
+        for name, value in (("LIBRARY", library), ("HELPER", self.helper), ("GROUP", self.group),
+                            ("COMMAND", root / "bin/unixsock")):  # fmt: skip
+            monkeypatch.setattr(install, name, value)
+        for name, value in zip(("SUDOERS", "ACTION", "RULE"), self.rights):
+            monkeypatch.setattr(policy, name, value)
+
+    def right(self) -> str | None:
+        """The group that may capture, as every file says it."""
+        there = [path.exists() for path in (self.helper, self.group, *self.rights)]
+        if not any(there):
+            return None
+        assert all(there)
+        group = self.group.read_text().strip()
+        assert f"%{group} ALL=(root:root) NOPASSWD:" in self.rights[0].read_text()
+        assert f'isInGroup("{group}")' in self.rights[2].read_text()
+        return group
+
+
+@pytest.fixture
+def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
+    return System(tmp_path, monkeypatch)
+
+
+def test_a_group_keeps_its_right_until_it_is_taken(
+    system: System, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["install", "--system"]) == 0
+    assert system.right() is None
+    assert main(["install", "--system", "--group", "daemon"]) == 0
+    assert system.right() == "daemon"
+    capsys.readouterr()
+    assert main(["install", "--system"]) == 0  # a new version
+    assert system.right() == "daemon"
+    assert "for group daemon" in capsys.readouterr().out
+    assert main(["install", "--system", "--group", "games"]) == 0
+    assert system.right() == "games"
+    assert "group daemon may not capture any more" in capsys.readouterr().out
+    assert main(["install", "--system", "--no-group"]) == 0
+    assert system.right() is None
+    assert "group games may not capture any more" in capsys.readouterr().out
+    assert main(["install", "--system", "--group", "daemon"]) == 0
+    assert main(["uninstall", "--system"]) == 0
+    assert system.right() is None
+
+
+def test_a_group_file_that_someone_else_put_there_gives_no_right(
+    system: System, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["install", "--system"]) == 0
+    system.group.write_text("games\n")
+    assert main(["install", "--system"]) == 0
+    assert "for group" not in capsys.readouterr().out
+    assert not system.rights[0].exists()
+
+
+@pytest.mark.parametrize("option", [["--group", "daemon"], ["--no-group"]])
+def test_a_users_installation_gives_no_rights(
+    option: list[str], home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["install", *option]) == 2
+    assert f"{option[0]} needs --system" in capsys.readouterr().err
+    assert tree(home) == {}
 
 
 @pytest.mark.skipif(not shutil.which("tshark"), reason="tshark is not installed")

@@ -6,9 +6,18 @@ import argparse
 import grp
 import os
 import subprocess
+from dataclasses import replace
 from typing import Any
 
-from unixsock_bpf.install import InstallError, Places, install, system_places, uninstall, user_places
+from unixsock_bpf.install import (
+    InstallError,
+    Places,
+    granted,
+    install,
+    system_places,
+    uninstall,
+    user_places,
+)
 from unixsock_bpf.privilege.policy import PolicyError, check_group
 
 from .failure import Failure, reason
@@ -25,39 +34,58 @@ def add(commands: Any) -> None:
         where.add_argument("--user", action="store_true", help="for this user (the default)")
         where.add_argument("--system", action="store_true", help="for everybody; needs root")
         if name == "install":
-            parser.add_argument(
+            group = parser.add_mutually_exclusive_group()
+            group.add_argument(
                 "--group",
                 metavar="GROUP",
-                help="with --system: let members of this group, such as wireshark, capture without root",
+                help="with --system: let members of this group, such as wireshark, capture without root;"
+                " an installation that is made again keeps it",
+            )
+            group.add_argument(
+                "--no-group", action="store_true", help="with --system: take that right from the group again"
             )
         parser.set_defaults(run=run)
 
 
 def _places(arguments: argparse.Namespace) -> Places:
-    group = getattr(arguments, "group", None)
     if not arguments.system:
-        if group is not None:
-            raise Failure("--group needs --system: only a system's administrator gives others rights", 2)
         return user_places()
     if os.geteuid() != 0:
         raise Failure("--system needs root: run it with sudo")
     try:
-        return system_places(check_group(group) if group is not None else None)
-    except (InstallError, PolicyError) as error:
+        return system_places()
+    except InstallError as error:
+        raise Failure(str(error)) from None
+
+
+def _group(arguments: argparse.Namespace, before: str | None) -> str | None:
+    """Whose members may capture from now on; ``before``: those of an earlier installation."""
+    if arguments.group is None:
+        return None if arguments.no_group else before
+    try:
+        return check_group(arguments.group)
+    except PolicyError as error:
         raise Failure(str(error)) from None
 
 
 def run_install(arguments: argparse.Namespace) -> int:
     """Installs.  Raises Failure."""
+    if not arguments.system and (arguments.group is not None or arguments.no_group):
+        option = "--no-group" if arguments.no_group else "--group"
+        raise Failure(f"{option} needs --system: only a system's administrator gives others rights", 2)
     if arguments.system:  # for everybody to read, and nobody else to write, whatever root's umask
         os.umask(0o022)
     places = _places(arguments)
     try:
-        if places.group:
-            _have_group(places.group)
-        install(places, print)
+        before = granted(places) if arguments.system else None
+        group = _group(arguments, before)
+        if group:
+            _have_group(group)
+        install(replace(places, group=group), print)
     except InstallError as error:
         raise Failure(str(error)) from None
+    if before and before != group:
+        print(f"group {before} may not capture any more")
     if not arguments.system and os.geteuid() == 0:
         print(
             "note: Wireshark 4.4 and later, run as root, ignore personal Lua plugins; use --system for that"

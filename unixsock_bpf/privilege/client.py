@@ -124,7 +124,7 @@ class RemoteCapture:
             if self._hello is not None:
                 raise ProbeError(
                     f"The privileged part is of version {self._hello}, and this is {__version__}: "
-                    "run 'sudo unixsock install --system' again, with the group."
+                    "run 'sudo unixsock install --system' again."
                 )
             if self._problem:  # it ran, and refused itself
                 raise ProbeError(self._problem)
