@@ -240,7 +240,7 @@ class Capture:
     @property
     def pressed(self) -> bool:
         """Whether the ring fills up: what is said may soon be lost."""
-        return self._ring.waiting > self._ring.size // 2
+        return self._ring.held > self._ring.size // 2
 
     def _wait(self, taken: bool, took: float) -> None:
         """Until there may be something to do.  ``took``: seconds that the last batch took."""

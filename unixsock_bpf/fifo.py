@@ -10,33 +10,23 @@ from __future__ import annotations
 import errno
 import os
 import platform
-import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from unixsock_bpf import __version__, pcapng
-from unixsock_bpf.pipes import widen
+from unixsock_bpf.drain import Drain, ReaderGone, Writer
 
 if TYPE_CHECKING:
-    from unixsock_bpf.capture import Block, Capture, Statistics
     from unixsock_bpf.options import Settings
-    from unixsock_bpf.privilege.client import RemoteCapture
 
 #: Seconds that dumpcap may take to open its end of the fifo.
 OPEN_TIMEOUT = 30.0
-#: Seconds without progress after which a reader that stopped reading is given up, once we were stopped.
-STOP_TIMEOUT = 0.8
 
 
 class FifoError(OSError):
     """The fifo can't be written to: says why."""
-
-
-class ReaderGone(Exception):
-    """Nobody reads the fifo any more: a normal way to stop."""
 
 
 def open_fifo(path: str | None) -> int:
@@ -84,73 +74,6 @@ def run_refused(fifo: str | None, control_in: str | None, sentence: str) -> int:
     return _fail(sentence)
 
 
-class Writer:
-    """Writes batches of blocks to the fifo, whole and in order, however slowly it is read.
-
-    While the fifo takes nothing and ``pressed`` says that the ring fills up, up to ``spill`` bytes
-    are kept here instead, so that the ring can be drained.  What is kept goes out before all else.
-    """
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._kept: list[Block] = []
-        self.spill = 0
-        self.pressed: Callable[[], bool] = lambda: False
-        self._poll = select.poll()
-        self._poll.register(fd, select.POLLOUT)
-        #: Set when the capture was stopped: then a reader that does not read is given up.
-        self.stopping = False
-        widen(fd)
-
-    def keep_for(self, capture: Capture, settings: Settings) -> None:
-        """Keeps as much as ``capture``'s ring holds while that fills up."""
-        self.spill = settings.buffer_mib << 20
-        self.pressed = lambda: capture.pressed
-
-    def write(self, blocks: Sequence[Block]) -> None:
-        """Raises ReaderGone.
-
-        Returns when all is written, or kept because the ring fills up: then write again soon.
-        """
-        rest = [*self._kept, *(block for block in blocks if len(block))]
-        old = len(self._kept)
-        self._kept = []
-        while rest:
-            try:
-                written = os.writev(self._fd, rest[:1024])
-            except BlockingIOError:
-                room = sum(map(len, rest)) <= self.spill
-                if room and self.pressed():
-                    self._kept = [*rest[:old], b"".join(rest[old:])]
-                    return
-                self._wait(room)
-                continue
-            except BrokenPipeError:
-                raise ReaderGone from None
-            done = 0
-            for block in rest:
-                if written < len(block):
-                    break
-                written -= len(block)
-                done += 1
-            del rest[:done]
-            old = max(0, old - done)
-            if written:
-                rest[0] = memoryview(rest[0])[written:]
-
-    def _wait(self, room: bool) -> None:
-        """Until the reader has read something, or the ring fills up and there is ``room`` to keep more."""
-        waited = 0.0
-        while not self._poll.poll(20):
-            waited += 0.02
-            if not self.stopping:
-                waited = 0.0
-            elif waited >= STOP_TIMEOUT:
-                raise ReaderGone
-            if room and self.pressed():
-                return
-
-
 def run(settings: Settings) -> int:
     """Captures into ``settings.fifo`` until told to stop.  Returns the exit status."""
     # Until something is captured, a signal may simply end us: the kernel takes the probes out.
@@ -175,35 +98,25 @@ def _capture(settings: Settings, writer: Writer, fd: int, control: int | None) -
     from unixsock_bpf.probe.errors import ProbeError
 
     capture = source(settings, fd)
-    if not isinstance(capture, RemoteCapture):  # which has a writer of its own
-        writer.keep_for(capture, settings)
     try:
         with capture:
-            _watch(capture, writer, fd)
+            # The privileged part, where there is one, writes to the fifo itself.
+            drain = (
+                None if isinstance(capture, RemoteCapture) else Drain(capture, writer, settings.buffer_mib)
+            )
+            stop = drain.stop if drain else lambda *_: capture.stop()
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, stop)
             if control is not None:
                 from unixsock_bpf.toolbar import Toolbar
 
                 Toolbar(capture, settings, control).start()
-            for batch in capture.blocks():
-                writer.write(batch)
-            if not isinstance(capture, RemoteCapture):  # which has written it
-                writer.write([_final(capture.statistics)])
+            if drain:
+                drain.run()
+            else:
+                capture.watch(fd, 0, stop)  # poll always tells of POLLERR
+                for _ in capture.blocks():
+                    pass
     except ProbeError as error:
         return _fail(str(error))
     return 0
-
-
-def _watch(capture: Capture | RemoteCapture, writer: Writer, fd: int) -> None:
-    """Stops on SIGTERM, SIGINT, and when the fifo is closed."""
-
-    def stop(*_: object) -> None:
-        writer.stopping = True
-        capture.stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, stop)
-    capture.watch(fd, 0, stop)  # poll always tells of POLLERR
-
-
-def _final(statistics: Statistics) -> bytes:
-    return pcapng.statistics(time.time_ns(), statistics.messages, statistics.lost)

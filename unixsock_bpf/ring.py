@@ -82,3 +82,8 @@ class Ring:
     def waiting(self) -> int:
         """Bytes that wait to be taken."""
         return self._producer[0] - self._next
+
+    @property
+    def held(self) -> int:
+        """Bytes that the kernel can't use: those that wait, and those that were not released yet."""
+        return self._producer[0] - self._consumer[0]

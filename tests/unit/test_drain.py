@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -11,9 +13,12 @@ from types import SimpleNamespace
 import pytest
 from test_ring import PLAIN, SIZE, Kernel
 
+from unixsock_bpf import pcapng
 from unixsock_bpf.capture import Capture
-from unixsock_bpf.fifo import Writer
+from unixsock_bpf.drain import Drain, Writer
 from unixsock_bpf.options import Settings
+from unixsock_bpf.pipes import PIPE_SIZE
+from unixsock_bpf.privilege import reports
 from unixsock_bpf.ring import Ring
 
 
@@ -45,15 +50,74 @@ def test_a_burst_comes_through_a_slow_reader(kernel: Kernel, monkeypatch: pytest
             time.sleep(0.0002)
 
     with Capture(Settings()) as capture:
-        writer.spill, writer.pressed = 2 * SIZE, lambda: capture.pressed
+        drain = Drain(capture, writer, 1)
         threads = [threading.Thread(target=work) for work in (talk, read)]
         for thread in threads:
             thread.start()
-        for batch in capture.blocks():
-            writer.write(batch)
-        writer.write([b"the end"])
+        drain.run()
         os.close(fd)
         for thread in threads:
             thread.join(30)
     os.close(reader)
-    assert bytes(seen) == b"".join(said) + b"the end"
+    assert bytes(seen[: -len(END)]) == b"".join(said)
+    assert seen[-len(END) : -len(END) + 4] == END[:4]
+
+
+END = pcapng.statistics(0, 0, 0)
+
+#: The privileged part from where the probe is attached, on a ring that the test fills.
+PRIVILEGED = f"""
+import os, signal, sys
+from types import SimpleNamespace
+from unixsock_bpf.capture import Capture
+from unixsock_bpf.options import Settings
+from unixsock_bpf.privilege import helper
+from unixsock_bpf.ring import Ring
+probe = SimpleNamespace(settings=[0] * 8, totals=[0] * 16, detach=lambda: None, attached="fentry")
+Capture._attach = lambda *_: (probe, Ring(int(sys.argv[1]), {SIZE}))
+helper._signal_on_input()
+helper._drain(Capture(Settings()).__enter__(), 65534, None, 8)
+os._exit(0)
+"""
+
+
+def test_the_privileged_part_keeps_what_nobody_reads(kernel: Kernel) -> None:
+    """A burst of more than ring and pipe hold is over before anybody reads it, in the real confinement."""
+    privileged = subprocess.Popen(
+        [sys.executable, "-c", PRIVILEGED, str(kernel.fd)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        pass_fds=[kernel.fd],
+        bufsize=0,
+    )
+    assert privileged.stdin
+    assert privileged.stdout
+    assert privileged.stderr
+    assert privileged.stderr.readline() == reports.encode("attached", "fentry")
+    said = []
+    deadline = time.monotonic() + 30
+    for number in range(4000):
+        while kernel.at - kernel.consumed > SIZE - 2000:
+            assert time.monotonic() < deadline, "the ring is not emptied while nobody reads"
+            time.sleep(0.001)
+        said.append(kernel.write(PLAIN, number.to_bytes(4, "little") * 300))
+    assert sum(map(len, said)) > PIPE_SIZE + SIZE
+    seen = bytearray()
+
+    def read() -> None:
+        while data := privileged.stdout.read(100_000):
+            seen.extend(data)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    while len(seen) < sum(map(len, said)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(seen) == sum(map(len, said))  # without a further message to push it
+    privileged.stdin.close()
+    reader.join(10)
+    assert privileged.stderr.read() == reports.encode("ended", {"messages": 0, "lost": 0})
+    assert privileged.wait(10) == 0
+    assert bytes(seen[: -len(END)]) == b"".join(said)
+    for pipe in (privileged.stdout, privileged.stderr):
+        pipe.close()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from unixsock_bpf.fifo import ReaderGone, Writer
+from unixsock_bpf.drain import ReaderGone, Writer
 
 
 @pytest.fixture

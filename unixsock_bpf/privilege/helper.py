@@ -16,11 +16,9 @@ import os
 import select
 import signal
 import sys
-import time
-from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from unixsock_bpf import __version__, pcapng
+from unixsock_bpf import __version__
 from unixsock_bpf.privilege import reports, request, sandbox
 
 if TYPE_CHECKING:
@@ -80,7 +78,7 @@ def _serve(uid: int) -> int:
     keep = _capability_to_read_maps(capture, uid)
     if wanted.changes:
         _become_loader_with_drainer(capture, wanted)
-    _drain(capture, uid, keep)
+    _drain(capture, uid, keep, wanted.settings.buffer_mib)
     return 0
 
 
@@ -137,32 +135,20 @@ def _capability_to_read_maps(capture: Capture, uid: int) -> int | None:
     return None if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0 else sandbox.CAP_BPF
 
 
-def _drain(capture: Capture, uid: int, keep: int | None) -> None:
+def _drain(capture: Capture, uid: int, keep: int | None, buffer_mib: int) -> None:
     """Moves what is captured to stdout until stdin ends or nobody reads.  Root ends here."""
-    from unixsock_bpf.fifo import ReaderGone, Writer
+    from unixsock_bpf.drain import Drain, ReaderGone, Writer
 
     os.set_blocking(_OUT, False)
-    writer = Writer(_OUT)
-
-    def stop(*_: object) -> None:
-        writer.stopping = True
-        capture.stop()
-
-    def on_input(_number: int, _frame: FrameType | None) -> None:
-        stop()
-
-    signal.signal(signal.SIGIO, on_input)
-    capture.watch(_IN, select.POLLIN, stop)
-    capture.watch(_OUT, 0, stop)  # poll always tells of POLLERR
+    drain = Drain(capture, Writer(_OUT), buffer_mib)
+    signal.signal(signal.SIGIO, drain.stop)
+    capture.watch(_IN, select.POLLIN, drain.stop)
     capture.each_second = _Losses(capture).tell
     capture.detach_by_closing(_release_programs())
     sandbox.enter(uid, {_IN, capture.wake}, {_OUT, _ERR, capture.waker}, keep)
     _report("attached", capture.attached)
     try:
-        for batch in capture.blocks():
-            writer.write(batch)
-        statistics = capture.statistics
-        writer.write([pcapng.statistics(time.time_ns(), statistics.messages, statistics.lost)])
+        statistics = drain.run()
     except ReaderGone:
         return
     _report("ended", {"messages": statistics.messages, "lost": statistics.lost})
