@@ -1,4 +1,8 @@
-"""``unixsock dump`` with a source that makes records: UNIXSOCK_FAKE a second, none if that is 0."""
+"""``unixsock dump`` with a source that makes records.
+
+UNIXSOCK_FAKE of them a second, none if that is 0; each with its number, filled up to
+UNIXSOCK_FAKE_SIZE bytes.  The first comes after UNIXSOCK_FAKE_START seconds.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +35,16 @@ class Source:
 
     def blocks(self) -> Iterator[Sequence[bytes]]:
         rate, number = float(os.environ["UNIXSOCK_FAKE"]), 0
+        size = int(os.environ.get("UNIXSOCK_FAKE_SIZE", "0"))
+        yield [pcapng.names([(1, "curl[5]")])]
         while not self._stopped:
             for fd, happened in self._poll.poll(1000 / rate if rate else 1000):
                 self._watched[fd](happened)
             if rate:
-                one = Record(src_sock=1, dst_sock=2, type=2, message=number, payload=b"%d" % number)
+                payload = (b"%d" % number).ljust(size, b".")
+                one = Record(
+                    src_sock=1, dst_sock=2, type=2, message=number, len=len(payload), payload=payload
+                )
                 yield [pcapng.packet(number, record.encode(one))]
                 number += 1
 
