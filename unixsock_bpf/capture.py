@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import threading
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Union
 from unixsock_bpf import pcapng, record
 from unixsock_bpf.announcement import ANNOUNCEMENT, endpoint_name
 from unixsock_bpf.probe.errors import ProbeError
+from unixsock_bpf.waiting import Waiting
 
 if TYPE_CHECKING:
     from unixsock_bpf.options import Settings
@@ -68,7 +68,7 @@ def _translated(data: memoryview) -> bytes | None:
     return pcapng.names([endpoint_name(data)]) if kind == ANNOUNCEMENT else None
 
 
-class Capture:
+class Capture(Waiting):
     """Captures from ``with`` to ``stop``.
 
     ``blocks`` yields batches of pcapng blocks, whole and in order; file and interface
@@ -76,22 +76,15 @@ class Capture:
     """
 
     def __init__(self, settings: Settings) -> None:
+        super().__init__()
         self._settings = settings
-        self._stopped = False
-        self.wake, self.waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._hooks: list[int] | None = None
-        self._poll = select.poll()
-        self._poll.register(self.wake, select.POLLIN)
-        self._callbacks: dict[int, Callable[[int], None]] = {}
         #: Changes of the settings that are wanted, and one that was prepared, or failed, meanwhile.
         self._wanted: list[tuple[Settings, Callable[[str], None]]] = []
         self._preparing: threading.Thread | None = None
         self._prepared: Generation | ProbeError | None = None
         self._probe: Probe
         self._ring: Ring
-        #: Called about once a second, however much or little comes in.
-        self.each_second: Callable[[], None] | None = None
-        self._next_second = 0.0
 
     def __enter__(self) -> Capture:
         self._probe, self._ring = self._attach(self._settings)
@@ -154,7 +147,7 @@ class Capture:
             self._prepared = self._probe.prepare(settings)
         except ProbeError as error:
             self._prepared = error
-        self._wake_up()
+        self.wake_up()
 
     def __exit__(
         self,
@@ -165,8 +158,7 @@ class Capture:
         if self._preparing:
             self._preparing.join()
         self.detach()
-        os.close(self.wake)
-        os.close(self.waker)
+        self._close()
 
     def detach(self) -> None:
         """Takes the hooks out."""
@@ -193,25 +185,6 @@ class Capture:
     def statistics(self) -> Statistics:
         """What was seen and lost so far."""
         return Statistics(*self._probe.totals[: len(fields(Statistics))])
-
-    def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
-        """Calls ``callback`` with what poll says of ``fd`` while ``blocks`` waits."""
-        self._poll.register(fd, events)
-        self._callbacks[fd] = callback
-
-    def unwatch(self, fd: int) -> None:
-        """Ends ``watch``."""
-        self._poll.unregister(fd)
-        del self._callbacks[fd]
-
-    def stop(self) -> None:
-        """Ends ``blocks`` after everything captured so far.  Safe in a signal handler."""
-        self._stopped = True
-        self._wake_up()
-
-    def _wake_up(self) -> None:
-        with contextlib.suppress(OSError):  # full: it will wake up anyway
-            os.write(self.waker, b"\0")
 
     def pause(self, paused: bool) -> None:
         """Captures nothing until called with False."""
@@ -254,15 +227,7 @@ class Capture:
             timeout = IDLE_WAIT[bool(self.each_second)] if self._ring.empty else 0.001
             events = self._poll.poll(timeout * 1000)
             self._probe.settings[_READER_WAITS] = 0
-        for fd, happened in events:
-            if fd == self.wake:
-                os.read(fd, 1024)
-            elif fd in self._callbacks:
-                self._callbacks[fd](happened)
-        now = time.monotonic()
-        if self.each_second and now >= self._next_second:
-            self._next_second = now + 1.0
-            self.each_second()
+        self._answer(events)
 
     def _poll_others(self, timeout: float) -> list[tuple[int, int]]:
         """Waits without the ring, so that a burst is read in few batches."""

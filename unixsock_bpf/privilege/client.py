@@ -12,7 +12,6 @@ import os
 import select
 import struct
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,6 +22,7 @@ from unixsock_bpf.privilege import launch
 from unixsock_bpf.privilege.reports import Reports
 from unixsock_bpf.privilege.request import Request, RequestError, encode
 from unixsock_bpf.probe.errors import ProbeError
+from unixsock_bpf.waiting import Waiting
 
 if TYPE_CHECKING:
     from unixsock_bpf.options import Settings
@@ -52,19 +52,16 @@ def source(settings: Settings, output: int | None = None) -> Capture | RemoteCap
     return RemoteCapture(settings, output)
 
 
-class RemoteCapture:
+class RemoteCapture(Waiting):
     """A capture by the privileged part, with the methods of ``capture.Capture``.
 
     Entering raises ProbeError if it refuses, or is not there.
     """
 
     def __init__(self, settings: Settings, output: int | None = None) -> None:
+        super().__init__()
         self._settings = settings
         self._output = output
-        self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._poll = select.poll()
-        self._callbacks: dict[int, Callable[[int], None]] = {}
-        self._stopped = False
         self._paused = False
         self._process: subprocess.Popen[bytes] | None = None
         self._blocks_from: int | None = None
@@ -74,13 +71,10 @@ class RemoteCapture:
         self._problem: str | None = None
         #: Called, oldest first, with why a change was not made, or nothing.
         self._changes: list[Callable[[str], None]] = []
-        self._next_second = 0.0
         #: How the probe is attached: ``fentry`` or ``kprobe``.
         self.attached = ""
         #: As far as the privileged part has told: losses about once a second, all at the end.
         self.statistics = Statistics()
-        #: As Capture.each_second.
-        self.each_second: Callable[[], None] | None = None
 
     def __enter__(self) -> RemoteCapture:
         try:
@@ -92,7 +86,6 @@ class RemoteCapture:
         except BaseException:
             self._end()
             raise
-        self._poll.register(self._wake, select.POLLIN)
         self._poll.register(self._reports_from, select.POLLIN)
         if self._blocks_from is not None:
             self._poll.register(self._blocks_from, select.POLLIN)
@@ -104,8 +97,7 @@ class RemoteCapture:
             self._start()
             self._end()
         finally:
-            os.close(self._wake)
-            os.close(self._waker)
+            self._close()
 
     def _start(self) -> None:
         """Starts the privileged part in the first way that is permitted.  Raises ProbeError."""
@@ -204,24 +196,7 @@ class RemoteCapture:
 
     def __exit__(self, *_: object) -> None:
         self._end()
-        os.close(self._wake)
-        os.close(self._waker)
-
-    def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
-        """As Capture.watch."""
-        self._poll.register(fd, events)
-        self._callbacks[fd] = callback
-
-    def unwatch(self, fd: int) -> None:
-        """As Capture.unwatch."""
-        self._poll.unregister(fd)
-        del self._callbacks[fd]
-
-    def stop(self) -> None:
-        """As Capture.stop: safe in a signal handler."""
-        self._stopped = True
-        with contextlib.suppress(OSError):  # full: it will wake up anyway
-            os.write(self._waker, b"\0")
+        self._close()
 
     def pause(self, paused: bool) -> None:
         """As Capture.pause."""
@@ -253,10 +228,8 @@ class RemoteCapture:
             if self._stopped and not asked_to_stop:
                 self._ask_to_stop()
                 asked_to_stop = True
-            for fd, events in self._poll.poll(1000):
-                if fd in self._callbacks:
-                    self._callbacks[fd](events)
-                elif fd == self._blocks_from:
+            for fd in self._answer(self._poll.poll(1000)):
+                if fd == self._blocks_from:
                     if data := os.read(fd, PIPE_SIZE):
                         self._data += data
                         yield self._whole_blocks()
@@ -266,15 +239,12 @@ class RemoteCapture:
                 elif fd == reports_from and not self._read_reports():
                     open_ends.discard(fd)
                     self._poll.unregister(fd)
-            self._tick()
         if _there(self._process).wait() != 0:
             raise ProbeError(self._why())
 
     def _ask_to_stop(self) -> None:
         """Nothing else matters any more, until the privileged part has ended."""
-        for fd in (self._wake, *self._callbacks):
-            self._poll.unregister(fd)
-        self._callbacks.clear()
+        self.unwatch_all()
         _there(_there(self._process).stdin).close()
 
     def _whole_blocks(self) -> list[Block]:
@@ -290,9 +260,3 @@ class RemoteCapture:
             at += length
         del data[:at]
         return found
-
-    def _tick(self) -> None:
-        now = time.monotonic()
-        if self.each_second and now >= self._next_second:
-            self._next_second = now + 1.0
-            self.each_second()
