@@ -2,33 +2,24 @@
 #ifndef UNIXSOCK_ANCILLARY_H
 #define UNIXSOCK_ANCILLARY_H
 
-struct ancillary {
-	u64 files; /* struct scm_fp_list */
-	u32 fds;
-	u32 creds; /* 1: the next three are what the receiver would get */
-	u32 pid;
-	u32 uid;
-	u32 gid;
-};
-
-static __always_inline void take_ancillary(struct ancillary *a, u64 skb)
+static __always_inline void take_ancillary(volatile struct ancillary *a, const u8 *skb)
 {
-	u64 cb[(PARMS_FP + 8) / 8];
-	if (bpf_probe_read_kernel(cb, sizeof(cb), (void *)(skb + SKB_CB)))
-		return;
-	u64 pid = cb[PARMS_PID / 8];
+	a->creds = a->fds = 0;
+	const u8 *cb = skb + SKB_CB;
+	u64 pid = *(u64 *)(cb + PARMS_PID);
 	if (pid) {
 		a->creds = 1;
 		a->pid = LOAD(u32, pid, PID_NUMBERS_NR);
-		a->uid = *(u32 *)((u8 *)cb + PARMS_UID);
-		a->gid = *(u32 *)((u8 *)cb + PARMS_GID);
+		a->uid = *(u32 *)(cb + PARMS_UID);
+		a->gid = *(u32 *)(cb + PARMS_GID);
 	}
-	a->files = cb[PARMS_FP / 8];
-	if (a->files)
-		a->fds = LOAD(u16, a->files, FP_COUNT);
+	u64 files = *(u64 *)(cb + PARMS_FP);
+	a->files = files;
+	if (files)
+		a->fds = LOAD(u16, files, FP_COUNT);
 }
 
-static __always_inline void put_ancillary(u8 *data, volatile struct message *m, struct ancillary *a)
+static __always_inline void put_ancillary(u8 *data, volatile struct message *m, volatile struct ancillary *a)
 {
 	u64 at = m->at;
 	if (a->creds) {

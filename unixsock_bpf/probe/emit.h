@@ -23,19 +23,6 @@ static __always_inline u8 *head_at(u8 *data, u64 at)
 	return data + at;
 }
 
-/* An element of `len` bytes, which are copied with the zeros that fill up `words` words of 8 bytes. */
-static __always_inline void put_element(u8 *data, volatile struct message *m, u32 type, const u8 *value,
-					u32 len, u32 words)
-{
-	u64 at = m->at;
-	u8 *to = head_at(data, at);
-	*(u32 *)to = type | len << 16;
-#pragma unroll
-	for (u32 i = 0; i < words; i++)
-		*(u64 *)(to + 4 + 8 * i) = *(u64 *)(value + 8 * i);
-	m->at = at + 4 + ((len + 3) & ~3u);
-}
-
 /* An element of up to 0x1ff bytes. */
 static __always_inline void put_text(u8 *data, volatile struct message *m, u32 type, const u8 *text, u64 len)
 {
@@ -47,13 +34,6 @@ static __always_inline void put_text(u8 *data, volatile struct message *m, u32 t
 	*(u32 *)(end + 4) = 0;
 	bpf_probe_read_kernel(to + 4, len, text);
 	m->at = at + 4 + ((len + 3) & ~3u);
-}
-
-static __always_inline void put_place(u8 *data, volatile struct message *m, u32 type, u64 key)
-{
-	struct place *place = places.lookup(&key);
-	if (place)
-		put_text(data, m, type, place->path, place->len);
 }
 
 /* Frame, header and the elements that say who and where. */
@@ -100,33 +80,35 @@ static __always_inline void put_head(u8 *data, volatile struct message *m, struc
 		r->flags |= FLAG_SRC_CREDS;
 	if (src->from_start)
 		r->flags |= FLAG_FROM_START;
+	if (dst) {
+		r->dst_pid = dst->pid;
+		r->dst_uid = dst->uid;
+		r->dst_gid = dst->gid;
+		r->dst_sock = dst->id;
+		r->dst_inode = dst->inode;
+		if (dst->owner)
+			r->flags |= FLAG_DST_CREDS;
+		if (dst->owner == OWNER_GUESSED)
+			r->flags |= FLAG_DST_GUESSED;
+	}
 	m->at = sizeof(struct frame);
-	if (src->comm_len)
-		put_element(data, m, ELEMENT_SRC_COMM, src->comm, src->comm_len, 2);
-	if (src->name_len)
-		put_element(data, m, ELEMENT_SRC_NAME, src->name, src->name_len, 14);
-	if (src->place)
-		put_place(data, m, ELEMENT_SRC_PATH, src->place);
+	struct endpoint *ends[2] = { src, dst };
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < 2; i++) {
+		struct endpoint *ep = ends[i];
+		if (!ep)
+			break;
+		if (ep->comm_len)
+			put_text(data, m, ELEMENT_SRC_COMM + i, ep->comm, ep->comm_len);
+		if (ep->name_len)
+			put_text(data, m, ELEMENT_SRC_NAME + i, ep->name, ep->name_len);
+		struct place *place = ep->place ? places.lookup(&ep->place) : NULL;
+		if (place)
+			put_text(data, m, ELEMENT_SRC_PATH + i, place->path, place->len);
+	}
 	struct cgroup_line *line = cgroups.lookup(&src->cgroup);
 	if (line && line->len)
 		put_text(data, m, ELEMENT_CGROUP, line->path, line->len);
-	if (!dst)
-		return;
-	r->dst_pid = dst->pid;
-	r->dst_uid = dst->uid;
-	r->dst_gid = dst->gid;
-	r->dst_sock = dst->id;
-	r->dst_inode = dst->inode;
-	if (dst->owner)
-		r->flags |= FLAG_DST_CREDS;
-	if (dst->owner == OWNER_GUESSED)
-		r->flags |= FLAG_DST_GUESSED;
-	if (dst->comm_len)
-		put_element(data, m, ELEMENT_DST_COMM, dst->comm, dst->comm_len, 2);
-	if (dst->name_len)
-		put_element(data, m, ELEMENT_DST_NAME, dst->name, dst->name_len, 14);
-	if (dst->place)
-		put_place(data, m, ELEMENT_DST_PATH, dst->place);
 }
 
 /* Ends the block, whose payload of `caplen` bytes begins at `at`, and sends it.  0: it went out. */

@@ -1,63 +1,78 @@
 /* Life cycle: where connections begin and end, and sends that failed. */
 
-/* Sees who is at both ends of an event from `sk` to `other` (0: nobody). */
-static __always_inline bool begin_event(struct sides *sides, u64 sk, u64 other, u32 slot)
+/* Remembers what a hook saw of a socket, and makes a record of it where that is wanted. */
+static __always_inline void on_event(u32 slot)
 {
+	struct small_scratch *s = get_small_scratch(slot);
 	struct workspace *w = get_workspace(slot);
-	if (!w || !sk || !take_sides(sides, sk, other, w))
-		return false;
-	take_users(sides, sk, other, w);
-	return true;
-}
+	struct totals *t = get_totals();
+	struct sides sides = {};
 
-/* Sends it if the filter lets it through, with one u32 element if `element` is not 0. */
-static __always_inline void send_event(struct sides *sides, u64 sk, u64 other, u32 slot, u8 event, u32 flags,
-				       u32 element, u32 value)
-{
-	u32 at = bpf_get_smp_processor_id() * (SLOTS - DATA_SLOTS) + slot - DATA_SLOTS;
-	struct small_scratch *s = small_scratches.lookup(&at);
-	struct workspace *w = get_workspace(slot);
-	if (!s || !w)
+	if (!s || !w || !t)
 		return;
+	u64 sk = s->call.sk, other = s->call.other;
+	u32 news = s->call.news, event = s->call.event;
+	if (!take_sides(&sides, sk, other, w))
+		return;
+	struct endpoint *src = sides.src, *dst = sides.dst;
+	if (news & NEWS_USED)
+		take_users(&sides, sk, other, w);
+	if ((news & NEWS_BOUND) && src->place) {
+		src->socket_changes++;
+		__sync_fetch_and_add(&t->renames, 1);
+	}
+	if ((news & NEWS_PAIRED) && dst)
+		src->from_start = dst->from_start = 1;
+	if ((news & NEWS_CLIENT) && dst)
+		src->client = dst->server = 1;
+	if (news & NEWS_SERVER)
+		src->server = 1;
+#ifdef WITH_EVENTS
+	if (event == NO_EVENT)
+		return;
+#else
+	if (event != EVENT_CLOSE || !src->emitted)
+		return;
+#endif
 	volatile struct message *m = &s->message;
 	m->event = event;
-	m->type = sides->src->type;
+	m->type = src->type;
 	m->len = 0;
-	m->flags = flags;
-	if (!wanted(m, sides, other, 0, 0, w))
+	m->flags = s->call.flags;
+	if (!wanted(m, &sides, other, 0, 0, w))
 		return;
-	take_flow(m, sides, sk, other);
-	if (begin_record(s->data, m, sides))
+	take_flow(m, &sides, sk, other);
+	if (begin_record(s->data, m, &sides))
 		return;
-	if (element) {
+	if (s->call.element) {
 		u64 at = m->at;
 		u8 *to = head_at(s->data, at);
-		*(u32 *)to = element | 4 << 16;
-		*(u32 *)(to + 4) = value;
+		*(u32 *)to = s->call.element | 4 << 16;
+		*(u32 *)(to + 4) = s->call.value;
 		m->at = at + 8;
 	}
 	if (send_small(s->data, m->at))
-		lose(m, sides, LOST_RING_FULL);
+		lose(m, &sides, LOST_RING_FULL);
 }
 
-static __always_inline void on_close(u64 sk, u64 unused)
+int event(void *ctx)
+{
+	u32 slot;
+	GET_SLOT(slot);
+	on_event(slot);
+	return 0;
+}
+
+/* Whoever closes it last, as a rule at its exit, is not its user. */
+static __always_inline bool on_close(u32 slot, u64 sk, u64 unused)
 {
 	struct endpoint *ep = endpoints.lookup(&sk);
 	if (!ep || ep->closed)
-		return;
+		return false;
 	ep->closed = 1;
-#ifndef WITH_EVENTS
-	if (!ep->emitted)
-		return;
-#endif
-	u64 other = peer_of(sk);
-	struct sides sides = {};
-	struct workspace *w = get_workspace(SLOT_CLOSE);
-	/* Whoever closes it last, as a rule at its exit, is not its user. */
-	if (w && take_sides(&sides, sk, other, w))
-		send_event(&sides, sk, other, SLOT_CLOSE, EVENT_CLOSE, 0, 0, 0);
+	return tell_event(slot, sk, peer_of(sk), EVENT_CLOSE, 0);
 }
-ON_ENTRY(unix_release_sock, on_close)
+EVENT_ON_ENTRY(unix_release_sock, on_close)
 
 /* The kernel frees the sock: its address may be used again. */
 static __always_inline void on_free(u64 sk, u64 unused)
@@ -69,96 +84,66 @@ static __always_inline void on_free(u64 sk, u64 unused)
 		orphans.update(&ep->id, ep);
 	endpoints.delete(&sk);
 }
-ALWAYS_ON_ENTRY(unix_sock_destructor, on_free)
+ON_ENTRY(unix_sock_destructor, on_free)
 
-/* Both ends exist from here on, and positions count from the first byte. */
-static __always_inline void on_connect(u64 socket, u64 unused, int result)
+static __always_inline bool on_connect(u32 slot, u64 socket, u64 unused, int result)
 {
 	u64 sk = PEEK(u64, socket, SOCKET_SK);
 	u64 other = peer_of(sk);
-	struct sides sides = {};
-	if (result || !other || !begin_event(&sides, sk, other, SLOT_CONNECT) || !sides.dst)
-		return;
-	sides.src->from_start = sides.src->client = 1;
-	sides.dst->from_start = sides.dst->server = 1;
-#ifdef WITH_EVENTS
-	send_event(&sides, sk, other, SLOT_CONNECT, EVENT_CONNECT, 0, 0, 0);
-#endif
+	return !result && other && tell_event(slot, sk, other, EVENT_CONNECT, NEWS_USED | NEWS_PAIRED | NEWS_CLIENT);
 }
-ON_RETURN(unix_stream_connect, on_connect, ARGS_UNIX_STREAM_CONNECT)
+EVENT_ON_RETURN(unix_stream_connect, on_connect, ARGS_UNIX_STREAM_CONNECT, 2)
 
-static __always_inline void on_accept(u64 listener, u64 socket, int result)
+static __always_inline bool on_accept(u32 slot, u64 listener, u64 socket, int result)
 {
 	u64 sk = LOAD(u64, socket, SOCKET_SK);
-	struct sides sides = {};
-	if (result || !sk)
-		return;
-	u64 other = peer_of(sk);
-	if (!begin_event(&sides, sk, other, SLOT_ACCEPT))
-		return;
-	sides.src->server = 1;
-#ifdef WITH_EVENTS
-	send_event(&sides, sk, other, SLOT_ACCEPT, EVENT_ACCEPT, 0, 0, 0);
-#endif
+	return !result && tell_event(slot, sk, peer_of(sk), EVENT_ACCEPT, NEWS_USED | NEWS_SERVER);
 }
-ON_RETURN(unix_accept, on_accept, ARGS_UNIX_ACCEPT)
+EVENT_ON_RETURN(unix_accept, on_accept, ARGS_UNIX_ACCEPT, 2)
 
-static __always_inline void on_socketpair(u64 first, u64 second, int result)
+static __always_inline bool on_socketpair(u32 slot, u64 first, u64 second, int result)
 {
 	u64 sk = PEEK(u64, first, SOCKET_SK);
 	u64 other = PEEK(u64, second, SOCKET_SK);
-	struct sides sides = {};
-	if (result || !begin_event(&sides, sk, other, SLOT_SOCKETPAIR) || !sides.dst)
-		return;
-	sides.src->from_start = 1;
-	sides.dst->from_start = 1;
-#ifdef WITH_EVENTS
-	send_event(&sides, sk, other, SLOT_SOCKETPAIR, EVENT_CONNECT, FLAG_SOCKETPAIR, 0, 0);
-#endif
+	struct small_scratch *s = get_small_scratch(slot);
+	if (result || !s || !tell_event(slot, sk, other, EVENT_CONNECT, NEWS_USED | NEWS_PAIRED))
+		return false;
+	s->call.flags = FLAG_SOCKETPAIR;
+	return true;
 }
-ON_RETURN(unix_socketpair, on_socketpair, 2)
+EVENT_ON_RETURN(unix_socketpair, on_socketpair, 2, 2)
 
 #ifdef WITH_EVENTS
 
-static __always_inline void on_shutdown(u64 socket, u64 mode, int result)
+static __always_inline bool on_shutdown(u32 slot, u64 socket, u64 mode, int result)
 {
 	u64 sk = PEEK(u64, socket, SOCKET_SK);
-	u64 other = peer_of(sk);
-	struct sides sides = {};
-	if (!result && begin_event(&sides, sk, other, SLOT_SHUTDOWN))
-		send_event(&sides, sk, other, SLOT_SHUTDOWN, EVENT_SHUTDOWN, 0, ELEMENT_SHUTDOWN, (u32)mode + 1);
+	return !result && tell_more(slot, sk, peer_of(sk), EVENT_SHUTDOWN, ELEMENT_SHUTDOWN, (u32)mode + 1);
 }
-ON_RETURN(unix_shutdown, on_shutdown, 2)
-
-static __always_inline void on_send_error(u64 sk, u32 slot, int result)
-{
-	u64 other = peer_of(sk);
-	struct sides sides = {};
-	if (begin_event(&sides, sk, other, slot))
-		send_event(&sides, sk, other, slot, EVENT_SEND_ERROR, 0, ELEMENT_ERROR, -result);
-}
+EVENT_ON_RETURN(unix_shutdown, on_shutdown, 2, 2)
 #endif
 
 #if defined(WITH_EVENTS) || defined(UNIX_SOCK_INQ_LEN)
-static __always_inline void on_stream_sent(u64 socket, u64 unused, int result)
+static __always_inline bool on_stream_sent(u32 slot, u64 socket, u64 unused, int result)
 {
 	u64 sk = PEEK(u64, socket, SOCKET_SK);
 #ifdef UNIX_SOCK_INQ_LEN
 	on_written(sk);
 #endif
 #ifdef WITH_EVENTS
-	if (result < 0)
-		on_send_error(sk, SLOT_STREAM_ERROR, result);
+	return result < 0 && tell_more(slot, sk, peer_of(sk), EVENT_SEND_ERROR, ELEMENT_ERROR, -result);
+#else
+	return false;
 #endif
 }
-ON_RETURN(unix_stream_sendmsg, on_stream_sent, 3)
+EVENT_ON_RETURN(unix_stream_sendmsg, on_stream_sent, 3, 2)
 #endif
 
 #ifdef WITH_EVENTS
-static __always_inline void on_dgram_sent(u64 socket, u64 unused, int result)
+static __always_inline bool on_dgram_sent(u32 slot, u64 socket, u64 unused, int result)
 {
-	if (result < 0)
-		on_send_error(PEEK(u64, socket, SOCKET_SK), SLOT_DGRAM_ERROR, result);
+	u64 sk = PEEK(u64, socket, SOCKET_SK);
+	return result < 0 && tell_more(slot, sk, peer_of(sk), EVENT_SEND_ERROR, ELEMENT_ERROR, -result);
 }
-ON_RETURN(unix_dgram_sendmsg, on_dgram_sent, 3)
+EVENT_ON_RETURN(unix_dgram_sendmsg, on_dgram_sent, 3, 2)
 #endif

@@ -24,10 +24,17 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 
-#: A hook in the C: ON_ENTRY(function, body), ALWAYS_ON_RETURN(function, body, count).
-_HOOK = re.compile(r"^(ALWAYS_)?ON_(?:ENTRY|RETURN)\((\w+), \w+", re.MULTILINE)
+#: A hook in the C, by the function: ON_ENTRY(function, body), EVENT_ON_RETURN(function, body, ...).
+_HOOK = re.compile(r"^(?:(MESSAGE|EVENT)_)?ON_(?:ENTRY|RETURN)\((\w+), \w+", re.MULTILINE)
+#: A hook's working memory.
+_SLOT = re.compile(r"^#define SLOT_(\w+) (\w+)$", re.MULTILINE)
 #: A map that generations share.
 _SHARED = re.compile(r"^EXPORT\((\w+)\);", re.MULTILINE)
+#: Flags that make the compiler faster and the code no worse: bcc optimises by itself, and nobody reads
+#: the debugging information.
+_CHEAPER = ["-O1", "-g0", "-fno-unroll-loops", "-Wno-unused-function", "-Wno-unused-label"]
+#: BPF_ALU64 | BPF_MOV | BPF_K
+_MOV64_IMM = 0xB7
 #: A program's name, as bcc wants it.
 _PROGRAM = re.compile(r"(kfunc|kretfunc|kprobe|kretprobe|raw_tracepoint)__(?:vmlinux__)?(\w+)")
 #: The function whose program runs itself again: AGAIN_ON_RETURN in hooks.h.
@@ -38,12 +45,14 @@ _AGAIN = "__scm_send"
 class Program:
     """One program: its name, its kind and what it hooks.
 
-    Kinds are kfunc, kretfunc, kprobe, kretprobe and raw_tracepoint.
+    Kinds are kfunc, kretfunc, kprobe, kretprobe and raw_tracepoint.  The entry probe of a
+    kretprobe only keeps arguments, and has no gate.
     """
 
     name: bytes
     kind: str
     function: str
+    has_gate: bool
 
 
 def _source(name: str) -> str:
@@ -88,7 +97,7 @@ class Generation:
     """Programs for ``settings``, loaded but not attached.  Raises ProbeError.
 
     ``macros``: layouts and sizes.  ``way``: fentry or kprobe.  ``number``: from 1 on.  ``attached``:
-    hooks of earlier generations.  ``suffix``: of the names of shared maps.
+    programs of earlier generations.  ``suffix``: of the names of shared maps.
     """
 
     def __init__(
@@ -97,31 +106,34 @@ class Generation:
         macros: dict[str, int],
         way: str,
         number: int,
-        attached: frozenset[str],
+        attached: frozenset[Program],
         suffix: str,
     ) -> None:
         self.number = number
-        #: Functions that this generation is attached to.
-        self.attached: set[str] = set()
-        self._before = attached
+        #: Programs that are attached.
+        self.attached: set[Program] = set()
         self._suffix = suffix
         text = _source("probe.c")
-        hooks = {match[2]: bool(match[1]) for match in _HOOK.finditer(text)}
-        self._gated = {function for function, always in hooks.items() if not always}
-        macros = (
-            macros
-            | _settings_macros(settings)
-            | {f"ASKS_{function}": int(function not in attached) for function in self._gated}
-            | {"GENERATION": number}
-        )
+        slots = {match[1]: int(match[2], 0) for match in _SLOT.finditer(text)}
+        #: Functions whose hooks have a gate, and the name of what belongs behind it.
+        self._behind = {match[2]: match[1].lower() for match in _HOOK.finditer(text) if match[1]}
+        there = {program.function for program in attached}
+        macros = macros | _settings_macros(settings) | {"GENERATION": number}
         flags = [f"-D{macro}={value}{'ULL' if value > 0xFFFFFFFF else ''}" for macro, value in macros.items()]
-        flags += ["-Wno-unused-function", "-Wno-unused-label"]
+        for match in _HOOK.finditer(text):
+            flags.append(f"-DHOOK_{match[2]}={'static' if match[2] in there else ''}")
+        flags += _CHEAPER
         if way == "fentry":
             flags.append("-DATTACH_FENTRY")
         text = _renamed("#include <linux/types.h>\n" + settings.filter.to_c() + text, suffix)
         with _errors_told():
             self._bpf = _module(text, flags)
             self._programs = self._load()
+            self._gated = {
+                program.function: self._copy(program, slots)
+                for program in {**dict.fromkeys(attached), **self._programs}
+                if program.has_gate and program.function in self._behind
+            }
         if settings.filter.tables:
             table = self._bpf["filter_tables"]
             table[0] = table.Leaf.from_buffer_copy(
@@ -129,51 +141,41 @@ class Generation:
             )
 
     def _load(self) -> dict[Program, Any]:
-        """Programs that will be needed, and bcc's functions for them."""
+        """The hooks that no earlier generation has, and bcc's functions for them."""
+        import bcc
+
         loaded = {}
-        for name in self._names:
+        count = bcc.lib.bpf_num_functions(self._bpf.module)
+        names = [bcc.lib.bpf_function_name(self._bpf.module, at) for at in range(count)]
+        for name in names:
             match = _PROGRAM.fullmatch(name.decode())
             if not match:
                 continue
-            program = Program(name, match[1], match[2])
-            if program.function in self._before and not self._goes_into_gate(program):
-                continue
+            returns = b"kretprobe__" + match[2].encode() in names
+            program = Program(name, match[1], match[2], not (match[1] == "kprobe" and returns))
             loaded[program] = self._bpf.load_func(name, _bpf_type(program.kind))
-            if program.function == _AGAIN and program.kind != "kprobe":
+            if program.function == _AGAIN and program.has_gate:
                 again = self._bpf["again"]
                 again[again.Key(0)] = again.Leaf(loaded[program].fd)
         return loaded
 
-    def _goes_into_gate(self, program: Program) -> bool:
-        """Whether an attached program of an earlier generation passes on to this one."""
-        if program.function not in self._before or program.function not in self._gated:
-            return False
-        # The entry probe of a kretprobe only keeps arguments, and needs no successor.
-        alone = b"kretprobe__" + program.function.encode() not in self._names
-        return program.kind != "kprobe" or alone
-
-    @property
-    def _names(self) -> list[bytes]:
-        """The programs that were compiled, in the order of the C."""
-        import bcc
-
-        count = bcc.lib.bpf_num_functions(self._bpf.module)
-        return [bcc.lib.bpf_function_name(self._bpf.module, at) for at in range(count)]
+    def _copy(self, program: Program, slots: dict[str, int]) -> int:
+        """What belongs behind the gate of ``program``, for its slot, as a program on the same function."""
+        behind = self._behind[program.function].encode()
+        code = _with_slot(self._bpf.dump_func(behind), slots["HERE"], slots[program.function])
+        return _load_code(self._bpf, program, code)
 
     def take_over(self, first: Generation) -> None:
-        """Goes into the gates that ``first`` and others left for it."""
-        for program, function in self._programs.items():
-            if self._goes_into_gate(program):
-                gate = first.table(f"gate_{program.function}")
-                gate[gate.Key(0)] = gate.Leaf(function.fd)
+        """Goes behind the gates of ``first``, which made them, and of others."""
+        for function, program in self._gated.items():
+            gate = first.table(f"gate_{function}")
+            gate[gate.Key(0)] = gate.Leaf(program)
 
     def attach(self) -> None:
-        """Attaches what no earlier generation is attached to.  Raises ProbeError."""
+        """Attaches the hooks that no earlier generation has.  Raises ProbeError."""
         with _errors_told():
             # Entries first, so that no return is seen without its entry.
             for program in sorted(self._programs, key=lambda program: "ret" in program.kind):
-                if program.function in self._before:
-                    continue
                 if program.kind == "kfunc":
                     self._bpf.attach_kfunc(fn_name=program.name)
                 elif program.kind == "kretfunc":
@@ -184,7 +186,7 @@ class Generation:
                     self._bpf.attach_raw_tracepoint(tp=program.function.encode(), fn_name=program.name)
                 else:
                     self._bpf.attach_kretprobe(event=program.function, fn_name=program.name)
-                self.attached.add(program.function)
+                self.attached.add(program)
 
     def detach(self) -> None:
         """Takes the hooks out."""
@@ -199,11 +201,48 @@ class Generation:
 
     def close(self) -> None:
         """Frees it, once another generation took over from it."""
+        self.close_gated()
         self._bpf.cleanup()
+
+    def close_gated(self) -> None:
+        """Lets go of what lies behind the gates, which hold it as long as they need it."""
+        for program in self._gated.values():
+            os.close(program)
+        self._gated.clear()
 
     def table(self, name: str) -> Any:
         """A shared map."""
         return self._bpf[_renamed(name, self._suffix)]
+
+
+def _with_slot(code: bytes, mark: int, slot: int) -> bytes:
+    """BPF code with ``slot`` instead of ``mark`` in the one instruction that loads it."""
+    instructions = [code[at : at + 8] for at in range(0, len(code), 8)]
+    loads = [at for at, instruction in enumerate(instructions) if instruction[0] == _MOV64_IMM]
+    (at,) = (at for at in loads if int.from_bytes(instructions[at][4:], "little") == mark)
+    instructions[at] = instructions[at][:4] + slot.to_bytes(4, "little")
+    return b"".join(instructions)
+
+
+def _load_code(bpf: Any, program: Program, code: bytes) -> int:
+    """Loads ``code`` as if it were ``program``'s, for the same function, and returns its descriptor."""
+    import bcc
+
+    lib, module = bcc.lib, bpf.module
+    level = 2 if bpf.debug & bcc.DEBUG_BPF_REGISTER_STATE else 0
+    fd = lib.bcc_func_load(
+        module,
+        _bpf_type(program.kind),
+        program.name,
+        ctypes.cast(ctypes.c_char_p(code), ctypes.c_void_p),
+        len(code),
+        *(lib.bpf_module_license(module), lib.bpf_module_kern_version(module), level, None, 0, None, -1),
+    )
+    if fd < 0:
+        raise ProbeError(
+            f"the program at {program.function} can't be loaded: {os.strerror(ctypes.get_errno())}"
+        )
+    return int(fd)
 
 
 def _bpf_type(kind: str) -> int:

@@ -2,11 +2,15 @@
  * then its result) as ctx[0], ctx[1], ...; kprobes get registers, and a kretprobe has lost the
  * arguments, so an entry probe keeps them.  The loader attaches each program by its name.
  *
- * A program that depends on the filter begins with a gate: a PROG_ARRAY that is empty until a later
- * filter's program for the same hook is put there, which then runs in its place.  So each message
- * goes by one filter or the other, never by both or by none.  For each hook the loader says in
- * ASKS_<function> whether this program is the attached one (1), which asks its gate, or goes into
- * the gate of one that is (0). */
+ * What needs much code is compiled once for all hooks: `message` and `event` in probe.c and events.h.
+ * A hook only notes what it saw (struct call in state.h) and goes on through its gate, a PROG_ARRAY of
+ * its own, since programs on functions with other arguments may not share one (Linux commit
+ * 28ead3eaabc1 ("bpf: Prevent tail call between progs attached to different hooks"), v6.12).  The
+ * loader puts the right one of the two there, and when the filter changes, that of the next
+ * generation: so each message goes by one filter or the other, never by both or by none.
+ *
+ * The first generation's hooks stay for all; the loader makes HOOK_<function> `static`, so that
+ * nothing becomes of it, where a later generation has no hook to add. */
 #ifndef UNIXSOCK_HOOKS_H
 #define UNIXSOCK_HOOKS_H
 
@@ -21,27 +25,25 @@
 #define FEXIT_NAME(function) kretfunc__##function
 #endif
 
-#define AT_ENTRY(function, before, body)                        \
-	int FENTRY_NAME(function)(u64 *ctx)                     \
-	{                                                       \
-		before;                                         \
-		body(ctx[0], ctx[1]);                           \
-		return 0;                                       \
+#define AT_ENTRY(function, body)                                        \
+	HOOK_##function int FENTRY_NAME(function)(u64 *ctx)             \
+	{                                                               \
+		body(ctx, ctx[0], ctx[1]);                              \
+		return 0;                                               \
 	}
 
-/* `count`: how many arguments the function has. */
-#define AT_RETURN(function, before, body, count)                \
-	int FEXIT_NAME(function)(u64 *ctx)                      \
-	{                                                       \
-		before;                                         \
-		body(ctx[0], ctx[1], (int)ctx[count]);          \
-		return 0;                                       \
+/* `count`: how many arguments the function has; `nth`: the one, from 1 on, that is wanted besides the first. */
+#define AT_RETURN(function, body, count, nth)                           \
+	HOOK_##function int FEXIT_NAME(function)(u64 *ctx)              \
+	{                                                               \
+		body(ctx, ctx[0], ctx[nth - 1], (int)ctx[count]);       \
+		return 0;                                               \
 	}
 
 #else
 
 struct arguments {
-	u64 first, second, third;
+	u64 first, other;
 };
 /* A hooked function may call another one, so the functions are told apart: by length and last letter. */
 #define ENTRY(function) (sizeof(#function) << 8 | #function[sizeof(#function) - 2])
@@ -52,10 +54,10 @@ struct entry {
 BPF_TABLE(KEPT("hash"), struct entry, struct arguments, entered, 16384);
 EXPORT(entered);
 
-static __always_inline void keep_arguments(struct pt_regs *ctx, u64 function)
+static __always_inline void keep_arguments(u64 function, u64 first, u64 other)
 {
 	struct entry entry = { bpf_get_current_pid_tgid(), function };
-	struct arguments args = { REG_ARG1(ctx), REG_ARG2(ctx), REG_ARG3(ctx) };
+	struct arguments args = { first, other };
 	entered.update(&entry, &args);
 }
 
@@ -70,27 +72,25 @@ static __always_inline bool take_arguments(struct arguments *args, u64 function)
 	return true;
 }
 
-#define AT_ENTRY(function, before, body)                        \
-	int kprobe__##function(struct pt_regs *ctx)             \
-	{                                                       \
-		before;                                         \
-		body(REG_ARG1(ctx), REG_ARG2(ctx));             \
-		return 0;                                       \
+#define AT_ENTRY(function, body)                                        \
+	HOOK_##function int kprobe__##function(struct pt_regs *ctx)     \
+	{                                                               \
+		body(ctx, REG_ARG1(ctx), REG_ARG2(ctx));                \
+		return 0;                                               \
 	}
 
-#define AT_RETURN(function, before, body, count)                                \
-	int kprobe__##function(struct pt_regs *ctx)                             \
-	{                                                                       \
-		keep_arguments(ctx, ENTRY(function));                          \
-		return 0;                                                       \
-	}                                                                       \
-	int kretprobe__##function(struct pt_regs *ctx)                          \
-	{                                                                       \
-		before;                                                         \
-		struct arguments args;                                          \
-		if (take_arguments(&args, ENTRY(function)))                    \
-			body(args.first, args.second, (int)REG_RESULT(ctx));    \
-		return 0;                                                       \
+#define AT_RETURN(function, body, count, nth)                                           \
+	HOOK_##function int kprobe__##function(struct pt_regs *ctx)                     \
+	{                                                                               \
+		keep_arguments(ENTRY(function), REG_ARG1(ctx), REG_ARG##nth(ctx));      \
+		return 0;                                                               \
+	}                                                                               \
+	HOOK_##function int kretprobe__##function(struct pt_regs *ctx)                  \
+	{                                                                               \
+		struct arguments args;                                                  \
+		if (take_arguments(&args, ENTRY(function)))                             \
+			body(ctx, args.first, args.other, (int)REG_RESULT(ctx));        \
+		return 0;                                                               \
 	}
 
 #endif
@@ -99,6 +99,11 @@ static __always_inline bool take_arguments(struct arguments *args, u64 function)
  * again, without them, as long as the body says so: the loader puts it into its own array. */
 #if GENERATION == 1
 BPF_TABLE("prog", u32, u32, again, 1);
+static __always_inline void run_again(void *ctx)
+{
+	again.call(ctx, 0);
+}
+
 #ifdef ATTACH_FENTRY
 #define AGAIN_ON_RETURN(function, body)                                         \
 	int FEXIT_NAME(function)(u64 *ctx)                                      \
@@ -111,111 +116,48 @@ BPF_TABLE("prog", u32, u32, again, 1);
 #define AGAIN_ON_RETURN(function, body)                                         \
 	int kprobe__##function(struct pt_regs *ctx)                             \
 	{                                                                       \
-		keep_arguments(ctx, ENTRY(function));                          \
+		keep_arguments(ENTRY(function), 0, REG_ARG3(ctx));              \
 		return 0;                                                       \
 	}                                                                       \
 	int kretprobe__##function(struct pt_regs *ctx)                          \
 	{                                                                       \
 		struct arguments args = {};                                     \
-		take_arguments(&args, ENTRY(function));                        \
-		if (body(args.third, (int)REG_RESULT(ctx)))                     \
+		take_arguments(&args, ENTRY(function));                         \
+		if (body(args.other, (int)REG_RESULT(ctx)))                     \
 			run_again(ctx);                                         \
 		return 0;                                                       \
 	}
 #endif
-
-static __always_inline void run_again(void *ctx)
-{
-	again.call(ctx, 0);
-}
 #endif
 
-/* Programs that depend on the filter... */
-#define ON_ENTRY(function, body) AT_ENTRY(function, pass_##function(ctx), body)
-#define ON_RETURN(function, body, count) AT_RETURN(function, pass_##function(ctx), body, count)
+/* Hooks that need no more than their body... */
+#define ON_ENTRY(function, body)                                                                        \
+	static __always_inline void at_##function(void *ctx, u64 first, u64 second)                     \
+	{                                                                                               \
+		body(first, second);                                                                    \
+	}                                                                                               \
+	AT_ENTRY(function, at_##function)
 
-/* ...and those that don't, which the first generation leaves in place for all. */
-#if GENERATION == 1
-#define ALWAYS_ON_ENTRY(function, body) AT_ENTRY(function, , body)
-#define ALWAYS_ON_RETURN(function, body, count) AT_RETURN(function, , body, count)
-#else
-#define ALWAYS_ON_ENTRY(function, body)
-#define ALWAYS_ON_RETURN(function, body, count)
-#endif
+/* ...and those whose body notes something in the working memory of its slot, for the program behind the gate. */
+#define TELL_ON_ENTRY(function, body)                                                                   \
+	static __always_inline void at_##function(void *ctx, u64 first, u64 second)                     \
+	{                                                                                               \
+		if (body(SLOT_##function, first, second))                                               \
+			pass_##function(ctx);                                                           \
+	}                                                                                               \
+	AT_ENTRY(function, at_##function)
+#define TELL_ON_RETURN(function, body, count, nth)                                                      \
+	static __always_inline void at_##function(void *ctx, u64 first, u64 other, int result)          \
+	{                                                                                               \
+		if (body(SLOT_##function, first, other, result))                                        \
+			pass_##function(ctx);                                                           \
+	}                                                                                               \
+	AT_RETURN(function, at_##function, count, nth)
 
-#define GATE(function)                                                  \
-	BPF_TABLE(KEPT("prog"), u32, u32, gate_##function, 1);          \
-	EXPORT(gate_##function)
+#define MESSAGE_ON_ENTRY TELL_ON_ENTRY
+#define MESSAGE_ON_RETURN TELL_ON_RETURN
+#define EVENT_ON_ENTRY TELL_ON_ENTRY
+#define EVENT_ON_RETURN TELL_ON_RETURN
 
-/* bcc does not translate calls inside of macros. */
-GATE(skb_queue_tail);
-static __always_inline void pass_skb_queue_tail(void *ctx)
-{
-	if (ASKS_skb_queue_tail)
-		gate_skb_queue_tail.call(ctx, 0);
-}
-
-GATE(skb_copy_datagram_from_iter);
-static __always_inline void pass_skb_copy_datagram_from_iter(void *ctx)
-{
-	if (ASKS_skb_copy_datagram_from_iter)
-		gate_skb_copy_datagram_from_iter.call(ctx, 0);
-}
-
-GATE(skb_splice_from_iter);
-static __always_inline void pass_skb_splice_from_iter(void *ctx)
-{
-	if (ASKS_skb_splice_from_iter)
-		gate_skb_splice_from_iter.call(ctx, 0);
-}
-
-GATE(unix_release_sock);
-static __always_inline void pass_unix_release_sock(void *ctx)
-{
-	if (ASKS_unix_release_sock)
-		gate_unix_release_sock.call(ctx, 0);
-}
-
-GATE(unix_stream_connect);
-static __always_inline void pass_unix_stream_connect(void *ctx)
-{
-	if (ASKS_unix_stream_connect)
-		gate_unix_stream_connect.call(ctx, 0);
-}
-
-GATE(unix_accept);
-static __always_inline void pass_unix_accept(void *ctx)
-{
-	if (ASKS_unix_accept)
-		gate_unix_accept.call(ctx, 0);
-}
-
-GATE(unix_socketpair);
-static __always_inline void pass_unix_socketpair(void *ctx)
-{
-	if (ASKS_unix_socketpair)
-		gate_unix_socketpair.call(ctx, 0);
-}
-
-GATE(unix_shutdown);
-static __always_inline void pass_unix_shutdown(void *ctx)
-{
-	if (ASKS_unix_shutdown)
-		gate_unix_shutdown.call(ctx, 0);
-}
-
-GATE(unix_stream_sendmsg);
-static __always_inline void pass_unix_stream_sendmsg(void *ctx)
-{
-	if (ASKS_unix_stream_sendmsg)
-		gate_unix_stream_sendmsg.call(ctx, 0);
-}
-
-GATE(unix_dgram_sendmsg);
-static __always_inline void pass_unix_dgram_sendmsg(void *ctx)
-{
-	if (ASKS_unix_dgram_sendmsg)
-		gate_unix_dgram_sendmsg.call(ctx, 0);
-}
-
+#include "gates.h"
 #endif

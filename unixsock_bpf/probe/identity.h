@@ -90,15 +90,23 @@ static __always_inline void take_cgroup(struct endpoint *ep, struct workspace *w
 	line->known = 1;
 }
 
-/* The current process uses the socket.  Threads count as their process; an io_uring worker as its owner. */
-static __always_inline void note_user(struct endpoint *ep, struct workspace *w)
+/* Whether the current process is known to use the socket.  Threads count as their process; an io_uring
+ * worker as its owner. */
+static __always_inline bool has_user(struct endpoint *ep)
 {
 	u64 thread = bpf_get_current_pid_tgid();
 	u32 pid = thread >> 32;
-	u64 cgroup = bpf_get_current_cgroup_id();
-	if (ep->owner == OWNER_SEEN && ep->pid == pid && ep->cgroup == cgroup &&
-	    (pid != (u32)thread || !has_other_comm(ep)))
+	return ep->owner == OWNER_SEEN && ep->pid == pid && ep->cgroup == bpf_get_current_cgroup_id() &&
+	       (pid != (u32)thread || !has_other_comm(ep));
+}
+
+/* The current process uses the socket. */
+static __always_inline void note_user(struct endpoint *ep, struct workspace *w)
+{
+	if (has_user(ep))
 		return;
+	u32 pid = bpf_get_current_pid_tgid() >> 32;
+	u64 cgroup = bpf_get_current_cgroup_id();
 	u64 task = bpf_get_current_task();
 	u64 ids = bpf_get_current_uid_gid();
 	take_comm(ep, task);

@@ -40,6 +40,9 @@ OFFSETS: dict[str, tuple[str, ...]] = {
     "PARMS_UID": ("unix_skb_parms.uid",),
     "PARMS_GID": ("unix_skb_parms.gid",),
     "PARMS_FP": ("unix_skb_parms.fp",),
+    "MSGHDR_FLAGS": ("msghdr.msg_flags",),
+    "MSGHDR_ITER": ("msghdr.msg_iter",),
+    "IOV_ITER_COUNT": ("iov_iter.count",),
     "FP_COUNT": ("scm_fp_list.count",),
     "FP_FILES": ("scm_fp_list.fp",),
     "SCM_FP": ("scm_cookie.fp",),
@@ -92,10 +95,13 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
     "UNIX_SOCK_INQ_LEN": ("unix_sock.inq_len",),
 }
 
-SIZES = {"FRAG_SIZE": ("skb_frag", "bio_vec"), "STRUCT_PAGE_SIZE": ("page",)}
+SIZES = {"SKB_SIZE": ("sk_buff",), "FRAG_SIZE": ("skb_frag", "bio_vec"), "STRUCT_PAGE_SIZE": ("page",)}
 
 #: Functions whose result is hooked: how many arguments come before it.
-ARGUMENTS = ("unix_stream_connect", "unix_accept", "skb_splice_from_iter")
+ARGUMENTS = (
+    *("unix_stream_connect", "unix_accept", "skb_splice_from_iter"),
+    *("unix_stream_sendpage", "skb_append_pagefrags"),
+)
 
 
 def _first(btf: Btf, members: tuple[str, ...]) -> int | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from unixsock_bpf.probe import layout
 from unixsock_bpf.probe.btf import Btf, BtfError
 from unixsock_bpf.probe.errors import ProbeError
-from unixsock_bpf.probe.generation import Generation
+from unixsock_bpf.probe.generation import Generation, Program
 from unixsock_bpf.probe.pseudo_files import PSEUDO_FILES
 from unixsock_bpf.record import Event, Record
 from unixsock_bpf.sockets import cgroup_of
@@ -130,6 +130,7 @@ class Probe:
         for way in ["fentry", "kprobe"] if wanted == "auto" else [wanted]:
             try:
                 generation = self._generate(settings, way, 1, frozenset())
+                generation.take_over(generation)
                 generation.attach()
                 return generation, way
             except ProbeError as error:
@@ -138,7 +139,9 @@ class Probe:
             raise ProbeError(_NOT_PERMITTED)
         raise ProbeError("The kernel refused the probe: " + "; ".join(failures))
 
-    def _generate(self, settings: Settings, way: str, number: int, attached: frozenset[str]) -> Generation:
+    def _generate(
+        self, settings: Settings, way: str, number: int, attached: frozenset[Program]
+    ) -> Generation:
         return Generation(settings, self._macros, way, number, attached, f"{self._number or ''}")
 
     def prepare(self, settings: Settings) -> Generation:
@@ -156,7 +159,9 @@ class Probe:
         generation.attach()
         if generation.attached:
             self._kept.append(generation)
-        if last not in self._kept:
+        if last in self._kept:
+            last.close_gated()
+        else:
             last.close()
         self._generation = generation
 

@@ -18,29 +18,39 @@ static __always_inline u64 page_address(u64 page)
 #endif
 }
 
-static __always_inline void cursor_at_skb(volatile struct cursor *c, u64 skb)
+/* At `len` bytes that lie in one place. */
+static __always_inline void cursor_at(volatile struct cursor *c, u64 address, u32 len)
 {
-	u32 len = PEEK(u32, skb, SKB_LEN);
-	u32 data_len = PEEK(u32, skb, SKB_DATA_LEN);
-	c->address = PEEK(u64, skb, SKB_DATA);
-	c->left = len - data_len;
+	c->address = address;
+	c->left = len;
 	c->fragment = 0;
 	c->fragment_count = 0;
 	c->unreadable = 0;
 	c->done = 0;
 	c->before = 0;
+}
+
+/* At the bytes of an sk_buff, of which `skb` is a copy. */
+static __always_inline void cursor_at_skb(volatile struct cursor *c, const u8 *skb)
+{
+	u32 data_len = *(u32 *)(skb + SKB_DATA_LEN);
+	cursor_at(c, *(u64 *)(skb + SKB_DATA), *(u32 *)(skb + SKB_LEN) - data_len);
 	if (data_len) {
-		u64 shared = PEEK(u64, skb, SKB_HEAD) + PEEK(u32, skb, SKB_END);
+		u64 shared = *(u64 *)(skb + SKB_HEAD) + *(u32 *)(skb + SKB_END);
 		c->fragments = shared + SHARED_FRAGS;
 		c->fragment_count = LOAD(u8, shared, SHARED_NR_FRAGS);
 	}
 }
 
+static __always_inline u64 fragment_address(u64 fragment)
+{
+	return page_address(LOAD(u64, fragment, FRAG_PAGE)) + LOAD(u32, fragment, FRAG_OFFSET);
+}
+
 static __always_inline void next_fragment(volatile struct cursor *c)
 {
 	u64 fragment = c->fragments + c->fragment * FRAG_SIZE;
-	u64 page = LOAD(u64, fragment, FRAG_PAGE);
-	c->address = page_address(page) + LOAD(u32, fragment, FRAG_OFFSET);
+	c->address = fragment_address(fragment);
 	c->left = LOAD(u32, fragment, FRAG_LEN);
 	c->fragment++;
 }

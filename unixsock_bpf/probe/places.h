@@ -42,24 +42,15 @@ static __always_inline void take_place(u64 sk, u32 which)
 }
 
 /* Who binds will read, until somebody else is seen. */
-static __always_inline void on_bind(u64 socket, u64 unused, int result)
+static __always_inline bool on_bind(u32 slot, u64 socket, u64 unused, int result)
 {
 	u64 sk = PEEK(u64, socket, SOCKET_SK);
-	struct totals *t = get_totals();
-	struct workspace *w = get_workspace(SLOT_BIND);
-	if (result || !t || !w || !sk || !running())
-		return;
+	if (result || !running())
+		return false;
 	take_place(sk, 0);
-	struct endpoint *ep = endpoint_of(sk, w);
-	if (!ep)
-		return;
-	note_user(ep, w);
-	if (ep->place) {
-		ep->socket_changes++;
-		__sync_fetch_and_add(&t->renames, 1);
-	}
+	return tell_event(slot, sk, 0, NO_EVENT, NEWS_USED | NEWS_BOUND);
 }
-ALWAYS_ON_RETURN(unix_bind, on_bind, 3)
+EVENT_ON_RETURN(unix_bind, on_bind, 3, 2)
 
 /* The reader lists the sockets that exist already: this is called for each of them. */
 static __always_inline void on_listing(u64 sk, u64 unused)
@@ -67,13 +58,12 @@ static __always_inline void on_listing(u64 sk, u64 unused)
 	if (LOAD(u16, sk, SOCK_FAMILY) == AF_UNIX && bpf_get_current_pid_tgid() >> 32 == READER)
 		take_place(sk, 1);
 }
-ALWAYS_ON_ENTRY(sock_diag_save_cookie, on_listing)
+ON_ENTRY(sock_diag_save_cookie, on_listing)
 
 /* A cgroup was made; the kernel tells its path. */
 int raw_tracepoint__cgroup_mkdir(u64 *ctx)
 {
-	u32 at = bpf_get_smp_processor_id() * SLOTS + SLOT_LISTING;
-	struct workspace *w = workspaces.lookup(&at);
+	struct workspace *w = get_workspace(SLOT_CGROUP);
 	u64 cgroup = ctx[0];
 	u64 id = LOAD(u64, LOAD(u64, cgroup, CGROUP_NODE), NODE_ID);
 

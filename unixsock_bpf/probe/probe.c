@@ -20,7 +20,7 @@
 #include "ancillary.h"
 
 /* Both sides of a conversation.  False, and no more than the sender, if it was decided that the filter
- * lets nothing of it through. */
+ * lets nothing of it through; and false if it can't be followed. */
 static __always_inline bool take_sides(struct sides *of, u64 sk, u64 other, struct workspace *w)
 {
 	struct endpoint *sides[2] = {};
@@ -35,7 +35,7 @@ static __always_inline bool take_sides(struct sides *of, u64 sk, u64 other, stru
 			break;
 		struct endpoint *ep = endpoint_of(socks[i], w);
 		if (!ep) {
-			__sync_fetch_and_add(&t->untracked, 1);
+			of->untracked = 1;
 			return false;
 		}
 		sides[i] = ep;
@@ -171,18 +171,21 @@ static __always_inline int send_payload(struct scratch *s)
 	return 0;
 }
 
-/* `len` bytes of `skb` were queued from `sk` to `other`. */
-static __always_inline void on_data(u64 sk, u64 other, u64 skb, u32 len, u32 slot, u32 flags)
+/* What was queued for a receiver. */
+static __always_inline void on_message(u32 slot)
 {
 	struct totals *t = get_totals();
 	struct workspace *w = get_workspace(slot);
-	u32 at = bpf_get_smp_processor_id() * DATA_SLOTS + slot;
-	struct scratch *s = scratches.lookup(&at);
+	struct scratch *s = get_scratch(slot);
 	struct sides sides = {};
 
 	if (!t || !s || !w)
 		return;
+	u64 sk = s->call.sk, other = s->call.other, skb = s->call.skb;
+	u32 len = s->call.len;
 	if (!take_sides(&sides, sk, other, w)) {
+		if (sides.untracked)
+			__sync_fetch_and_add(&t->untracked, 1);
 		/* Positions count what the filter leaves out: the next one may not. */
 		if (sides.src && sides.src->type != TYPE_DGRAM) {
 			__sync_fetch_and_add(&sides.src->flow.bytes, len);
@@ -196,24 +199,26 @@ static __always_inline void on_data(u64 sk, u64 other, u64 skb, u32 len, u32 slo
 	m->event = EVENT_DATA;
 	m->type = sides.src->type;
 	m->len = len;
-	m->flags = flags;
+	m->flags = s->call.flags;
 	take_users(&sides, sk, other, w);
 	take_flow(m, &sides, sk, other);
 	__sync_fetch_and_add(&sides.flow->bytes, len);
 	__sync_fetch_and_add(&sides.flow->messages, 1);
 
-	struct ancillary a = {};
-	if (skb)
-		take_ancillary(&a, skb);
-	if (!wanted(m, &sides, other, a.fds, a.creds, w))
+	/* Zeros where there is no skb. */
+	bpf_probe_read_kernel(s->skb, SKB_SIZE, (void *)skb);
+	take_ancillary(&s->ancillary, s->skb);
+	if (!wanted(m, &sides, other, s->ancillary.fds, s->ancillary.creds, w))
 		return;
 	__sync_fetch_and_add(&t->messages, 1);
 	__sync_fetch_and_add(&t->bytes, len);
 	if (begin_record(s->data, m, &sides))
 		return;
-	put_ancillary(s->data, m, &a);
-	if (skb)
-		cursor_at_skb(&s->cursor, skb);
+	put_ancillary(s->data, m, &s->ancillary);
+	if (s->call.address)
+		cursor_at(&s->cursor, s->call.address, len);
+	else
+		cursor_at_skb(&s->cursor, s->skb);
 	if (send_payload(s)) {
 		m->len -= s->cursor.before;
 		lose(m, &sides, LOST_RING_FULL);
@@ -222,38 +227,87 @@ static __always_inline void on_data(u64 sk, u64 other, u64 skb, u32 len, u32 slo
 	sides.dst->emitted = 1;
 }
 
+int message(void *ctx)
+{
+	u32 slot;
+	GET_SLOT(slot);
+	on_message(slot);
+	return 0;
+}
+
+/* `len` bytes go from `sk` to `other`: those of `skb`, or if `address` is not 0, those there. */
+static __always_inline bool tell_message(u32 slot, u64 sk, u64 other, u64 skb, u64 address, u32 len, u32 flags)
+{
+	struct scratch *s = get_scratch(slot);
+	if (!s)
+		return false;
+	s->call.sk = sk;
+	s->call.other = other;
+	s->call.skb = skb;
+	s->call.address = address;
+	s->call.len = len;
+	s->call.flags = flags;
+	return true;
+}
+
+/* Something happened to `sk`: see struct call. */
+static __always_inline bool tell_event(u32 slot, u64 sk, u64 other, u8 event, u8 news)
+{
+	struct small_scratch *s = get_small_scratch(slot);
+	if (!s || !sk)
+		return false;
+	s->call.sk = sk;
+	s->call.other = other;
+	s->call.event = event;
+	s->call.news = news;
+	s->call.flags = 0;
+	s->call.element = 0;
+	return true;
+}
+
+/* The same with an element. */
+static __always_inline bool tell_more(u32 slot, u64 sk, u64 other, u8 event, u32 element, u32 value)
+{
+	struct small_scratch *s = get_small_scratch(slot);
+	if (!s || !tell_event(slot, sk, other, event, NEWS_USED))
+		return false;
+	s->call.element = element;
+	s->call.value = value;
+	return true;
+}
+
+#include "oob.h"
+#include "sendpage.h"
+
 /* Datagrams and seqpackets, and streams before they were appended to the receiver's queue in place
  * (Linux commit f4e1fb04c123 ("af_unix: Use cached value for SOCK_STREAM in unix_inq_len()."), v6.17).
  * The receiver's lock is held, so order is the receiver's. */
-static __always_inline void on_queue(u64 list, u64 skb)
+static __always_inline bool on_queue(u32 slot, u64 list, u64 skb)
 {
 	u64 sk = PEEK(u64, skb, SKB_SK);
 	if (!sk || PEEK(u16, sk, SOCK_FAMILY) != AF_UNIX)
-		return;
+		return false;
 	u64 other = list - SOCK_RECEIVE_QUEUE;
-	u32 flags = 0;
-#ifdef UNIX_SOCK_OOB_SKB
-	if (LOAD(u64, other, UNIX_SOCK_OOB_SKB) == skb)
-		flags |= FLAG_OOB;
-#endif
-	on_data(sk, other, skb, PEEK(u32, skb, SKB_LEN), SLOT_QUEUE, flags);
+	return !is_urgent(skb, other) && tell_message(slot, sk, other, skb, 0, PEEK(u32, skb, SKB_LEN), 0);
 }
-ON_ENTRY(skb_queue_tail, on_queue)
+MESSAGE_ON_ENTRY(skb_queue_tail, on_queue)
 
 #ifdef UNIX_SOCK_INQ_LEN
 #define SOCK_DEAD_BIT 0 /* of sk_flags */
 #define RCV_SHUTDOWN 1
 
 /* Streams since then: the sk_buff is filled, and is queued next unless the receiver is gone. */
-static __always_inline void on_filled(u64 skb, u32 slot)
+static __always_inline bool on_filled(u32 slot, u64 skb, u64 iter)
 {
 	u64 sk = PEEK(u64, skb, SKB_SK);
 	if (!sk || PEEK(u16, sk, SOCK_FAMILY) != AF_UNIX || PEEK(u16, sk, SOCK_TYPE) != TYPE_STREAM)
-		return;
+		return false;
+	if (iter && is_urgent_copy(iter))
+		return false; /* on_urgent's */
 	u64 other = peer_of(sk);
 	if (!other || (LOAD(u64, other, SOCK_FLAGS) & 1 << SOCK_DEAD_BIT) ||
 	    (LOAD(u8, other, SOCK_SHUTDOWN) & RCV_SHUTDOWN))
-		return;
+		return false;
 	u32 thread = bpf_get_current_pid_tgid(), flags = 0;
 	struct endpoint *ep = endpoints.lookup(&sk);
 	if (ep) {
@@ -261,22 +315,20 @@ static __always_inline void on_filled(u64 skb, u32 slot)
 			flags |= FLAG_UNORDERED;
 		ep->writer = thread;
 	}
-	on_data(sk, other, skb, PEEK(u32, skb, SKB_LEN), slot, flags);
+	return tell_message(slot, sk, other, skb, 0, PEEK(u32, skb, SKB_LEN), flags);
 }
 
-static __always_inline void on_copied(u64 skb, u64 unused, int result)
+static __always_inline bool on_copied(u32 slot, u64 skb, u64 iter, int result)
 {
-	if (!result)
-		on_filled(skb, SLOT_COPY);
+	return !result && on_filled(slot, skb, iter);
 }
-ON_RETURN(skb_copy_datagram_from_iter, on_copied, 4)
+MESSAGE_ON_RETURN(skb_copy_datagram_from_iter, on_copied, 4, 3)
 
-static __always_inline void on_spliced(u64 skb, u64 unused, int result)
+static __always_inline bool on_spliced(u32 slot, u64 skb, u64 unused, int result)
 {
-	if (result > 0)
-		on_filled(skb, SLOT_SPLICE);
+	return result > 0 && on_filled(slot, skb, 0);
 }
-ON_RETURN(skb_splice_from_iter, on_spliced, ARGS_SKB_SPLICE_FROM_ITER)
+MESSAGE_ON_RETURN(skb_splice_from_iter, on_spliced, ARGS_SKB_SPLICE_FROM_ITER, 2)
 
 /* All that this thread filled is queued: it raced with nobody who comes later. */
 static __always_inline void on_written(u64 sk)
@@ -288,42 +340,19 @@ static __always_inline void on_written(u64 sk)
 }
 #endif
 
-/* Who uses the socket, whatever for. */
-static __always_inline void on_use(u64 socket, u32 slot)
+/* Who reads: recvmsg and its kin begin with the socket. */
+static __always_inline bool on_use(u32 slot, u64 socket, u64 unused)
 {
 	u64 sk = PEEK(u64, socket, SOCKET_SK);
-	struct workspace *w = get_workspace(slot);
-	if (!sk || !w || !running())
-		return;
-	struct endpoint *ep = endpoint_at(sk, w);
-	if (ep)
-		note_user(ep, w);
+	struct endpoint *ep = endpoints.lookup(&sk);
+	if (ep && has_user(ep))
+		return false;
+	return tell_event(slot, sk, 0, NO_EVENT, NEWS_USED);
 }
-
-/* Who reads: recvmsg and its kin begin with the socket. */
-static __always_inline void on_stream_use(u64 socket, u64 unused)
-{
-	on_use(socket, SLOT_STREAM_USE);
-}
-ALWAYS_ON_ENTRY(unix_stream_recvmsg, on_stream_use)
-
-static __always_inline void on_dgram_use(u64 socket, u64 unused)
-{
-	on_use(socket, SLOT_DGRAM_USE);
-}
-ALWAYS_ON_ENTRY(unix_dgram_recvmsg, on_dgram_use)
-
-static __always_inline void on_seqpacket_use(u64 socket, u64 unused)
-{
-	on_use(socket, SLOT_SEQPACKET_USE);
-}
-ALWAYS_ON_ENTRY(unix_seqpacket_recvmsg, on_seqpacket_use)
-
-static __always_inline void on_splice_use(u64 socket, u64 unused)
-{
-	on_use(socket, SLOT_SPLICE_USE);
-}
-ALWAYS_ON_ENTRY(unix_stream_splice_read, on_splice_use)
+EVENT_ON_ENTRY(unix_stream_recvmsg, on_use)
+EVENT_ON_ENTRY(unix_dgram_recvmsg, on_use)
+EVENT_ON_ENTRY(unix_seqpacket_recvmsg, on_use)
+EVENT_ON_ENTRY(unix_stream_splice_read, on_use)
 
 #include "places.h"
 #include "events.h"

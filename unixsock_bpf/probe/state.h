@@ -163,30 +163,60 @@ __attribute__((section("maps/" KEPT("ringbuf")))) struct ring_table_t ring = {
 EXPORT(ring);
 
 /* Each hook has its own working memory on each CPU: a hook never interrupts itself there (the kernel
- * skips nested runs), but hooks interrupt each other. */
-enum {
-	SLOT_QUEUE,
+ * skips nested runs), but hooks interrupt each other.  The loader reads these lines. */
+#define SLOT_skb_queue_tail 0
+#define SLOT_sk_send_sigurg 1
+/* the next two are never on the same kernel */
+#define SLOT_skb_append_pagefrags 2
+#define SLOT_skb_copy_datagram_from_iter 2
+#define SLOT_skb_splice_from_iter 3
 #ifdef UNIX_SOCK_INQ_LEN
-	SLOT_COPY,
-	SLOT_SPLICE,
+#define DATA_SLOTS 4
 #else
-	SLOT_PAGE,
+#define DATA_SLOTS 3
 #endif
-	DATA_SLOTS,
-	SLOT_STREAM_USE = DATA_SLOTS,
-	SLOT_DGRAM_USE,
-	SLOT_SEQPACKET_USE,
-	SLOT_SPLICE_USE,
-	SLOT_BIND,
-	SLOT_LISTING,
-	SLOT_CONNECT,
-	SLOT_ACCEPT,
-	SLOT_SOCKETPAIR,
-	SLOT_SHUTDOWN,
-	SLOT_CLOSE,
-	SLOT_STREAM_ERROR,
-	SLOT_DGRAM_ERROR,
-	SLOTS,
+#define SLOT_unix_stream_recvmsg 4
+#define SLOT_unix_dgram_recvmsg 5
+#define SLOT_unix_seqpacket_recvmsg 6
+#define SLOT_unix_stream_splice_read 7
+#define SLOT_unix_bind 8
+#define SLOT_unix_release_sock 9
+#define SLOT_unix_stream_connect 10
+#define SLOT_unix_accept 11
+#define SLOT_unix_socketpair 12
+#define SLOT_unix_shutdown 13
+#define SLOT_unix_stream_sendmsg 14
+#define SLOT_unix_dgram_sendmsg 15
+#define SLOT_CGROUP 16
+#define SLOTS 17
+
+/* The slot that the program runs for; the loader writes it over this number. */
+#define SLOT_HERE 0x510775
+#define GET_SLOT(slot) asm volatile("%0 = " STRING(SLOT_HERE) : "=r"(slot))
+#define STRING(number) STRING_OF(number)
+#define STRING_OF(text) #text
+
+/* What a hook saw, for the program behind its gate. */
+struct call {
+	u64 sk;
+	u64 other; /* 0: nobody */
+	u64 skb; /* 0: no sk_buff has just the bytes that were said... */
+	u64 address; /* ...but they are here */
+	u32 len;
+	u32 flags; /* of the record */
+	u32 element; /* an element of one u32, if not 0... */
+	u32 value; /* ...and what is in it */
+	u8 event; /* or NO_EVENT, if there is only something to remember */
+	u8 news;
+};
+
+#define NO_EVENT 0xff
+enum {
+	NEWS_USED = 1 << 0, /* the current process uses sk */
+	NEWS_BOUND = 1 << 1, /* sk got a name */
+	NEWS_PAIRED = 1 << 2, /* both ends exist from here on: positions count from the first byte */
+	NEWS_CLIENT = 1 << 3, /* sk connected to other, a server */
+	NEWS_SERVER = 1 << 4, /* sk was accepted */
 };
 
 /* Where a message's next bytes are.  It lies in a map, not on the stack: what the verifier doesn't
@@ -222,13 +252,27 @@ struct sides {
 	struct endpoint *src;
 	struct endpoint *dst; /* NULL: no peer */
 	struct flow *flow;
+	u32 untracked; /* there are too many sockets */
+};
+
+/* What travels with a message. */
+struct ancillary {
+	u64 files; /* struct scm_fp_list */
+	u32 fds;
+	u32 creds; /* 1: the next three are what the receiver would get */
+	u32 pid;
+	u32 uid;
+	u32 gid;
 };
 
 /* A message is put together here: frame, elements, payload, end of block. */
 #define HEAD_SPACE 0x8000
 struct scratch {
+	struct call call;
 	struct message message;
 	struct cursor cursor;
+	struct ancillary ancillary;
+	u8 skb[SKB_SIZE]; /* the sk_buff itself */
 	u8 data[2 * 0x40000]; /* the verifier knows 18 bits of a position and of a length */
 };
 BPF_TABLE(KEPT("array"), u32, struct scratch, scratches, DATA_SLOTS * CPUS);
@@ -236,10 +280,11 @@ EXPORT(scratches);
 
 /* The same for events, which have no payload. */
 struct small_scratch {
+	struct call call;
 	struct message message;
 	u8 data[0x1400];
 };
-BPF_TABLE(KEPT("array"), u32, struct small_scratch, small_scratches, (SLOTS - DATA_SLOTS) * CPUS);
+BPF_TABLE(KEPT("array"), u32, struct small_scratch, small_scratches, SLOTS * CPUS);
 EXPORT(small_scratches);
 
 /* For what is no message yet. */
@@ -262,6 +307,18 @@ static __always_inline struct settings *get_settings(void)
 {
 	u32 zero = 0;
 	return settings.lookup(&zero);
+}
+
+static __always_inline struct scratch *get_scratch(u32 slot)
+{
+	u32 at = bpf_get_smp_processor_id() * DATA_SLOTS + slot;
+	return scratches.lookup(&at);
+}
+
+static __always_inline struct small_scratch *get_small_scratch(u32 slot)
+{
+	u32 at = bpf_get_smp_processor_id() * SLOTS + slot;
+	return small_scratches.lookup(&at);
 }
 
 static __always_inline struct workspace *get_workspace(u32 slot)
