@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import TYPE_CHECKING, Union
 
-from unixsock_bpf import pcapng, record
+from unixsock_bpf import clock, pcapng, record
 from unixsock_bpf.announcement import ANNOUNCEMENT, endpoint_name
 from unixsock_bpf.probe.errors import ProbeError
 from unixsock_bpf.waiting import Waiting
@@ -35,7 +35,7 @@ IDLE_WAIT = (10.0, 1.0)
 Block = Union[bytes, memoryview]
 
 #: Members of ``struct settings`` and ``struct totals`` in probe/state.h, all u64.
-_CLOCK_OFFSET, _READER_WAITS, _RUNNING = 0, 1, 2
+_CLOCK_OFFSET, _READER_WAITS, _RUNNING, _READER = 0, 1, 2, 3
 _LOST_MESSAGES = 2
 
 
@@ -57,11 +57,6 @@ class Statistics:
         return self.lost_messages + self.untracked
 
 
-def _clock_offset() -> int:
-    """Nanoseconds from boot time to wall-clock time."""
-    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-
 def _translated(data: memoryview) -> bytes | None:
     """The block for a record that is not one by itself."""
     (kind,) = data[:4].cast("I")
@@ -78,6 +73,9 @@ class Capture(Waiting):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self._settings = settings
+        #: Readable when the wall clock was set.
+        self.jumps = clock.jumps()
+        self._poll.register(self.jumps, select.POLLIN)
         self._hooks: list[int] | None = None
         #: Changes of the settings that are wanted, and one that was prepared, or failed, meanwhile.
         self._wanted: list[tuple[Settings, Callable[[str], None]]] = []
@@ -101,7 +99,8 @@ class Capture(Waiting):
         from unixsock_bpf.sockets import owners, visit_relative_names
 
         probe = Probe(settings)
-        probe.settings[_CLOCK_OFFSET] = _clock_offset()
+        probe.settings[_CLOCK_OFFSET] = clock.offset()
+        probe.settings[_READER] = os.getpid()
         groups = present()
         probe.fill_groups(groups)
         probe.fill_holders(owners(), groups)
@@ -158,6 +157,7 @@ class Capture(Waiting):
         if self._preparing:
             self._preparing.join()
         self.detach()
+        os.close(self.jumps)
         self._close()
 
     def detach(self) -> None:
@@ -217,17 +217,18 @@ class Capture(Waiting):
 
     def _wait(self, taken: bool, took: float) -> None:
         """Until there may be something to do.  ``took``: seconds that the last batch took."""
+        self._probe.settings[_CLOCK_OFFSET] = clock.offset()
         if taken:
             # The toolbar and the end of the fifo are looked at however much comes in.
             full = self._ring.waiting > self._ring.size // 4
             events = self._poll_others(0 if full else min(max(BUSY_WAIT[0], REST * took), BUSY_WAIT[1]))
         else:
-            self._probe.settings[_CLOCK_OFFSET] = _clock_offset()
             self._probe.settings[_READER_WAITS] = 1
             timeout = IDLE_WAIT[bool(self.each_second)] if self._ring.empty else 0.001
             events = self._poll.poll(timeout * 1000)
             self._probe.settings[_READER_WAITS] = 0
-        self._answer(events)
+        if self.jumps in self._answer(events):
+            clock.seen(self.jumps)
 
     def _poll_others(self, timeout: float) -> list[tuple[int, int]]:
         """Waits without the ring, so that a burst is read in few batches."""

@@ -47,6 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "rows: each variant has a row of its own in docs/KERNELS.md")
     config.addinivalue_line("markers", "thorough: takes long, and tells little that is special to a kernel")
     if config.getoption("--kernels"):
         config.pluginmanager.register(Guests(config))
@@ -134,6 +135,8 @@ class GuestRun:
             report = self._config.hook.pytest_report_from_serializable(
                 config=self._config, data=json.loads(line)
             )
+            if isinstance(report.longrepr, list):
+                report.longrepr = tuple(report.longrepr)  # of a skipped test; JSON has no tuples
             self.reports.setdefault(report.nodeid, []).append(report)
         return bool(whole)
 

@@ -13,14 +13,17 @@ _HEAD = """\
 
 Written by `make test-kernels` from the results of its run; don't edit it. Each row is a test under
 `tests/guest`, each column a stock Debian kernel and a way of attaching the probe, and each cell was run:
-✓ passed, ✗ failed, n/a: the test says that this kernel can't do it. Several variants of a test are one cell;
-✗ 1/3 means that one of three failed.
+✓ passed, ✗ failed, n/a: the test says that this kernel can't do it. Several variants of a test are one cell
+if they don't have rows of their own; ✗ 1/3 means that one of three failed.
 
 """
 
 
 class Table:
-    """Rows are test functions by their docstrings' first lines, in modules; columns are runs."""
+    """Rows are test functions by their docstrings' first lines, in modules; columns are runs.
+
+    Variants of functions with the marker ``rows`` are rows by their names.
+    """
 
     def __init__(self, runs: list[GuestRun]) -> None:
         self._runs = runs
@@ -48,7 +51,8 @@ class Table:
             module = inspect.getmodule(function)
             name = function.__name__ if function else item.original.name
             title = _first_line(module) or item.original.path.stem
-            rows[_key(item)] = (title, _first_line(function) or name.removeprefix("test_").replace("_", " "))
+            row = _first_line(function) or name.removeprefix("test_").replace("_", " ")
+            rows[_key(item)] = (title, _variant(item) or row)
         return rows
 
     def _cell(self, run: GuestRun, key: str) -> str:
@@ -64,7 +68,14 @@ def _first_line(thing: object) -> str:
 
 
 def _key(item: GuestItem) -> str:
-    return item.original.nodeid.partition("[")[0]
+    return item.original.nodeid if _variant(item) else item.original.nodeid.partition("[")[0]
+
+
+def _variant(item: GuestItem) -> str:
+    """What its row is called, if it has one of its own."""
+    if item.original.get_closest_marker("rows") is None:
+        return ""
+    return item.original.nodeid.partition("[")[2].removesuffix("]")
 
 
 def _outcome(run: GuestRun, item: GuestItem) -> str:

@@ -53,8 +53,10 @@ def _report(kind: str, value: object) -> None:
 
 def _serve(uid: int) -> int:
     from unixsock_bpf.capture import Capture
+    from unixsock_bpf.probe import cache
     from unixsock_bpf.probe.errors import ProbeError
 
+    cache.writable = False
     # A terminal's keys are for the caller, which then closes stdin.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP):
         signal.signal(number, signal.SIG_IGN)
@@ -145,7 +147,7 @@ def _drain(capture: Capture, uid: int, keep: int | None, buffer_mib: int) -> Non
     capture.watch(_IN, select.POLLIN, drain.stop)
     capture.each_second = _Losses(capture).tell
     capture.detach_by_closing(_release_programs())
-    sandbox.enter(uid, {_IN, capture.wake}, {_OUT, _ERR, capture.waker}, keep)
+    sandbox.enter(uid, {_IN, capture.wake, capture.jumps}, {_OUT, _ERR, capture.waker}, keep)
     _report("attached", capture.attached)
     try:
         statistics = drain.run()

@@ -101,6 +101,11 @@ static __always_inline void begin_descriptor(volatile struct passed *p)
 /* The path is whole: puts it into the element, if there is room beside what the others need. */
 static __always_inline void end_descriptor(volatile struct passed *p)
 {
+	/* The root has no name, and so no slash before it. */
+	if (p->walk.begin == PATH_ROOM && p->kind == FD_DIRECTORY) {
+		p->walk.begin = PATH_ROOM - 1;
+		p->walk.text[PATH_ROOM - 1] = '/';
+	}
 	u64 len = PATH_ROOM - p->walk.begin;
 	u64 begin = p->walk.begin;
 	u64 at = p->at;
@@ -182,7 +187,8 @@ static __always_inline bool on_scm_sent(u64 scm, int result)
 		}
 		step(p);
 	}
-	return !p->complete;
+	p->again = !p->complete;
+	return p->again;
 }
 AGAIN_ON_RETURN(__scm_send, on_scm_sent)
 #endif

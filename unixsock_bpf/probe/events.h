@@ -1,22 +1,16 @@
 /* Life cycle: where connections begin and end, and sends that failed. */
 
-/* Remembers what a hook saw of a socket, and makes a record of it where that is wanted. */
-static __always_inline void on_event(u32 slot)
+/* Remembers what a hook saw of a socket.  False if that is all there is to do. */
+static __always_inline bool remember(struct small_scratch *s, struct sides *sides, struct workspace *w, bool judged)
 {
-	struct small_scratch *s = get_small_scratch(slot);
-	struct workspace *w = get_workspace(slot);
 	struct totals *t = get_totals();
-	struct sides sides = {};
-
-	if (!s || !w || !t)
-		return;
 	u64 sk = s->call.sk, other = s->call.other;
-	u32 news = s->call.news, event = s->call.event;
-	if (!take_sides(&sides, sk, other, w))
-		return;
-	struct endpoint *src = sides.src, *dst = sides.dst;
+	u32 news = s->call.news;
+	if (!t || !take_sides(sides, sk, other, w, judged))
+		return false;
+	struct endpoint *src = sides->src, *dst = sides->dst;
 	if (news & NEWS_USED)
-		take_users(&sides, sk, other, w);
+		take_users(sides, sk, other, w);
 	if ((news & NEWS_BOUND) && src->place) {
 		src->socket_changes++;
 		__sync_fetch_and_add(&t->renames, 1);
@@ -27,16 +21,43 @@ static __always_inline void on_event(u32 slot)
 		src->client = dst->server = 1;
 	if (news & NEWS_SERVER)
 		src->server = 1;
-#ifdef WITH_EVENTS
-	if (event == NO_EVENT)
+	return true;
+}
+
+/* The program for what is never recorded.  It does not depend on the filter. */
+#if GENERATION == 1
+PROGRAM int news(void *ctx)
+{
+	u32 slot;
+	GET_SLOT(slot);
+	struct small_scratch *s = get_small_scratch(slot);
+	struct workspace *w = get_workspace(slot);
+	struct sides sides = {};
+
+	if (s && w)
+		remember(s, &sides, w, false);
+	return 0;
+}
+#endif
+
+/* Makes a record of what happened, where that is wanted. */
+static __always_inline void on_event(u32 slot)
+{
+	struct small_scratch *s = get_small_scratch(slot);
+	struct workspace *w = get_workspace(slot);
+	struct sides sides = {};
+
+	if (!s || !w || !remember(s, &sides, w, true))
 		return;
-#else
-	if (event != EVENT_CLOSE || !src->emitted)
+	u64 sk = s->call.sk, other = s->call.other;
+#ifndef WITH_EVENTS
+	/* Readers want to know that a stream has ended. */
+	if (s->call.event != EVENT_CLOSE || !sides.src->emitted)
 		return;
 #endif
 	volatile struct message *m = &s->message;
-	m->event = event;
-	m->type = src->type;
+	m->event = s->call.event;
+	m->type = sides.src->type;
 	m->len = 0;
 	m->flags = s->call.flags;
 	if (!wanted(m, &sides, other, 0, 0, w))
@@ -55,7 +76,7 @@ static __always_inline void on_event(u32 slot)
 		lose(m, &sides, LOST_RING_FULL);
 }
 
-int event(void *ctx)
+PROGRAM int event(void *ctx)
 {
 	u32 slot;
 	GET_SLOT(slot);
@@ -92,14 +113,14 @@ static __always_inline bool on_connect(u32 slot, u64 socket, u64 unused, int res
 	u64 other = peer_of(sk);
 	return !result && other && tell_event(slot, sk, other, EVENT_CONNECT, NEWS_USED | NEWS_PAIRED | NEWS_CLIENT);
 }
-EVENT_ON_RETURN(unix_stream_connect, on_connect, ARGS_UNIX_STREAM_CONNECT, 2)
+MOMENT_ON_RETURN(unix_stream_connect, on_connect, ARGS_UNIX_STREAM_CONNECT, 2)
 
 static __always_inline bool on_accept(u32 slot, u64 listener, u64 socket, int result)
 {
 	u64 sk = LOAD(u64, socket, SOCKET_SK);
 	return !result && tell_event(slot, sk, peer_of(sk), EVENT_ACCEPT, NEWS_USED | NEWS_SERVER);
 }
-EVENT_ON_RETURN(unix_accept, on_accept, ARGS_UNIX_ACCEPT, 2)
+MOMENT_ON_RETURN(unix_accept, on_accept, ARGS_UNIX_ACCEPT, 2)
 
 static __always_inline bool on_socketpair(u32 slot, u64 first, u64 second, int result)
 {
@@ -111,39 +132,38 @@ static __always_inline bool on_socketpair(u32 slot, u64 first, u64 second, int r
 	s->call.flags = FLAG_SOCKETPAIR;
 	return true;
 }
-EVENT_ON_RETURN(unix_socketpair, on_socketpair, 2, 2)
+MOMENT_ON_RETURN(unix_socketpair, on_socketpair, 2, 2)
 
 #ifdef WITH_EVENTS
 
 static __always_inline bool on_shutdown(u32 slot, u64 socket, u64 mode, int result)
 {
 	u64 sk = PEEK(u64, socket, SOCKET_SK);
-	return !result && tell_more(slot, sk, peer_of(sk), EVENT_SHUTDOWN, ELEMENT_SHUTDOWN, (u32)mode + 1);
+	return !result && tell_more(slot, sk, peer_of(sk), EVENT_SHUTDOWN, ELEMENT_SHUTDOWN, mode);
 }
 EVENT_ON_RETURN(unix_shutdown, on_shutdown, 2, 2)
-#endif
 
-#if defined(WITH_EVENTS) || defined(UNIX_SOCK_INQ_LEN)
 static __always_inline bool on_stream_sent(u32 slot, u64 socket, u64 unused, int result)
 {
 	u64 sk = PEEK(u64, socket, SOCKET_SK);
 #ifdef UNIX_SOCK_INQ_LEN
 	on_written(sk);
 #endif
-#ifdef WITH_EVENTS
 	return result < 0 && tell_more(slot, sk, peer_of(sk), EVENT_SEND_ERROR, ELEMENT_ERROR, -result);
-#else
-	return false;
-#endif
 }
 EVENT_ON_RETURN(unix_stream_sendmsg, on_stream_sent, 3, 2)
-#endif
 
-#ifdef WITH_EVENTS
 static __always_inline bool on_dgram_sent(u32 slot, u64 socket, u64 unused, int result)
 {
 	u64 sk = PEEK(u64, socket, SOCKET_SK);
 	return result < 0 && tell_more(slot, sk, peer_of(sk), EVENT_SEND_ERROR, ELEMENT_ERROR, -result);
 }
 EVENT_ON_RETURN(unix_dgram_sendmsg, on_dgram_sent, 3, 2)
+#elif defined(UNIX_SOCK_INQ_LEN)
+
+static __always_inline void on_stream_sent(u64 socket, u64 unused, int result)
+{
+	on_written(PEEK(u64, socket, SOCKET_SK));
+}
+ON_RETURN(unix_stream_sendmsg, on_stream_sent, 3, 2)
 #endif

@@ -17,24 +17,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unixsock_bpf.probe import cache, code
 from unixsock_bpf.probe.errors import ProbeError
 
 if TYPE_CHECKING:
     from unixsock_bpf.options import Settings
+    from unixsock_bpf.probe.code import Code
 
 _HERE = Path(__file__).parent
 
 #: A hook in the C, by the function: ON_ENTRY(function, body), EVENT_ON_RETURN(function, body, ...).
-_HOOK = re.compile(r"^(?:(MESSAGE|EVENT)_)?ON_(?:ENTRY|RETURN)\((\w+), \w+", re.MULTILINE)
+_HOOK = re.compile(r"^(?:(MESSAGE|EVENT|NEWS|MOMENT)_)?ON_(?:ENTRY|RETURN)\((\w+), \w+", re.MULTILINE)
 #: A hook's working memory.
 _SLOT = re.compile(r"^#define SLOT_(\w+) (\w+)$", re.MULTILINE)
 #: A map that generations share.
 _SHARED = re.compile(r"^EXPORT\((\w+)\);", re.MULTILINE)
-#: Flags that make the compiler faster and the code no worse: bcc optimises by itself, and nobody reads
-#: the debugging information.
-_CHEAPER = ["-O1", "-g0", "-fno-unroll-loops", "-Wno-unused-function", "-Wno-unused-label"]
-#: BPF_ALU64 | BPF_MOV | BPF_K
-_MOV64_IMM = 0xB7
+#: Flags that make the compiler faster and the code no worse: bcc optimises by itself after clang, and
+#: nobody reads the debugging information.
+_CHEAPER = [*("-O1", "-g0", "-Xclang", "-disable-llvm-passes"), "-Wno-unused-function", "-Wno-unused-label"]
 #: A program's name, as bcc wants it.
 _PROGRAM = re.compile(r"(kfunc|kretfunc|kprobe|kretprobe|raw_tracepoint)__(?:vmlinux__)?(\w+)")
 #: The function whose program runs itself again: AGAIN_ON_RETURN in hooks.h.
@@ -49,7 +49,7 @@ class Program:
     kretprobe only keeps arguments, and has no gate.
     """
 
-    name: bytes
+    name: str
     kind: str
     function: str
     has_gate: bool
@@ -117,22 +117,30 @@ class Generation:
         slots = {match[1]: int(match[2], 0) for match in _SLOT.finditer(text)}
         #: Functions whose hooks have a gate, and the name of what belongs behind it.
         self._behind = {match[2]: match[1].lower() for match in _HOOK.finditer(text) if match[1]}
+        for function, behind in self._behind.items():
+            if behind == "moment":
+                self._behind[function] = "event" if settings.events else "news"
+        if not settings.events:
+            for match in _HOOK.finditer(text):
+                if not match[1]:
+                    self._behind.pop(match[2], None)  # it tells of events only
         there = {program.function for program in attached}
         macros = macros | _settings_macros(settings) | {"GENERATION": number}
         flags = [f"-D{macro}={value}{'ULL' if value > 0xFFFFFFFF else ''}" for macro, value in macros.items()]
-        for match in _HOOK.finditer(text):
-            flags.append(f"-DHOOK_{match[2]}={'static' if match[2] in there else ''}")
+        functions = [match[2] for match in _HOOK.finditer(text)]
+        flags += [f"-DHOOK_{name}={'static' if name in there else ''}" for name in functions]
         flags += _CHEAPER
         if way == "fentry":
             flags.append("-DATTACH_FENTRY")
         text = _renamed("#include <linux/types.h>\n" + settings.filter.to_c() + text, suffix)
         with _errors_told():
-            self._bpf = _module(text, flags)
+            self._bpf, self._code = _compiled(text, flags, functions)
+            self._maps = code.map_fds(self._bpf)
             self._programs = self._load()
             self._gated = {
-                program.function: self._copy(program, slots)
+                program.function: self._behind_gate(program, slots)
                 for program in {**dict.fromkeys(attached), **self._programs}
-                if program.has_gate and program.function in self._behind
+                if program.has_gate and self._behind.get(program.function) in self._code
             }
         if settings.filter.tables:
             table = self._bpf["filter_tables"]
@@ -140,30 +148,30 @@ class Generation:
                 settings.filter.tables.ljust(ctypes.sizeof(table.Leaf), b"\0")
             )
 
-    def _load(self) -> dict[Program, Any]:
-        """The hooks that no earlier generation has, and bcc's functions for them."""
+    def _load(self) -> dict[Program, int]:
+        """The hooks that no earlier generation has, and their descriptors."""
         import bcc
 
         loaded = {}
-        count = bcc.lib.bpf_num_functions(self._bpf.module)
-        names = [bcc.lib.bpf_function_name(self._bpf.module, at) for at in range(count)]
-        for name in names:
-            match = _PROGRAM.fullmatch(name.decode())
+        for name, compiled in self._code.items():
+            match = _PROGRAM.fullmatch(name)
             if not match:
                 continue
-            returns = b"kretprobe__" + match[2].encode() in names
-            program = Program(name, match[1], match[2], not (match[1] == "kprobe" and returns))
-            loaded[program] = self._bpf.load_func(name, _bpf_type(program.kind))
+            alone = match[1] != "kprobe" or f"kretprobe__{match[2]}" not in self._code
+            program = Program(name, match[1], match[2], alone)
+            fd = code.load(self._bpf, name, _bpf_type(program.kind), compiled.linked(self._maps))
+            self._bpf.funcs[name.encode()] = bcc.BPF.Function(self._bpf, name.encode(), fd)
+            loaded[program] = fd
             if program.function == _AGAIN and program.has_gate:
                 again = self._bpf["again"]
-                again[again.Key(0)] = again.Leaf(loaded[program].fd)
+                again[again.Key(0)] = again.Leaf(fd)
         return loaded
 
-    def _copy(self, program: Program, slots: dict[str, int]) -> int:
+    def _behind_gate(self, program: Program, slots: dict[str, int]) -> int:
         """What belongs behind the gate of ``program``, for its slot, as a program on the same function."""
-        behind = self._behind[program.function].encode()
-        code = _with_slot(self._bpf.dump_func(behind), slots["HERE"], slots[program.function])
-        return _load_code(self._bpf, program, code)
+        compiled = self._code[self._behind[program.function]]
+        for_slot = compiled.with_value(slots["HERE"], slots[program.function])
+        return code.load(self._bpf, program.name, _bpf_type(program.kind), for_slot.linked(self._maps))
 
     def take_over(self, first: Generation) -> None:
         """Goes behind the gates of ``first``, which made them, and of others."""
@@ -176,16 +184,17 @@ class Generation:
         with _errors_told():
             # Entries first, so that no return is seen without its entry.
             for program in sorted(self._programs, key=lambda program: "ret" in program.kind):
+                name = program.name.encode()
                 if program.kind == "kfunc":
-                    self._bpf.attach_kfunc(fn_name=program.name)
+                    self._bpf.attach_kfunc(fn_name=name)
                 elif program.kind == "kretfunc":
-                    self._bpf.attach_kretfunc(fn_name=program.name)
+                    self._bpf.attach_kretfunc(fn_name=name)
                 elif program.kind == "kprobe":
-                    self._bpf.attach_kprobe(event=program.function, fn_name=program.name)
+                    self._bpf.attach_kprobe(event=program.function, fn_name=name)
                 elif program.kind == "raw_tracepoint":
-                    self._bpf.attach_raw_tracepoint(tp=program.function.encode(), fn_name=program.name)
+                    self._bpf.attach_raw_tracepoint(tp=program.function.encode(), fn_name=name)
                 else:
-                    self._bpf.attach_kretprobe(event=program.function, fn_name=program.name)
+                    self._bpf.attach_kretprobe(event=program.function, fn_name=name)
                 self.attached.add(program)
 
     def detach(self) -> None:
@@ -215,36 +224,6 @@ class Generation:
         return self._bpf[_renamed(name, self._suffix)]
 
 
-def _with_slot(code: bytes, mark: int, slot: int) -> bytes:
-    """BPF code with ``slot`` instead of ``mark`` in the one instruction that loads it."""
-    instructions = [code[at : at + 8] for at in range(0, len(code), 8)]
-    loads = [at for at, instruction in enumerate(instructions) if instruction[0] == _MOV64_IMM]
-    (at,) = (at for at in loads if int.from_bytes(instructions[at][4:], "little") == mark)
-    instructions[at] = instructions[at][:4] + slot.to_bytes(4, "little")
-    return b"".join(instructions)
-
-
-def _load_code(bpf: Any, program: Program, code: bytes) -> int:
-    """Loads ``code`` as if it were ``program``'s, for the same function, and returns its descriptor."""
-    import bcc
-
-    lib, module = bcc.lib, bpf.module
-    level = 2 if bpf.debug & bcc.DEBUG_BPF_REGISTER_STATE else 0
-    fd = lib.bcc_func_load(
-        module,
-        _bpf_type(program.kind),
-        program.name,
-        ctypes.cast(ctypes.c_char_p(code), ctypes.c_void_p),
-        len(code),
-        *(lib.bpf_module_license(module), lib.bpf_module_kern_version(module), level, None, 0, None, -1),
-    )
-    if fd < 0:
-        raise ProbeError(
-            f"the program at {program.function} can't be loaded: {os.strerror(ctypes.get_errno())}"
-        )
-    return int(fd)
-
-
 def _bpf_type(kind: str) -> int:
     import bcc
 
@@ -272,6 +251,24 @@ def _renamed(text: str, suffix: str) -> str:
         return text
     names = "|".join(_SHARED.findall(_source("probe.c")))
     return re.sub(rf"\b({names})(_table_t)?\b", rf"\1_{suffix}\2", text).replace("gate_", f"gate{suffix}_")
+
+
+def _compiled(text: str, flags: list[str], functions: list[str]) -> tuple[Any, dict[str, Code]]:
+    """The maps of ``text``, as a bcc module, and its programs, compiled now or earlier since the boot."""
+    import bcc
+
+    name = cache.key(bcc.__version__, *flags, text)
+    programs = cache.get(name)
+    if programs is None:
+        bpf = _module(text, [*flags, "-DPROGRAM="])
+        programs = code.programs(bpf)
+        cache.keep(name, programs)
+        return bpf, programs
+    # Functions that nobody can call cost next to nothing.
+    flags = [flag for flag in flags if not flag.startswith("-DHOOK_")]
+    return _module(
+        text, [*flags, "-DPROGRAM=static", *(f"-DHOOK_{name}=static" for name in functions)]
+    ), programs
 
 
 def _module(text: str, flags: list[str]) -> Any:

@@ -2,15 +2,16 @@
  * then its result) as ctx[0], ctx[1], ...; kprobes get registers, and a kretprobe has lost the
  * arguments, so an entry probe keeps them.  The loader attaches each program by its name.
  *
- * What needs much code is compiled once for all hooks: `message` and `event` in probe.c and events.h.
+ * What needs much code is compiled once for all hooks: `message`, `event` and `news` in probe.c and events.h.
  * A hook only notes what it saw (struct call in state.h) and goes on through its gate, a PROG_ARRAY of
  * its own, since programs on functions with other arguments may not share one (Linux commit
  * 28ead3eaabc1 ("bpf: Prevent tail call between progs attached to different hooks"), v6.12).  The
- * loader puts the right one of the two there, and when the filter changes, that of the next
+ * loader puts the right one of them there, and when the filter changes, that of the next
  * generation: so each message goes by one filter or the other, never by both or by none.
  *
  * The first generation's hooks stay for all; the loader makes HOOK_<function> `static`, so that
- * nothing becomes of it, where a later generation has no hook to add. */
+ * nothing becomes of it, where a later generation has no hook to add, and PROGRAM as well where it
+ * has the compiled programs already and wants the maps. */
 #ifndef UNIXSOCK_HOOKS_H
 #define UNIXSOCK_HOOKS_H
 
@@ -106,7 +107,7 @@ static __always_inline void run_again(void *ctx)
 
 #ifdef ATTACH_FENTRY
 #define AGAIN_ON_RETURN(function, body)                                         \
-	int FEXIT_NAME(function)(u64 *ctx)                                      \
+	PROGRAM int FEXIT_NAME(function)(u64 *ctx)                              \
 	{                                                                       \
 		if (body(ctx[2], (int)ctx[3]))                                  \
 			run_again(ctx);                                         \
@@ -114,12 +115,12 @@ static __always_inline void run_again(void *ctx)
 	}
 #else
 #define AGAIN_ON_RETURN(function, body)                                         \
-	int kprobe__##function(struct pt_regs *ctx)                             \
+	PROGRAM int kprobe__##function(struct pt_regs *ctx)                     \
 	{                                                                       \
 		keep_arguments(ENTRY(function), 0, REG_ARG3(ctx));              \
 		return 0;                                                       \
 	}                                                                       \
-	int kretprobe__##function(struct pt_regs *ctx)                          \
+	PROGRAM int kretprobe__##function(struct pt_regs *ctx)                  \
 	{                                                                       \
 		struct arguments args = {};                                     \
 		take_arguments(&args, ENTRY(function));                         \
@@ -154,10 +155,21 @@ static __always_inline void run_again(void *ctx)
 	}                                                                                               \
 	AT_RETURN(function, at_##function, count, nth)
 
+#define ON_RETURN(function, body, count, nth)                                                           \
+	static __always_inline void at_##function(void *ctx, u64 first, u64 other, int result)          \
+	{                                                                                               \
+		body(first, other, result);                                                             \
+	}                                                                                               \
+	AT_RETURN(function, at_##function, count, nth)
+
+/* By the program behind the gate: the loader looks at these names. */
 #define MESSAGE_ON_ENTRY TELL_ON_ENTRY
 #define MESSAGE_ON_RETURN TELL_ON_RETURN
 #define EVENT_ON_ENTRY TELL_ON_ENTRY
 #define EVENT_ON_RETURN TELL_ON_RETURN
+#define NEWS_ON_ENTRY TELL_ON_ENTRY
+#define NEWS_ON_RETURN TELL_ON_RETURN
+#define MOMENT_ON_RETURN TELL_ON_RETURN /* an event or news */
 
 #include "gates.h"
 #endif

@@ -91,7 +91,6 @@ def _macros(cpus: int) -> dict[str, int]:
         "CPUS": cpus,
         "MAX_SOCKETS": MAX_SOCKETS,
         "MAX_HOLDERS": MAX_HOLDERS,
-        "READER": os.getpid(),
     }
 
 

@@ -50,18 +50,19 @@ static __always_inline bool on_bind(u32 slot, u64 socket, u64 unused, int result
 	take_place(sk, 0);
 	return tell_event(slot, sk, 0, NO_EVENT, NEWS_USED | NEWS_BOUND);
 }
-EVENT_ON_RETURN(unix_bind, on_bind, 3, 2)
+NEWS_ON_RETURN(unix_bind, on_bind, 3, 2)
 
 /* The reader lists the sockets that exist already: this is called for each of them. */
 static __always_inline void on_listing(u64 sk, u64 unused)
 {
-	if (LOAD(u16, sk, SOCK_FAMILY) == AF_UNIX && bpf_get_current_pid_tgid() >> 32 == READER)
+	struct settings *set = get_settings();
+	if (LOAD(u16, sk, SOCK_FAMILY) == AF_UNIX && set && bpf_get_current_pid_tgid() >> 32 == set->reader)
 		take_place(sk, 1);
 }
 ON_ENTRY(sock_diag_save_cookie, on_listing)
 
 /* A cgroup was made; the kernel tells its path. */
-int raw_tracepoint__cgroup_mkdir(u64 *ctx)
+PROGRAM int raw_tracepoint__cgroup_mkdir(u64 *ctx)
 {
 	struct workspace *w = get_workspace(SLOT_CGROUP);
 	u64 cgroup = ctx[0];

@@ -20,8 +20,8 @@
 #include "ancillary.h"
 
 /* Both sides of a conversation.  False, and no more than the sender, if it was decided that the filter
- * lets nothing of it through; and false if it can't be followed. */
-static __always_inline bool take_sides(struct sides *of, u64 sk, u64 other, struct workspace *w)
+ * lets nothing of it through (if `judged`); and false if it can't be followed. */
+static __always_inline bool take_sides(struct sides *of, u64 sk, u64 other, struct workspace *w, bool judged)
 {
 	struct endpoint *sides[2] = {};
 	u64 socks[2] = { sk, other };
@@ -40,7 +40,7 @@ static __always_inline bool take_sides(struct sides *of, u64 sk, u64 other, stru
 		}
 		sides[i] = ep;
 		struct verdict *v = &ep->verdicts[GENERATION & 1];
-		if (!i && other && v->rejected_peer == other && v->generation == GENERATION &&
+		if (judged && !i && other && v->rejected_peer == other && v->generation == GENERATION &&
 		    v->rejected_at == (u32)t->renames) {
 			of->src = ep;
 			return false;
@@ -50,7 +50,6 @@ static __always_inline bool take_sides(struct sides *of, u64 sk, u64 other, stru
 	of->dst = sides[1];
 	if (!of->src)
 		return false;
-	of->flow = &of->src->flow;
 	if (of->dst)
 		of->src->peer_id = of->dst->id;
 	return true;
@@ -97,35 +96,44 @@ static __always_inline bool wanted(volatile struct message *m, struct sides *sid
 }
 
 /* Where a datagram counts: by pair, because a socket may send to many. */
-static __always_inline void take_dgram_flow(volatile struct message *m, struct sides *sides, u64 sk, u64 other)
+static __always_inline struct flow *dgram_flow(struct sides *sides)
 {
-	struct endpoint *src = sides->src, *dst = sides->dst;
-	struct pair there = { src->id, dst->id }, back = { dst->id, src->id };
-	struct flow *answer = flows.lookup(&back);
-	m->ack = answer ? answer->bytes : 0;
-	m->role = dgram_role(sk, other, answer != NULL);
-	struct flow *flow = flows.lookup(&there);
+	struct pair pair = { sides->src->id, sides->dst->id };
+	struct flow *flow = flows.lookup(&pair);
 	if (!flow) {
 		struct flow none = {};
-		flows.insert(&there, &none); /* fails if another CPU was faster */
-		flow = flows.lookup(&there);
+		flows.insert(&pair, &none); /* fails if another CPU was faster */
+		flow = flows.lookup(&pair);
 	}
-	if (flow)
-		sides->flow = flow;
+	return flow;
 }
 
-/* Which direction the message counts in, and where that stands. */
+/* Which direction a message of this type counts in. */
+static __always_inline void find_flow(struct sides *sides, u32 type)
+{
+	struct flow *flow = sides->dst && type == TYPE_DGRAM ? dgram_flow(sides) : NULL;
+	sides->flow = flow ? flow : &sides->src->flow;
+}
+
+/* The same, and where it stands, and which side is the server. */
 static __always_inline void take_flow(volatile struct message *m, struct sides *sides, u64 sk, u64 other)
 {
+	find_flow(sides, m->type);
+	u32 role = ROLE_UNKNOWN;
+	u64 ack = 0;
 	if (!sides->dst) {
-		m->role = ROLE_UNKNOWN;
-		m->ack = 0;
 	} else if (m->type == TYPE_DGRAM) {
-		take_dgram_flow(m, sides, sk, other);
+		struct pair back = { sides->dst->id, sides->src->id };
+		struct flow *answer = flows.lookup(&back);
+		if (answer)
+			ack = answer->bytes;
+		role = dgram_role(sk, other, answer != NULL);
 	} else {
-		m->role = stream_role(sides->src, sides->dst);
-		m->ack = sides->dst->flow.bytes;
+		role = stream_role(sides->src, sides->dst);
+		ack = sides->dst->flow.bytes;
 	}
+	m->role = role;
+	m->ack = ack;
 	m->seq = sides->flow->bytes;
 	m->number = sides->flow->messages;
 }
@@ -183,7 +191,7 @@ static __always_inline void on_message(u32 slot)
 		return;
 	u64 sk = s->call.sk, other = s->call.other, skb = s->call.skb;
 	u32 len = s->call.len;
-	if (!take_sides(&sides, sk, other, w)) {
+	if (!take_sides(&sides, sk, other, w, true)) {
 		if (sides.untracked)
 			__sync_fetch_and_add(&t->untracked, 1);
 		/* Positions count what the filter leaves out: the next one may not. */
@@ -214,6 +222,8 @@ static __always_inline void on_message(u32 slot)
 	__sync_fetch_and_add(&t->bytes, len);
 	if (begin_record(s->data, m, &sides))
 		return;
+	/* The verifier would follow both kinds of flow through all that comes. */
+	sides.flow = NULL;
 	put_ancillary(s->data, m, &s->ancillary);
 	if (s->call.address)
 		cursor_at(&s->cursor, s->call.address, len);
@@ -221,13 +231,14 @@ static __always_inline void on_message(u32 slot)
 		cursor_at_skb(&s->cursor, s->skb);
 	if (send_payload(s)) {
 		m->len -= s->cursor.before;
+		find_flow(&sides, m->type);
 		lose(m, &sides, LOST_RING_FULL);
 	}
 	sides.src->emitted = 1;
 	sides.dst->emitted = 1;
 }
 
-int message(void *ctx)
+PROGRAM int message(void *ctx)
 {
 	u32 slot;
 	GET_SLOT(slot);
@@ -349,10 +360,10 @@ static __always_inline bool on_use(u32 slot, u64 socket, u64 unused)
 		return false;
 	return tell_event(slot, sk, 0, NO_EVENT, NEWS_USED);
 }
-EVENT_ON_ENTRY(unix_stream_recvmsg, on_use)
-EVENT_ON_ENTRY(unix_dgram_recvmsg, on_use)
-EVENT_ON_ENTRY(unix_seqpacket_recvmsg, on_use)
-EVENT_ON_ENTRY(unix_stream_splice_read, on_use)
+NEWS_ON_ENTRY(unix_stream_recvmsg, on_use)
+NEWS_ON_ENTRY(unix_dgram_recvmsg, on_use)
+NEWS_ON_ENTRY(unix_seqpacket_recvmsg, on_use)
+NEWS_ON_ENTRY(unix_stream_splice_read, on_use)
 
 #include "places.h"
 #include "events.h"

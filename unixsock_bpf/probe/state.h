@@ -113,6 +113,7 @@ struct settings {
 	u64 clock_offset; /* ns to add to boot time for wall-clock time */
 	u64 reader_waits; /* 1: the reader sleeps until it is woken */
 	u64 running; /* 0: look at nothing: the filter's tables and the snapshot are not there yet, or a pause */
+	u64 reader; /* its process */
 };
 
 /* Added up by the probe, read by the reader through mmap. */

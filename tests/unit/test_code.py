@@ -1,0 +1,88 @@
+"""Compiled programs as bytes: what they refer to, and what is kept of them."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from unixsock_bpf.probe import cache, code
+from unixsock_bpf.probe.code import Code
+
+
+def instruction(operation: int, registers: int, value: int) -> bytes:
+    return struct.pack("<BBhi", operation, registers, 0, value)
+
+
+#: r1 = map 5; r2 = 0x510775; r1 = map 9, of whose two parts the second has no operation; r3 = the number 5
+COMPILED = b"".join(
+    [
+        *(instruction(0x18, 0x11, 5), instruction(0, 0, 0)),
+        instruction(0xB7, 0x02, 0x510775),
+        *(instruction(0x18, 0x11, 9), instruction(0, 0, 0)),
+        *(instruction(0x18, 0x03, 5), instruction(0, 0, 0)),
+    ]
+)
+
+
+def test_maps_are_known_by_name_and_get_other_descriptors() -> None:
+    compiled = code.of(COMPILED, {"ring": 5, "totals": 9})
+    assert compiled.maps == {0: "ring", 3: "totals"}
+    linked = compiled.linked({"ring": 70_000, "totals": 3})
+    assert code.of(linked, {"ring": 70_000, "totals": 3}).maps == compiled.maps
+    assert linked[40:] == COMPILED[40:]
+    with pytest.raises(KeyError):
+        compiled.linked({"ring": 1})
+
+
+def test_one_number_is_replaced() -> None:
+    changed = Code(COMPILED, {}).with_value(0x510775, 12)
+    assert changed.instructions == COMPILED.replace(struct.pack("<i", 0x510775), struct.pack("<i", 12))
+    with pytest.raises(ValueError, match="unpack"):
+        changed.with_value(0x510775, 13)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(cache, "FOLDER", tmp_path / "unixsock")
+    return tmp_path / "unixsock"
+
+
+def test_what_is_kept_is_found_again_by_its_owner_alone(folder: Path) -> None:
+    programs = {"message": Code(COMPILED, {0: "ring", 3: "totals"})}
+    name = cache.key("text", "flags")
+    assert cache.get(name) is None
+    cache.keep(name, programs)
+    assert cache.get(name) == programs
+    assert cache.get(cache.key("text", "other flags")) is None
+    assert [path.stat().st_mode & 0o777 for path in (folder, folder / name)] == [0o700, 0o600]
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o701])
+def test_a_folder_that_others_can_enter_is_not_trusted(folder: Path, mode: int) -> None:
+    cache.keep("a", {})
+    folder.chmod(mode)
+    assert cache.get("a") is None
+    cache.keep("b", {})
+    assert not (folder / "b").exists()
+
+
+def test_a_link_in_its_place_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    folder.symlink_to(tmp_path / "elsewhere")
+    cache.keep("a", {})
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"message": {}}', '{"message": {"code": "x", "maps": {}}}'])
+def test_a_broken_file_is_none(folder: Path, text: str) -> None:
+    cache.keep("a", {})
+    (folder / "a").write_text(text)
+    assert cache.get("a") is None
+
+
+def test_only_the_newest_are_kept(folder: Path) -> None:
+    for number in range(cache.MOST + 5):
+        cache.keep(f"{number:04}", {})
+    assert len(list(folder.iterdir())) == cache.MOST

@@ -1,0 +1,42 @@
+"""The C's hooks, gates and slots, and the loader's reading of them, hold together."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from unixsock_bpf.probe import generation
+
+SOURCE = generation._source("probe.c")
+SLOTS = {match[1]: int(match[2], 0) for match in generation._SLOT.finditer(SOURCE)}
+HOOKS = [(match[1], match[2]) for match in generation._HOOK.finditer(SOURCE)]
+#: Hooked on different kernels.
+APART = {"skb_append_pagefrags", "skb_copy_datagram_from_iter"}
+
+
+def test_all_hooks_are_seen() -> None:
+    written = re.findall(r"^(?!AGAIN)(?:[A-Z]+_)?ON_(?:ENTRY|RETURN)\(", SOURCE, re.MULTILINE)
+    assert len(HOOKS) == len(written) > 15
+
+
+def test_what_tells_has_a_gate_and_a_slot() -> None:
+    gates = set(re.findall(r"^GATE\((\w+)\);", SOURCE, re.MULTILINE))
+    passes = set(re.findall(r"void pass_(\w+)\(void \*ctx\)\n\{\n\tgate_\1\.call\(ctx, 0\);", SOURCE))
+    telling = {function for kind, function in HOOKS if kind}
+    assert telling == gates == passes
+    assert telling <= SLOTS.keys()
+
+
+def test_no_two_hooks_share_working_memory() -> None:
+    taken = Counter(at for name, at in SLOTS.items() if name not in APART | {"SLOTS", "HERE"})
+    assert set(taken.values()) == {1}
+    assert len({SLOTS[function] for function in APART}) == 1
+
+
+def test_messages_have_the_large_slots() -> None:
+    messages = {SLOTS[function] for kind, function in HOOKS if kind == "MESSAGE"}
+    others = {SLOTS[function] for kind, function in HOOKS if kind not in (None, "MESSAGE")}
+    assert messages == set(range(4))
+    assert min(others) == 4
+    (slots,) = re.findall(r"^#define SLOTS (\d+)$", SOURCE, re.MULTILINE)
+    assert max(SLOTS[name] for name in SLOTS if name != "HERE") < int(slots)

@@ -1,0 +1,71 @@
+"""Compiled programs of this boot, so that only a filter's first capture waits for the compiler.
+
+They lie in a folder that only root can look into, under a hash of all that they were compiled
+from.  What can't be kept or found there is compiled again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+from pathlib import Path
+
+from unixsock_bpf.probe.code import Code
+
+#: Gone at the next boot, after which the kernel's addresses are others.
+FOLDER = Path("/run/unixsock")
+#: Files that are kept: one for each filter and setting, about 100 kB each.
+MOST = 32
+#: Whether ``keep`` keeps anything: the privileged part writes nowhere but to its caller.
+writable = True
+
+
+def key(*parts: str) -> str:
+    """The name for what is compiled from ``parts``."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def get(name: str) -> dict[str, Code] | None:
+    """The programs that were kept under ``name``."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        if _ours(FOLDER):
+            kept = json.loads((FOLDER / name).read_bytes())
+            return {
+                function: Code(bytes.fromhex(code["code"]), {int(at): to for at, to in code["maps"].items()})
+                for function, code in kept.items()
+            }
+    return None
+
+
+def keep(name: str, programs: dict[str, Code]) -> None:
+    """Keeps ``programs`` under ``name``, if this process may."""
+    if not writable:
+        return
+    text = json.dumps(
+        {
+            function: {"code": code.instructions.hex(), "maps": code.maps}
+            for function, code in programs.items()
+        }
+    )
+    with contextlib.suppress(OSError):
+        with contextlib.suppress(FileExistsError):
+            FOLDER.mkdir(mode=0o700)
+        if not _ours(FOLDER):
+            return
+        unfinished = FOLDER / f"{name}.{os.getpid()}"
+        fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with open(fd, "w") as file:
+            file.write(text)
+        unfinished.rename(FOLDER / name)
+        oldest_first = sorted(FOLDER.iterdir(), key=lambda path: path.stat().st_mtime)
+        for old in oldest_first[:-MOST]:
+            old.unlink()
+
+
+def _ours(folder: Path) -> bool:
+    """Whether nobody but us can change what is in there."""
+    told = folder.lstat()
+    return stat.S_ISDIR(told.st_mode) and told.st_uid == os.geteuid() and not told.st_mode & 0o077

@@ -1,0 +1,95 @@
+"""Compiled programs as bytes that another process can load: with names where they refer to maps."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from unixsock_bpf.probe.errors import ProbeError
+
+#: Bytes of an instruction: u8 operation, u8 registers, s16 offset, s32 immediate value.
+_SIZE = 8
+#: BPF_ALU64 | BPF_MOV | BPF_K and BPF_LD | BPF_DW | BPF_IMM in linux/bpf.h.
+_MOV64_IMM = 0xB7
+_LD_IMM64 = 0x18
+#: The source register, in the high bits, that says that the value is a map's descriptor.
+_PSEUDO_MAP_FD = 1
+
+
+@dataclass(frozen=True)
+class Code:
+    """A program: its instructions, and the names of maps by the number of the instruction that loads one."""
+
+    instructions: bytes
+    maps: dict[int, str]
+
+    def linked(self, fds: dict[str, int]) -> bytes:
+        """The instructions with these descriptors for the maps.  Raises KeyError."""
+        linked = bytearray(self.instructions)
+        for number, name in self.maps.items():
+            linked[number * _SIZE + 4 : (number + 1) * _SIZE] = fds[name].to_bytes(4, "little")
+        return bytes(linked)
+
+    def with_value(self, mark: int, value: int) -> Code:
+        """The same with ``value`` in the one instruction that loads the number ``mark``."""
+        (at,) = (
+            at
+            for at in range(0, len(self.instructions), _SIZE)
+            if self.instructions[at] == _MOV64_IMM and self._immediate(at) == mark
+        )
+        changed = self.instructions[: at + 4] + value.to_bytes(4, "little") + self.instructions[at + _SIZE :]
+        return Code(changed, self.maps)
+
+    def _immediate(self, at: int) -> int:
+        return int.from_bytes(self.instructions[at + 4 : at + _SIZE], "little")
+
+
+def of(instructions: bytes, fds: dict[str, int]) -> Code:
+    """What was compiled with these descriptors for maps."""
+    names = {fd: name for name, fd in fds.items()}
+    maps = {}
+    for at in range(0, len(instructions), _SIZE):
+        if instructions[at] == _LD_IMM64 and instructions[at + 1] >> 4 == _PSEUDO_MAP_FD:
+            maps[at // _SIZE] = names[int.from_bytes(instructions[at + 4 : at + _SIZE], "little")]
+    return Code(instructions, maps)
+
+
+def map_fds(bpf: Any) -> dict[str, int]:
+    """The maps of a bcc module and their descriptors."""
+    import bcc
+
+    name_of = ctypes.CFUNCTYPE(ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)(("bpf_table_name", bcc.lib))
+    count = bcc.lib.bpf_num_tables(bpf.module)
+    names = [name_of(bpf.module, at) for at in range(count)]
+    return {name.decode(): bcc.lib.bpf_table_fd(bpf.module, name) for name in names}
+
+
+def programs(bpf: Any) -> dict[str, Code]:
+    """All programs of a bcc module, by the names of their C functions."""
+    import bcc
+
+    fds = map_fds(bpf)
+    count = bcc.lib.bpf_num_functions(bpf.module)
+    names = [bcc.lib.bpf_function_name(bpf.module, at) for at in range(count)]
+    return {name.decode(): of(bpf.dump_func(name), fds) for name in names}
+
+
+def load(bpf: Any, name: str, type_: int, instructions: bytes) -> int:
+    """Loads a program and returns its descriptor.  Raises ProbeError.
+
+    bcc sees by the name which function of the kernel a tracing program is for.
+    """
+    import bcc
+
+    lib, module = bcc.lib, bpf.module
+    level = 2 if bpf.debug & bcc.DEBUG_BPF_REGISTER_STATE else 0
+    fd = lib.bcc_func_load(
+        *(module, type_, name.encode()),
+        *(ctypes.cast(ctypes.c_char_p(instructions), ctypes.c_void_p), len(instructions)),
+        *(lib.bpf_module_license(module), lib.bpf_module_kern_version(module), level, None, 0, None, -1),
+    )
+    if fd < 0:
+        raise ProbeError(f"the program {name} can't be loaded: {os.strerror(ctypes.get_errno())}")
+    return int(fd)
