@@ -60,9 +60,11 @@ def map_fds(bpf: Any) -> dict[str, int]:
     """The maps of a bcc module and their descriptors."""
     import bcc
 
+    # bcc itself has no use for these two, and does not declare them.
+    module = ctypes.c_void_p(bpf.module)
+    count_of = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_void_p)(("bpf_num_tables", bcc.lib))
     name_of = ctypes.CFUNCTYPE(ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)(("bpf_table_name", bcc.lib))
-    count = bcc.lib.bpf_num_tables(bpf.module)
-    names = [name_of(bpf.module, at) for at in range(count)]
+    names = [name_of(module, at) for at in range(count_of(module))]
     return {name.decode(): bcc.lib.bpf_table_fd(bpf.module, name) for name in names}
 
 
