@@ -120,9 +120,11 @@ def lockdown(path: str = "/sys/kernel/security/lockdown") -> Check:
     )
 
 
-def kallsyms(path: str = "/proc/kallsyms") -> Check:
-    """The addresses by which fragments of long messages are found."""
+def kallsyms(path: str = "/proc/kallsyms", restriction: str = "/proc/sys/kernel/kptr_restrict") -> Check:
+    """The addresses by which fragments of long messages are found: the part that root runs reads them."""
     try:
+        if os.geteuid() != 0 and Path(restriction).read_text().strip() in ("0", "1"):
+            return Check("kallsyms", True, "addresses are shown to root", needed=False)
         shown = _any_address(path)
     except OSError:
         return Check("kallsyms", False, f"{path} cannot be read", "Long messages are cut without it", False)
@@ -151,7 +153,7 @@ def tracing() -> Check:
         with source(Settings(buffer_mib=1)) as capture:
             attached = capture.attached
     except ProbeError as error:
-        return Check("tracing", False, _sentence(error), _tracing_remedy())
+        return Check("tracing", False, _sentence(error), _tracing_remedy(_sentence(error)))
     return Check("tracing", True, f"the probe loads ({attached})")
 
 
@@ -159,14 +161,15 @@ def _sentence(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".")
 
 
-def _tracing_remedy() -> str:
+def _tracing_remedy(said: str) -> str:
+    """What to do, unless what was said ends with that."""
     try:
         modules = Path("/sys/kernel/security/lsm").read_text().strip().split(",")
     except OSError:
         modules = []
     if "bpf" in modules:
         return "A BPF security module is active and may forbid it: ask who administers this machine"
-    return "Capture on a machine or in a guest whose kernel permits tracing"
+    return "" if ". " in said else "Capture on a machine or in a guest whose kernel permits tracing"
 
 
 def wireshark() -> Check:
@@ -234,5 +237,5 @@ def _answer(command: list[str]) -> str:
             command, capture_output=True, timeout=_PATIENCE, check=False, text=True, errors="replace"
         )
     except (OSError, subprocess.TimeoutExpired):
-        return ""
+        return "" if ". " in said else "Capture on a machine or in a guest whose kernel permits tracing"
     return done.stdout

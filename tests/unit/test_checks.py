@@ -70,6 +70,16 @@ def test_kallsyms(text: str, met: bool, tmp_path: Path) -> None:
     assert not found.needed  # a capture works, with long messages cut
 
 
+@pytest.mark.parametrize(("restriction", "met"), [("0", True), ("1", True), ("2", False)])
+def test_kallsyms_for_an_ordinary_user_is_what_root_will_see(
+    restriction: str, met: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kallsyms").write_text("0000000000000000 T a\n")
+    (tmp_path / "restriction").write_text(f"{restriction}\n")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert checks.kallsyms(str(tmp_path / "kallsyms"), str(tmp_path / "restriction")).met is met
+
+
 def test_installed_parts_are_of_this_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(install, "_wireshark_folders", dict)  # this machine's own do not count

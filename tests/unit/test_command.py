@@ -98,6 +98,8 @@ def test_options_and_filter_may_be_mixed() -> None:
         (["dump", "--snaplen", "x"], "--snaplen needs a number"),
         (["dump", "--uid", "no-such-user"], "no-such-user"),
         (["dump", "\udcff"], "not UTF-8"),
+        (["dump", "--pid", ""], "--pid has no value"),
+        (["sockets", "--path="], "--path has no value"),
         (["export"], "required"),
         (["sockets", "path"], "position"),
         ([], "required"),

@@ -37,6 +37,9 @@ def add_options(parser: argparse.ArgumentParser, *, terms_only: bool = False) ->
 
 def _values(arguments: argparse.Namespace) -> dict[str, str]:
     found = {option.name: getattr(arguments, option.name.replace("-", "_"), None) for option in OPTIONS}
+    for name, value in found.items():
+        if value == "":  # in Wireshark's dialog that is "any"; here more likely a variable without a value
+            raise Failure(f"option --{name} has no value; leave it out for any", 2)
     return {
         name: "" if value is True else str(value)
         for name, value in found.items()
