@@ -122,7 +122,7 @@ class _Work:
                 packets = Packets(self._filter)  # what is missing is told before anything runs
                 self._source.start()
                 self._packets = packets
-                self._source.feed(packets.start(self._source.input))
+                packets.start(self._source.open())
                 self._thread = threading.Thread(target=self._run, name="unixsock messages", daemon=True)
                 self._thread.start()
                 self.started = True

@@ -7,7 +7,6 @@ Python 3.12, to whoever watches child processes.  Its parser needs neither.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -31,33 +30,24 @@ class Packets:
     def __init__(self, display_filter: str | None) -> None:
         """Raises MessagesError if something is missing here."""
         self._parser = _parser()
-        if shutil.which("tshark") is None:
-            raise MessagesError("tshark was not found: install tshark")
         try:
-            self._command = ["tshark", "-l", "-n", "-T", "pdml", *tshark.dissector_arguments()]
+            tshark.available()
         except tshark.TsharkError as error:
             raise MessagesError(str(error)) from None
-        if display_filter is not None:
-            self._command += ["-Y", display_filter]
+        self._filter = [] if display_filter is None else ["-Y", display_filter]
         self._process: subprocess.Popen[bytes] | None = None
         self._said: list[str] = []
         self._listener = threading.Thread(target=self._listen, name="unixsock tshark", daemon=True)
 
-    def start(self, path: str) -> int:
-        """Starts it on a file; ``-`` is a pipe, whose end for writing is returned, the caller's to close."""
-        self._process = subprocess.Popen(
-            [*self._command, "-r", path],
-            stdin=subprocess.PIPE if path == "-" else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,  # a terminal's Ctrl-C is for the program, which may want the rest
-        )
+    def start(self, stdin: int) -> None:
+        """Starts it on what can be read from ``stdin``, which is closed.  Raises MessagesError."""
+        try:
+            self._process = tshark.start(["-l", "-T", "pdml", *self._filter, "-r", "-"], stdin)
+        except tshark.TsharkError as error:
+            raise MessagesError(str(error)) from None
+        finally:
+            os.close(stdin)
         self._listener.start()
-        if self._process.stdin is None:
-            return -1
-        with self._process.stdin as pipe:
-            return os.dup(pipe.fileno())
 
     def _listen(self) -> None:
         assert self._process is not None

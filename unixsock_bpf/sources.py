@@ -30,17 +30,20 @@ class File:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self.input = os.path.abspath(path)
         self._records: Iterator[saved.Saved] = iter(())
 
     def start(self) -> None:
         """Raises MessagesError if there is no such file."""
-        if not Path(self.input).is_file():
+        if not Path(self._path).is_file():
             raise MessagesError(f"cannot read {self._path}: there is no such file")
-        self._records = saved.read(self.input)
+        self._records = saved.read(self._path)
 
-    def feed(self, pipe: int) -> None:
-        """tshark reads the file itself."""
+    def open(self) -> int:
+        """What tshark is to read.  Raises MessagesError."""
+        try:
+            return os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise MessagesError(f"cannot read {self._path}: {(error.strerror or '').lower()}") from None
 
     def stop(self) -> None:
         """A file ends by itself."""
@@ -79,8 +82,6 @@ def dump_command(arguments: list[str]) -> list[str]:
 
 class Live:
     """``unixsock dump`` in a process of its own, read by this program and by tshark."""
-
-    input = "-"
 
     def __init__(self, arguments: list[str]) -> None:
         self._arguments = arguments
@@ -136,9 +137,11 @@ class Live:
         ]
         return (lines or self._said or ["the capture ended with an error"])[-1]
 
-    def feed(self, pipe: int) -> None:
-        """Begins to write to tshark's ``pipe``, which is closed in the end."""
-        threading.Thread(target=self._feed, args=[pipe], name="unixsock feed", daemon=True).start()
+    def open(self) -> int:
+        """What tshark is to read: a pipe that is written to from now on."""
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        threading.Thread(target=self._feed, args=[writer], name="unixsock feed", daemon=True).start()
+        return reader
 
     def _feed(self, pipe: int) -> None:
         """Blocks from the capture to tshark, each record kept for ``record``."""

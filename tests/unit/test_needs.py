@@ -158,4 +158,4 @@ def test_a_dissector_that_cannot_be_read_is_told(
     assert "cannot be read (Is a directory)" in found.said
     monkeypatch.setattr(tshark, "dissector_source", lambda: library)
     with pytest.raises(tshark.TsharkError, match="cannot be read"):
-        tshark.dissector_arguments()
+        tshark.available()
