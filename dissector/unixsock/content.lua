@@ -3,6 +3,7 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
+local SOCKET_TYPE = host.load("layout").SOCKET_TYPE
 local M = {}
 M.ENOUGH = 64 -- bytes that recognise() wants to see
 
@@ -81,11 +82,11 @@ end
 
 -- The name of a dissector for a payload that begins with `bytes`, or nil.
 function M.recognise(bytes, rec)
-    if rec.type == host.SOCKET_TYPE.STREAM or rec.type == 0 then
+    if rec.type == SOCKET_TYPE.STREAM or rec.type == 0 then
         local word = bytes:match("^(%u+) [/*h]")
         if word and METHODS[word] then return "http" end
     end
-    local rules = rec.type == host.SOCKET_TYPE.DGRAM and MESSAGE or STREAM
+    local rules = rec.type == SOCKET_TYPE.DGRAM and MESSAGE or STREAM
     for i = 1, #rules do
         if bytes:find(rules[i][1]) then return rules[i][2] end
     end

@@ -14,8 +14,8 @@ M.reset()
 
 -- The conversation's index, counted from 0 in the order of first appearance, and its table.
 -- Both directions share it: the key is the pair of sockets, in a fixed order.
-function M.index(rec)
-    local a, b = rec.src_sock, rec.dst_sock
+function M.index(way)
+    local a, b = way.src_sock, way.dst_sock
     local key = a < b and a .. b or b .. a
     local conversation = known[key]
     if not conversation then

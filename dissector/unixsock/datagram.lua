@@ -5,7 +5,8 @@ if type(host) ~= "table" then return end -- run by Wireshark's own scan of its p
 
 local payload = host.load("payload")
 local stream = host.load("stream")
-local FLAG, has = host.FLAG, host.has
+local layout = host.load("layout")
+local FLAG, has = layout.FLAG, layout.has
 
 local M = {}
 local open -- parts of messages that are not complete yet, by direction
@@ -20,7 +21,7 @@ M.reset()
 -- The whole message if this record completes one, or nil.
 local function join(rec, tvb, pinfo)
     if pinfo.visited then return joined[pinfo.number] end
-    local key = rec.src_sock .. rec.dst_sock
+    local key = rec.way.src_sock .. rec.way.dst_sock
     local message = open[key]
     if rec.offset == 0 then
         message = { number = rec.message, have = 0 }
@@ -32,7 +33,7 @@ local function join(rec, tvb, pinfo)
     end
     message[#message + 1] = tvb:raw(rec.header_len, rec.caplen)
     message.have = message.have + rec.caplen
-    if has(rec.flags, FLAG.MORE) then return nil end
+    if has(rec.says.flags, FLAG.MORE) then return nil end
     open[key] = nil
     joined[pinfo.number] = table.concat(message)
     return joined[pinfo.number]
@@ -42,7 +43,7 @@ end
 function M.dissect(rec, tvb, pinfo, tree, own_tree, length_field)
     if rec.caplen == 0 then return false end
     local message
-    if rec.offset > 0 or has(rec.flags, FLAG.MORE) then
+    if rec.offset > 0 or has(rec.says.flags, FLAG.MORE) then
         local whole = join(rec, tvb, pinfo)
         if not whole then return false end
         message = ByteArray.new(whole, true):tvb("Joined message")

@@ -3,6 +3,7 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
+local printable = host.load("text").printable
 local framer = host.load("framer")
 local proto = Proto("unixsock_dbus", "D-Bus Transport")
 local F = {
@@ -55,11 +56,11 @@ local function show(message, pinfo, tree)
     end
     local text = message:raw(0, message:len()):gsub("^%z", ""):gsub("\r\n$", "")
     local start = message:len() > #text + 2 and 1 or 0
-    local t = tree:add(proto, message:range(0, message:len()), "D-Bus handshake: " .. host.printable(text))
-    t:add(F.line, message:range(start, #text), host.printable(text))
+    local t = tree:add(proto, message:range(0, message:len()), "D-Bus handshake: " .. printable(text))
+    t:add(F.line, message:range(start, #text), printable(text))
     local command = text:match("^[%u_]+")
     if command then t:add(F.command, message:range(start, #command), command) end
-    framer.info(pinfo, "D-Bus", "SASL " .. host.printable(text))
+    framer.info(pinfo, "D-Bus", "SASL " .. printable(text))
 end
 
 function proto.dissector(tvb, pinfo, tree)

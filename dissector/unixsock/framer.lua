@@ -48,4 +48,7 @@ end
 
 function M.start() M.fresh = nil end
 
+-- Whether one of our own dissectors has filled the columns for this record.
+function M.said(rec) return M.fresh == rec.number end
+
 return M

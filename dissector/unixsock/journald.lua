@@ -3,6 +3,7 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
+local printable = host.load("text").printable
 local framer = host.load("framer")
 local proto = Proto("unixsock_journald", "systemd Journal")
 local F = {
@@ -37,7 +38,7 @@ function proto.dissector(tvb, pinfo, tree)
     while at <= #text do
         local name, value, stop, following = next_field(text, at)
         if not name then break end
-        local shown, bytes = host.printable(name), host.printable(text:sub(value, stop - 1))
+        local shown, bytes = printable(name), printable(text:sub(value, stop - 1))
         local item = t:add(F.field, tvb:range(at - 1, stop - at), shown .. "=" .. bytes)
         if #name > 0 then item:add(F.name, tvb:range(at - 1, #name), shown) end
         if stop > value then

@@ -2,6 +2,7 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
+local printable = host.load("text").printable
 local framer = host.load("framer")
 local proto = Proto("unixsock_json", "JSON Lines")
 local json = Dissector.get("json")
@@ -13,7 +14,7 @@ local function show(line, pinfo, tree)
     pcall(json.call, json, line:range(first - 1):tvb(), pinfo, tree)
     local word = text:match('"execute"%s*:%s*"([^"]*)"') or text:match('"event"%s*:%s*"([^"]*)"')
         or text:match('"return"') and "return" or text:match('"method"%s*:%s*"([^"]*)"')
-    framer.info(pinfo, "JSON", word and host.printable(word) or host.printable(text:sub(1, 60)))
+    framer.info(pinfo, "JSON", word and printable(word) or printable(text:sub(1, 60)))
 end
 
 function proto.dissector(tvb, pinfo, tree)

@@ -2,6 +2,7 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
+local printable = host.load("text").printable
 local framer = host.load("framer")
 local M = {}
 
@@ -20,13 +21,13 @@ function M.proto(proto_name, prefix, title, label, hide)
         local text = message:raw(0, message:len()):gsub("\r?\n$", "")
         local t = tree:add(proto, message:range(0, message:len()))
         if text == "" then return end
-        local shown = host.printable(text)
+        local shown = printable(text)
         t:add(F.line, message:range(0, #text), shown)
         local word, at = text:match("^(%S+)%s*()")
         if word then
-            t:add(F.command, message:range(0, #word), host.printable(word))
+            t:add(F.command, message:range(0, #word), printable(word))
             if at <= #text then
-                t:add(F.args, message:range(at - 1, #text - at + 1), host.printable(text:sub(at)))
+                t:add(F.args, message:range(at - 1, #text - at + 1), printable(text:sub(at)))
             end
         end
         if hide and word and hide(word) then shown = word end

@@ -3,6 +3,7 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
+local printable = host.load("text").printable
 local framer = host.load("framer")
 -- The same letter is another command in the other direction.
 local TO_FILTER = {
@@ -34,13 +35,13 @@ local function show(message, pinfo, tree)
     local t = tree:add(proto, message:range(0, message:len()))
     if message:len() < 5 then return end
     local letter = message:raw(4, 1)
-    local name = TO_FILTER[letter] or FROM_FILTER[letter] or host.printable(letter)
+    local name = TO_FILTER[letter] or FROM_FILTER[letter] or printable(letter)
     t:add(F.length, message:range(0, 4))
     t:add(F.command, message:range(4, 1), name)
     if message:len() > 5 then
         local data = message:range(5)
         t:add(F.data, data)
-        t:add(F.text, data, host.printable((data:raw():gsub("%z", " "))))
+        t:add(F.text, data, printable((data:raw():gsub("%z", " "))))
     end
     t:append_text(", " .. name)
     framer.info(pinfo, "MILTER", name)

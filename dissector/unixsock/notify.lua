@@ -2,6 +2,7 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
+local printable = host.load("text").printable
 local framer = host.load("framer")
 local proto = Proto("unixsock_notify", "systemd Notification")
 local F = {
@@ -16,12 +17,12 @@ function proto.dissector(tvb, pinfo, tree)
     local text = tvb:raw(0, tvb:len())
     local t = tree:add(proto, tvb:range(0, tvb:len()))
     for at, line in text:gmatch("()([^\n]+)") do
-        local shown = host.printable(line)
+        local shown = printable(line)
         local item = t:add(F.line, tvb:range(at - 1, #line), shown)
         local name, value = line:match("^([^=]*)=(.*)$")
         if name then
-            if #name > 0 then item:add(F.name, tvb:range(at - 1, #name), host.printable(name)) end
-            if #value > 0 then item:add(F.value, tvb:range(at + #name, #value), host.printable(value)) end
+            if #name > 0 then item:add(F.name, tvb:range(at - 1, #name), printable(name)) end
+            if #value > 0 then item:add(F.value, tvb:range(at + #name, #value), printable(value)) end
         end
         framer.info(pinfo, "SD-NOTIFY", shown)
     end

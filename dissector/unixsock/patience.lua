@@ -4,7 +4,7 @@ local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local M = {}
-M.ENOUGH = 2048 -- bytes that waits() wants to see; it never waits for more
+M.ENOUGH = 2048 -- it never waits for more bytes than these
 
 -- More is needed while `bytes` is a shorter beginning of `greeting`.
 local function greeting(whole)
@@ -31,10 +31,10 @@ local RULES = {
     ldap = function(bytes) return bytes:byte() == 0x30 and #bytes < 7 end,
 }
 
--- Whether the dissector called `name` should get more than `bytes`, which begin a message.
-function M.waits(name, bytes)
+-- Whether the dissector called `name` should get more than the `length` bytes in `tvb`, which begin a message.
+function M.waits(name, tvb, length)
     local rule = RULES[name]
-    return rule and #bytes < M.ENOUGH and rule(bytes) and true or false
+    return rule and rule(tvb:raw(0, length)) or false
 end
 
 return M

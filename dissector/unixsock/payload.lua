@@ -8,6 +8,7 @@ local M = {}
 local dissectors = host.load("dissectors")
 local content = host.load("content")
 local patience = host.load("patience")
+local framer = host.load("framer")
 local TABLE = host.load("protocols")
 
 -- Ports nobody else uses: no dissector of Wireshark 4.0 to 4.6 is registered for them.
@@ -84,9 +85,8 @@ local function of_path(path)
         found, name = search(user_entries, path)
         if not found then found, name = search(patterns, path) end
     end
-    local opaque = name == "data"
     known = {
-        dissector = found, name = name, opaque = opaque, http = name == "http",
+        dissector = found, name = name, opaque = name == "data", http = name == "http",
         port = FIRST_PORT + hash(path) % (LAST_PORT - FIRST_PORT + 1),
     }
     -- Decode As: read once, since a change of it dissects the whole file anew, which resets the cache.
@@ -96,7 +96,12 @@ local function of_path(path)
     return known
 end
 
-function M.server_port(path) return of_path(path or "").port end
+-- What is known of the record's path, as above.
+function M.of(rec)
+    local known = rec.says.known or of_path(rec.says.path or "")
+    rec.says.known = known
+    return known
+end
 
 function M.client_port(sock)
     local a, b = Struct.unpack("<I2I2", sock)
@@ -109,15 +114,20 @@ end
 local active -- the record whose payload is being dissected, or nil
 local shown -- a dissector has accepted some of it
 
+-- What finish() and dissect_raw() give where a dissector has shown something and surely filled the columns.
+M.SAID = "said"
+
 -- After so many messages that look like nothing known, no more are looked at.
 local TRIES = 16
 
+local function first_bytes(tvb, length) return tvb:raw(0, math.min(length, content.ENOUGH)) end
+
 -- What the content was recognised as, remembered from the frame on where it was: the same in every pass.
-local function by_content(rec, tvb, pinfo)
-    local conversation, number = rec.conversation, pinfo.number
+local function by_content(rec, tvb, pinfo, length)
+    local conversation, number = rec.conversation, rec.number
     if conversation.content and number >= conversation.since then return conversation.content end
     if number > (conversation.unknown_since or math.huge) then return nil end
-    local name = content.recognise(tvb:raw(0, math.min(tvb:len(), content.ENOUGH)), rec)
+    local name = content.recognise(first_bytes(tvb, length), rec)
     local found = name and dissectors.get(name)
     if found and not conversation.content then
         conversation.content, conversation.content_name, conversation.since = found, name, number
@@ -128,56 +138,59 @@ local function by_content(rec, tvb, pinfo)
     return found
 end
 
-local function call(chosen_dissector, tvb, pinfo, tree)
-    local ok, taken = pcall(chosen_dissector.call, chosen_dissector, tvb, pinfo, tree)
-    if not ok then return tvb:len() end -- a C exception: the tree says so already
-    return taken
+local call_dissector = data.call
+
+-- Gives what the dissector gives.  A C exception arrives as a Lua error when the tree already says so.
+local function call(chosen_dissector, tvb, pinfo, tree, length)
+    local ok, taken = pcall(call_dissector, chosen_dissector, tvb, pinfo, tree)
+    return ok and taken or not ok and length
 end
 
 -- Asks for one more segment before anything is shown.
-local function wait(tvb, pinfo)
+local function wait(pinfo, length)
     pinfo.desegment_offset, pinfo.desegment_len = 0, 0x0fffffff -- DESEGMENT_ONE_MORE_SEGMENT
-    return tvb:len()
+    return length
 end
 
 -- Whether HTTP is in the midst of a message that began before the capture.  Wireshark would join the rest of it
 -- with the next message; until a first line has been seen in this direction, it is shown as what it is.
-local function before_http(rec, tvb, pinfo)
-    if host.has(rec.flags, host.FLAG.FROM_START) then return false end
+local function before_http(rec, tvb, length)
     local synced = rec.conversation.synced or {}
     rec.conversation.synced = synced
-    local since = synced[rec.src_sock]
-    if not since and content.recognise(tvb:raw(0, math.min(tvb:len(), content.ENOUGH)), rec) == "http" then
-        since = pinfo.number
-        synced[rec.src_sock] = since
+    local since = synced[rec.way.src_sock]
+    if not since and content.recognise(first_bytes(tvb, length), rec) == "http" then
+        since = rec.number
+        synced[rec.way.src_sock] = since
     end
-    return not since or pinfo.number < since
+    return not since or rec.number < since
 end
 
--- Gives the number of bytes that a dissector took, or nil if there is none for them.
-local function dissect(rec, tvb, pinfo, tree)
-    local known = of_path(rec.path or "")
-    local waiting = pinfo.can_desegment > 0
-    if waiting and (not known.dissector or known.http) and tvb:len() < 16
-        and content.begins_http(tvb:raw(0, tvb:len())) then
-        return wait(tvb, pinfo)
+-- Gives the number of bytes that a dissector took, or nil if there is none for them.  `waiting` if the rest of a
+-- message may come in a later record.
+local function dissect(rec, tvb, pinfo, tree, waiting)
+    local known, length = M.of(rec), tvb:len()
+    if waiting and length < 16 and (not known.dissector or known.http)
+        and content.begins_http(tvb:raw(0, length)) then
+        return wait(pinfo, length)
     end
-    if known.http and waiting and before_http(rec, tvb, pinfo) then return nil end
-    local found = known.dissector or by_content(rec, tvb, pinfo)
-    if waiting and not found and rec.seq_lo == 0 and host.has(rec.flags, host.FLAG.FROM_START)
-        and content.begins(tvb:raw(0, tvb:len())) then
-        return wait(tvb, pinfo)
+    if known.http and waiting and not rec.says.from_start and before_http(rec, tvb, length) then return nil end
+    local found = known.dissector or by_content(rec, tvb, pinfo, length)
+    if waiting and not found and length < 16 and rec.says.from_start and rec.seq_lo == 0
+        and content.begins(tvb:raw(0, length)) then
+        return wait(pinfo, length)
     end
     local name = known.dissector and known.name or rec.conversation.content_name
-    if waiting and found and tvb:len() < patience.ENOUGH
-        and patience.waits(name, tvb:raw(0, tvb:len())) then
-        return wait(tvb, pinfo)
+    if waiting and found and length < patience.ENOUGH and patience.waits(name, tvb, length) then
+        return wait(pinfo, length)
     end
     if found and not known.opaque then
-        local taken = call(found, tvb, pinfo, tree)
+        local taken = call(found, tvb, pinfo, tree, length)
         if taken ~= 0 then
-            -- All of it waits for more bytes: nothing of it has been shown.
-            shown = pinfo.desegment_len == 0 or pinfo.desegment_offset > 0
+            if waiting and pinfo.desegment_len ~= 0 and pinfo.desegment_offset == 0 then
+                shown = false -- all of it waits for more bytes
+            else
+                shown = (name == "http" or framer.said(rec)) and M.SAID or true
+            end
             return taken
         end
     end
@@ -185,7 +198,7 @@ local function dissect(rec, tvb, pinfo, tree)
         local ok, taken = pcall(DissectorTable.try_heuristics, "tcp", tvb, pinfo, tree)
         if ok and taken then
             shown = true
-            return tvb:len()
+            return length
         end
     end
 end
@@ -196,10 +209,11 @@ local wrapper = Proto("unixsock_payload", "Unix Domain Socket Payload")
 function wrapper.dissector(tvb, pinfo, tree)
     local rec = active
     if not rec then return 0 end
-    if pinfo.can_desegment > 0 then pinfo.can_desegment = 2 end -- each dissector on the way takes one off
-    local taken = dissect(rec, tvb, pinfo, tree)
+    local waiting = pinfo.can_desegment > 0
+    if waiting then pinfo.can_desegment = 2 end -- each dissector on the way takes one off
+    local taken = dissect(rec, tvb, pinfo, tree, waiting)
     if not taken then
-        pcall(data.call, data, tvb, pinfo, tree)
+        pcall(call_dissector, data, tvb, pinfo, tree)
         return tvb:len()
     end
     return taken
@@ -210,7 +224,7 @@ ports:add(("%d-%d"):format(FIRST_PORT, LAST_PORT), wrapper)
 
 -- Between begin and finish the wrapper serves this record; finish tells whether something was shown.
 -- What the user's own choice shows is not seen here, and taken for granted.
-function M.begin(rec) active, shown = rec, of_path(rec.path or "").decode_as ~= nil end
+function M.begin(rec) active, shown = rec, M.of(rec).decode_as ~= nil end
 
 function M.finish()
     active = nil
@@ -219,10 +233,11 @@ end
 
 -- A message that needs no reassembly.  Decode As for the path's port counts here too.
 function M.dissect_raw(rec, tvb, pinfo, tree)
-    local other = of_path(rec.path or "").decode_as
-    if other then return call(other, tvb, pinfo, tree) ~= 0 end
-    if dissect(rec, tvb, pinfo, tree) then return true end
-    pcall(data.call, data, tvb, pinfo, tree)
+    local other = M.of(rec).decode_as
+    if other then return call(other, tvb, pinfo, tree, tvb:len()) ~= 0 end
+    shown = false
+    if dissect(rec, tvb, pinfo, tree, false) then return shown end
+    pcall(call_dissector, data, tvb, pinfo, tree)
     return false
 end
 

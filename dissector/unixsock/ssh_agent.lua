@@ -2,6 +2,7 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
+local printable = host.load("text").printable
 local framer = host.load("framer")
 local TYPES = {
     [1] = "REQUEST_RSA_IDENTITIES", [2] = "RSA_IDENTITIES_ANSWER", [9] = "REMOVE_ALL_RSA_IDENTITIES",
@@ -46,7 +47,7 @@ local function add_blob(t, tvb, at)
     if blob then
         local item = t:add(F.blob, blob)
         local name = string_at(tvb, at + 4)
-        if name then item:add(F.algorithm, name, host.printable(name:raw())) end
+        if name then item:add(F.algorithm, name, printable(name:raw())) end
     end
     return after
 end
@@ -66,7 +67,7 @@ local function show(message, pinfo, tree)
         while at and count > 0 do
             at = add_blob(t, message, at)
             local comment, after = string_at(message, at)
-            if comment then t:add(F.comment, comment, host.printable(comment:raw())) end
+            if comment then t:add(F.comment, comment, printable(comment:raw())) end
             at, count = after, count - 1
         end
     elseif kind == 13 then
@@ -79,8 +80,8 @@ local function show(message, pinfo, tree)
     elseif kind == 27 then
         local name = string_at(message, 5)
         if name then
-            t:add(F.extension, name, host.printable(name:raw()))
-            info = info .. " " .. host.printable(name:raw())
+            t:add(F.extension, name, printable(name:raw()))
+            info = info .. " " .. printable(name:raw())
         end
     end
     t:append_text(", " .. info)

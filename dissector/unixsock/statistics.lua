@@ -2,8 +2,9 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
-local TYPES = { [1] = "stream", [2] = "dgram", [5] = "seqpacket" }
-local EVENT = host.EVENT
+local TYPES = host.load("layout").TYPES
+local EVENT = host.load("layout").EVENT
+local process = host.load("text").process
 
 -- Collects what the packets say, and gives it as text.
 local function collector()
@@ -29,14 +30,14 @@ local function collector()
     function M.packet(pinfo)
         local rec = host.current
         if not rec or rec.number ~= pinfo.number then return end
-        local r, el = row(rec.stream), rec.el
+        local r, el = row(rec.way.stream), rec.el
         -- Side 1 is the client where that is known.
         local from, to = 1, 2
-        if rec.src_is_server then from, to = 2, 1 end
+        if rec.way.src_is_server then from, to = 2, 1 end
         r.type = r.type or TYPES[rec.type]
-        r.path = r.path or rec.path
-        r[from] = host.process(el.src_comm, rec.src_pid) or r[from]
-        r[to] = host.process(el.dst_comm, rec.dst_pid) or r[to]
+        r.path = r.path or rec.says.path
+        r[from] = process(el.src_comm, rec.says.src_pid) or r[from]
+        r[to] = process(el.dst_comm, rec.says.dst_pid) or r[to]
         r.packets = r.packets + 1
         if rec.event == EVENT.DATA and rec.offset == 0 then r.bytes[from] = r.bytes[from] + rec.len end
         r.lost = r.lost + (el.lost_messages or 0)

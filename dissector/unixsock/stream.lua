@@ -7,7 +7,8 @@ local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local payload = host.load("payload")
-local EVENT, FLAG, has = host.EVENT, host.FLAG, host.has
+local layout = host.load("layout")
+local EVENT = layout.EVENT
 
 local FIN, SYN, PSH_ACK = 0x11, 0x02, 0x18
 local M = {}
@@ -29,49 +30,52 @@ end
 
 -- Puts the sockets' pseudo addresses into pinfo; gives the ports.
 function M.address(rec, pinfo)
-    if not rec.src_port then
-        local client = rec.src_is_server and rec.dst_sock or rec.src_sock
-        rec.src_port, rec.dst_port = payload.client_port(client), payload.server_port(rec.path)
-        if rec.src_is_server then rec.src_port, rec.dst_port = rec.dst_port, rec.src_port end
-        rec.src_address, rec.dst_address = address(rec.src_sock), address(rec.dst_sock)
+    if not rec.way.src_port then
+        local client = rec.way.src_is_server and rec.way.dst_sock or rec.way.src_sock
+        rec.way.src_port, rec.way.dst_port = payload.client_port(client), payload.of(rec).port
+        if rec.way.src_is_server then rec.way.src_port, rec.way.dst_port = rec.way.dst_port, rec.way.src_port end
+        rec.way.src_address, rec.way.dst_address = address(rec.way.src_sock), address(rec.way.dst_sock)
     end
-    pinfo.src, pinfo.dst = rec.src_address, rec.dst_address
-    return rec.src_port, rec.dst_port
+    pinfo.src, pinfo.dst = rec.way.src_address, rec.way.dst_address
+    return rec.way.src_port, rec.way.dst_port
 end
 
 -- The TCP flags of an event, or nil if it takes no part in the stream of bytes.
-local function tcp_flags(rec, number)
+local function tcp_flags(rec)
     local event = rec.event
     if event == EVENT.DATA then return rec.caplen > 0 and PSH_ACK or nil end
     if event == EVENT.CONNECT then
-        return has(rec.flags, FLAG.FROM_START) and rec.seq_lo == 0 and rec.seq_hi == 0 and SYN or nil
+        return rec.says.from_start and rec.seq_lo == 0 and rec.seq_hi == 0 and SYN or nil
     end
     local ends = event == EVENT.CLOSE or event == EVENT.SHUTDOWN and (rec.el.how == 1 or rec.el.how == 2)
     if not ends then return nil end
     -- A close after a shutdown ends nothing more.  The frame that ended the direction is remembered.
     local finished = rec.conversation.finished or {}
     rec.conversation.finished = finished
-    finished[rec.src_sock] = finished[rec.src_sock] or number
-    return finished[rec.src_sock] == number and FIN or nil
+    finished[rec.way.src_sock] = finished[rec.way.src_sock] or rec.number
+    return finished[rec.way.src_sock] == rec.number and FIN or nil
 end
 
--- Hands the record to the TCP dissector.  True if a payload dissector has shown something.
-function M.dissect(rec, tvb, pinfo, tree)
+local call = tcp.call
+
+-- Hands the record, given its bytes too, to the TCP dissector.  Gives what payload.finish gives.
+function M.dissect(rec, bytes, tvb, pinfo, tree)
+    local from, caplen = rec.header_len, rec.caplen
     if not host.prefs.reassemble then
-        if rec.event ~= EVENT.DATA or rec.caplen == 0 then return false end
+        if rec.event ~= EVENT.DATA or caplen == 0 then return false end
         M.address(rec, pinfo)
-        return payload.dissect_raw(rec, tvb:range(rec.header_len, rec.caplen):tvb(), pinfo, tree)
+        return payload.dissect_raw(rec, tvb:range(from, caplen):tvb(), pinfo, tree)
     end
-    local flags = tcp_flags(rec, pinfo.number)
+    local flags = tcp_flags(rec)
     if not flags then return false end
     local src_port, dst_port = M.address(rec, pinfo)
     local seq = rec.seq_lo + rec.offset + (flags == SYN and 0 or 1)
-    local segment = pack(">I2I2I4I4BBI2I2I2", src_port, dst_port, seq % 4294967296,
-        flags == SYN and 0 or (rec.ack_lo + 1) % 4294967296, 0x50, flags, 65535, 0, 0)
-        .. rec.bytes:sub(rec.header_len + 1, rec.header_len + rec.caplen)
+    local segment = pack(">I2I2I4I4BBI2I2I2c0", src_port, dst_port, seq % 4294967296,
+        flags == SYN and 0 or (rec.ack_lo + 1) % 4294967296, 0x50, flags, 65535, 0, 0,
+        bytes:sub(from + 1, from + caplen))
     payload.begin(rec)
     -- A C exception in a dissector arrives as a Lua error when the tree already says "Malformed Packet".
-    pcall(tcp.call, tcp, ByteArray.new(segment, true):tvb("Unix stream"), pinfo, tree)
+    pcall(call, tcp, ByteArray.new(segment, true):tvb("Unix stream"), pinfo, tree)
     return payload.finish()
 end
 

@@ -3,6 +3,7 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
+local printable = host.load("text").printable
 local framer = host.load("framer")
 local TYPES = { [1] = "Request", [2] = "Response", [3] = "Data" }
 local proto = Proto("unixsock_ttrpc", "ttrpc")
@@ -44,9 +45,9 @@ local function show(message, pinfo, tree)
         local service, at = short_string(message, 10, 1)
         local method = service and short_string(message, at, 2)
         if method then
-            t:add(F.service, service, host.printable(service:raw()))
-            t:add(F.method, method, host.printable(method:raw()))
-            info = ("%s %s/%s"):format(info, host.printable(service:raw()), host.printable(method:raw()))
+            t:add(F.service, service, printable(service:raw()))
+            t:add(F.method, method, printable(method:raw()))
+            info = ("%s %s/%s"):format(info, printable(service:raw()), printable(method:raw()))
         end
     end
     if message:len() > 10 then t:add(F.data, message:range(10)) end

@@ -3,6 +3,7 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
+local printable = host.load("text").printable
 local framer = host.load("framer")
 local proto = Proto("unixsock_uwsgi", "uwsgi")
 local F = {
@@ -31,7 +32,7 @@ local function show(message, pinfo, tree)
         local size = message:range(at, 2):le_uint()
         if at + 2 + size > message:len() then break end
         local range = size > 0 and message:range(at + 2, size)
-        local text = range and host.printable(range:raw()) or ""
+        local text = range and printable(range:raw()) or ""
         if not name then
             name = text
             if range then t:add(F.name, range, text) end

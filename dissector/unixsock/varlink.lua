@@ -2,6 +2,7 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
+local printable = host.load("text").printable
 local framer = host.load("framer")
 local proto = Proto("unixsock_varlink", "Varlink")
 local F = {
@@ -25,11 +26,11 @@ local function show(message, pinfo, tree)
     end
     local info = "reply"
     if method then
-        info = host.printable(method)
+        info = printable(method)
         t:add(F.method, info)
     elseif failure then
-        info = "error " .. host.printable(failure)
-        t:add(F.error, host.printable(failure))
+        info = "error " .. printable(failure)
+        t:add(F.error, printable(failure))
     else
         t:add(F.reply, true)
     end

@@ -3,6 +3,7 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
+local printable = host.load("text").printable
 local framer = host.load("framer")
 local proto = Proto("unixsock_wpa_ctrl", "wpa_supplicant Control Interface")
 local F = {
@@ -18,16 +19,16 @@ function proto.dissector(tvb, pinfo, tree)
     framer.start()
     local text = tvb:raw(0, tvb:len()):gsub("\n$", "")
     local t = tree:add(proto, tvb:range(0, tvb:len()))
-    local shown = host.printable(text)
+    local shown = printable(text)
     local level, at = text:match("^<(%d)>()")
     if level then
         t:add(F.level, tvb:range(1, 1), tonumber(level))
-        if at <= #text then t:add(F.event, tvb:range(at - 1, #text - at + 1), host.printable(text:sub(at))) end
+        if at <= #text then t:add(F.event, tvb:range(at - 1, #text - at + 1), printable(text:sub(at))) end
         shown = "event " .. shown
-    elseif not host.current.src_is_server and text:find("^[A-Z][A-Z0-9_%-]+%f[ \0]") then
+    elseif not host.current.way.src_is_server and text:find("^[A-Z][A-Z0-9_%-]+%f[ \0]") then
         local word, rest = text:match("^(%S+) ?()")
         t:add(F.command, tvb:range(0, #word), word)
-        if rest <= #text then t:add(F.args, tvb:range(rest - 1, #text - rest + 1), host.printable(text:sub(rest))) end
+        if rest <= #text then t:add(F.args, tvb:range(rest - 1, #text - rest + 1), printable(text:sub(rest))) end
         -- These carry keys and passwords.
         if word:find("^SET_NETWORK") or word:find("^CTRL%-RSP") then shown = word end
     elseif #text > 0 then

@@ -1,0 +1,242 @@
+-- Reads a record.  What its bytes say is all there is to it: nothing is remembered of the records before.
+local host = ...
+if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
+
+local layout = host.load("layout")
+local text = host.load("text")
+local conversations = host.load("conversations")
+local ERRNO = host.load("errno")
+local HEADER_LEN, AT, ELEMENT, FLAG, ROLE = layout.HEADER_LEN, layout.AT, layout.ELEMENT, layout.FLAG, layout.ROLE
+local has = layout.has
+
+local M = {}
+local unpack = Struct.unpack
+
+---------------------------------------------------------------------------------------------------
+-- Elements
+
+local BYTES = {
+    [ELEMENT.SRC_COMM] = "src_comm", [ELEMENT.DST_COMM] = "dst_comm",
+    [ELEMENT.SRC_NAME] = "src_name", [ELEMENT.DST_NAME] = "dst_name",
+    [ELEMENT.SRC_PATH] = "src_path", [ELEMENT.DST_PATH] = "dst_path", [ELEMENT.CGROUP] = "cgroup",
+}
+local FIXED, NAMES = {}, {}
+for name, kind in pairs(ELEMENT) do
+    FIXED[kind] = layout.ELEMENT_LEN[name]
+    NAMES[kind] = name
+end
+
+-- Reads the elements in `bytes` into a table: byte strings under the names of BYTES, the place of each element
+-- (offset in the record and length) under its number, descriptors in fds, unknown ones in unknown, and in
+-- wrong a sentence if they contradict each other.
+local function parse_elements(bytes)
+    local el, at, last = {}, 0, #bytes
+    while at < last do
+        if at + 4 > last then
+            el.wrong = ("element at %d ends in its head"):format(HEADER_LEN + at)
+            return el
+        end
+        local kind, length = unpack("<I2I2", bytes, at + 1)
+        local value = at + 4
+        at = value + length + (-length) % 4
+        if at > last then
+            el.wrong = ("element of type %d ends beyond the header"):format(kind)
+            return el
+        end
+        local name, place = BYTES[kind], { HEADER_LEN + value, length }
+        if name then
+            el[name] = bytes:sub(value + 1, value + length)
+            el[kind] = place
+        elseif FIXED[kind] then
+            if length < FIXED[kind] then
+                el.wrong = ("element %s has %d of %d bytes"):format(NAMES[kind], length, FIXED[kind])
+                return el
+            elseif kind == ELEMENT.FD then
+                el.fds = el.fds or {}
+                el.fds[#el.fds + 1] = place
+            else
+                el[kind] = place
+            end
+        else
+            el.unknown = el.unknown or {}
+            el.unknown[#el.unknown + 1] = { place[1] - 4, length, kind }
+        end
+    end
+    return el
+end
+
+local SOME = 4 -- descriptors that are named in a line
+
+-- What the elements say beyond byte strings, in words.
+local function read_values(el, bytes)
+    local function unpack_at(place, format) return unpack(format, bytes, place[1] - HEADER_LEN + 1) end
+    local place = el[ELEMENT.ERROR]
+    if place then
+        local errno = unpack_at(place, "<I4")
+        el.error = ERRNO[errno] or ("errno %d"):format(errno)
+    end
+    place = el[ELEMENT.FDS]
+    if place or el.fds then el.fds_count = place and unpack_at(place, "<I4") or #el.fds end
+    for i, fd in ipairs(el.fds or {}) do
+        local kind = layout.FD_KINDS[unpack_at(fd, "<I4")] or "other"
+        if i == 1 then
+            local path = bytes:sub(fd[1] - HEADER_LEN + 13, fd[1] - HEADER_LEN + fd[2])
+            el.fd_kinds = path ~= "" and kind .. " " .. text.printable(path) or kind
+        elseif i <= SOME then
+            el.fd_kinds = el.fd_kinds .. ", " .. kind
+        end
+    end
+    if #(el.fds or {}) > SOME then el.fd_kinds = el.fd_kinds .. ", …" end
+    place = el[ELEMENT.SHUTDOWN]
+    if place then el.how = unpack_at(place, "<I4") end
+    place = el[ELEMENT.LOST]
+    if place then
+        local m_lo, m_hi, b_lo, b_hi, reasons = unpack_at(place, "<I4I4I4I4I4")
+        local two32 = 4294967296
+        el.lost_messages, el.lost_bytes = m_lo + m_hi * two32, b_lo + b_hi * two32
+        el.lost = ("%.0f messages (%.0f bytes) lost"):format(el.lost_messages, el.lost_bytes)
+        if reasons > 0 then el.lost = el.lost .. ": " .. layout.lost_reasons(reasons) end
+    end
+end
+
+---------------------------------------------------------------------------------------------------
+-- The record
+
+-- A record is one table, filled anew for each.  What most records of a direction have in common is kept by its
+-- bytes for a while: in `way` what belongs to the pair of sockets, in `says` what it shares with other pairs.
+-- Many small tables would cost more in Lua's garbage collection than reading them again.
+
+-- The bound name of the conversation and its place: the server's, else either side's (Record.name in record.py).
+local function choose_name(el, role)
+    local first, second = ELEMENT.DST_NAME, ELEMENT.SRC_NAME
+    local a, b = el.dst_name, el.src_name
+    if role == ROLE.SRC_IS_SERVER then first, second, a, b = second, first, b, a end
+    if a and a ~= "" then return a, el[first] end
+    if b and b ~= "" then return b, el[second] end
+end
+
+local function src_is_server(says, src_sock, dst_sock)
+    if says.role == ROLE.SRC_IS_SERVER then return true end
+    if says.role == ROLE.DST_IS_SERVER then return false end
+    local src, dst = (says.el.src_name or "") ~= "", (says.el.dst_name or "") ~= ""
+    if src ~= dst then return src end
+    return src_sock:reverse() < dst_sock:reverse() -- little-endian numbers
+end
+
+-- An end of the conversation: its process, else its name.
+local function side(comm, pid, name)
+    return text.process(comm, pid) or name and name ~= "" and text.socket_name(name) or "?"
+end
+
+-- A cache of bounded size: M.forget() empties both when one is full.
+local KEPT, VARIANTS = 8192, 8
+local ways, way_count -- lists of ways, by the pair of sockets
+local said, said_count -- by the elements, then by the header's fields in PROCESSES
+
+function M.forget()
+    ways, way_count = {}, 0
+    said, said_count = {}, 0
+end
+
+M.forget()
+
+-- The header in one call: strings for the pair of sockets, and the low half of `ack` only.  64-bit numbers are
+-- read as two halves, low first: Lua 5.2 has no integers of that size.
+local READ = "<BBI2xxxxxxxxBBI2I4" .. ("x"):rep(AT.src_sock - AT.src_tid - 4) .. "c16"
+    .. ("x"):rep(AT.seq - AT.dst_sock - 8) .. "I4I4I4xxxxI4I4I4I4"
+local PROCESSES = { AT.src_pid + 1, AT.src_tid } -- pids, type, role and flags
+
+-- What is the same in the records of a way: the header from its length to its positions, and the elements.
+local FIRST, LAST, ELEMENTS = AT.header_len + 1, AT.seq, HEADER_LEN + 1
+
+local function say(bytes, elements, kind, role, flags)
+    local src_pid, dst_pid = unpack("<I4I4", bytes, AT.src_pid + 1)
+    local el = parse_elements(elements)
+    read_values(el, elements)
+    local name, name_at = choose_name(el, role)
+    local says = {
+        src_pid = src_pid, dst_pid = dst_pid, type = kind, role = role, flags = flags, elements = elements, el = el,
+        from_start = has(flags, FLAG.FROM_START), truncated = has(flags, FLAG.TRUNCATED),
+        name = name, name_at = name_at, path = name and text.socket_name(name),
+        src_text = side(el.src_comm, src_pid, el.src_name), dst_text = side(el.dst_comm, dst_pid, el.dst_name),
+    }
+    local path, type_name = says.path or "(unnamed)", layout.TYPES[kind] or "socket"
+    says.about = path .. "  " .. type_name
+    says.title = (", %s → %s, %s, %s"):format(says.src_text, says.dst_text, path, type_name)
+    says.remarkable = el.wrong or el.lost or el.fds_count or el.unknown or says.truncated
+    return says
+end
+
+local function new_way(bytes, header_len, kind, role, flags, src_tid, socks)
+    local elements = bytes:sub(ELEMENTS, header_len)
+    local same = said[elements] or {}
+    local processes = bytes:sub(PROCESSES[1], PROCESSES[2])
+    local says = same[processes]
+    if not says then
+        says = say(bytes, elements, kind, role, flags)
+        said[elements], same[processes], said_count = same, says, said_count + 1
+    end
+    local way = {
+        header_len = header_len, flags = flags, src_tid = src_tid, says = says, fixed = bytes:sub(FIRST, LAST),
+        src_sock = socks:sub(1, 8), dst_sock = socks:sub(9),
+    }
+    way.src_is_server = src_is_server(says, way.src_sock, way.dst_sock)
+    way.stream, way.conversation = conversations.index(way)
+    return way
+end
+
+local function way_of(bytes, header_len, kind, role, flags, src_tid, socks)
+    local list = ways[socks]
+    if list then
+        for i = 1, #list do
+            local way = list[i]
+            if way.src_tid == src_tid and way.header_len == header_len and way.flags == flags
+                and bytes:find(way.fixed, FIRST, true) == FIRST
+                and bytes:find(way.says.elements, ELEMENTS, true) == ELEMENTS then
+                return way
+            end
+        end
+    end
+    if way_count >= KEPT or said_count >= KEPT then M.forget() end
+    list = ways[socks] or {}
+    ways[socks] = list
+    local way = new_way(bytes, header_len, kind, role, flags, src_tid, socks)
+    if #list < VARIANTS then
+        list[#list + 1], way_count = way, way_count + 1
+    else
+        list.oldest = (list.oldest or 0) % VARIANTS + 1
+        list[list.oldest] = way
+    end
+    return way
+end
+
+local rec = {}
+
+-- What a record's bytes say, valid until the next call; or nil and the sentence that says what is wrong.
+-- wrong is such a sentence where some of it can be shown all the same.
+function M.read(bytes)
+    local have = #bytes
+    if have < HEADER_LEN then
+        return nil, ("record ends in its header: %d of %d bytes"):format(have, HEADER_LEN)
+    end
+    local _, event, header_len, kind, role, flags, src_tid, socks, seq_lo, seq_hi, ack_lo, message, len, offset,
+        caplen = unpack(READ, bytes)
+    if header_len < HEADER_LEN then
+        return nil, ("header_len %d is less than the fixed header's %d"):format(header_len, HEADER_LEN)
+    elseif header_len > have then
+        return nil, ("record ends in its elements: %d of %d bytes"):format(have, header_len)
+    end
+    local way = way_of(bytes, header_len, kind, role, flags, src_tid, socks)
+    local says = way.says
+    rec.way, rec.says, rec.el, rec.conversation = way, says, says.el, way.conversation
+    rec.event, rec.type, rec.header_len, rec.wrong = event, kind, header_len, says.el.wrong
+    rec.seq_lo, rec.seq_hi, rec.ack_lo, rec.message, rec.len, rec.offset = seq_lo, seq_hi, ack_lo, message, len, offset
+    if header_len + caplen > have then
+        rec.wrong = rec.wrong or ("record ends early: %d of %d bytes"):format(have, header_len + caplen)
+        caplen = have - header_len
+    end
+    rec.caplen = caplen
+    return rec
+end
+
+return M
