@@ -207,7 +207,8 @@ def extcap() -> Check:
 
 def dissector() -> Check:
     """The dissector, where Wireshark looks for it, the same as this package's."""
-    from unixsock_bpf.install import InstallError, dissector_source, plugin_folders
+    from unixsock_bpf.install import InstallError, dissector_source, plugin_folders, user_places
+    from unixsock_bpf.tshark import leaves_out_personal_lua
 
     installed = [folder / "unixsock.lua" for folder in plugin_folders() if (folder / "unixsock.lua").exists()]
     if not installed:
@@ -220,6 +221,10 @@ def dissector() -> Check:
     except OSError as error:
         remedy = "Make it readable, or run 'unixsock install' again"
         return Check("dissector", False, f"{error.filename} cannot be read ({error.strerror})", remedy, False)
+    personal = user_places().plugins / "unixsock.lua"
+    if installed == [personal] and leaves_out_personal_lua():
+        said = f"Wireshark 4.4 and later, run by root, do not load {personal}"
+        return Check("dissector", False, said, "Run 'unixsock install --system'", False)
     if others:
         said = f"{others[0]} is not of this version ({__version__})"
         return Check("dissector", False, said, "Run 'unixsock install' again", False)

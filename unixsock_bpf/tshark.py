@@ -77,7 +77,7 @@ def _without_rights(source: Path) -> tuple[list[str], dict[str, Any]]:
     owner = source.stat()
     if owner.st_uid == 0:
         before = _in_user_namespace()
-        if not before and _leaves_out_for_root():
+        if not before and leaves_out_personal_lua() and not _installed_for_everybody():
             raise TsharkError(
                 "Wireshark 4.4 and later load no dissector for root but what is installed for everybody: "
                 "run 'unixsock install --system'"
@@ -107,16 +107,23 @@ def _in_user_namespace() -> list[str]:
     return command if possible else []
 
 
-def _leaves_out_for_root() -> bool:
-    """Whether tshark, run by root, would not load the dissector."""
-    said = subprocess.run(["tshark", "--version"], capture_output=True, text=True, check=False).stdout
-    version = re.search(r"(\d+)\.(\d+)", said)
-    if version is None or tuple(map(int, version.groups())) < (4, 4):
+def leaves_out_personal_lua() -> bool:
+    """Whether Wireshark, run by this user, loads only the Lua that is installed for everybody."""
+    if os.geteuid() != 0:
         return False
     try:
-        return not (system_places().plugins / "unixsock.lua").exists()
+        said = subprocess.run(["tshark", "--version"], capture_output=True, text=True, check=False).stdout
+    except OSError:
+        return False
+    version = re.search(r"(\d+)\.(\d+)", said)
+    return version is not None and tuple(map(int, version.groups())) >= (4, 4)
+
+
+def _installed_for_everybody() -> bool:
+    try:
+        return (system_places().plugins / "unixsock.lua").exists()
     except InstallError:
-        return True
+        return False
 
 
 def complaints(lines: Iterable[str]) -> list[str]:

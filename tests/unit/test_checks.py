@@ -100,6 +100,24 @@ def test_installed_parts_are_of_this_version(tmp_path: Path, monkeypatch: pytest
     assert not checks.extcap().met
 
 
+@pytest.mark.parametrize(("version", "met"), [("4.2.5", True), ("4.4.0", False), ("10.0.1", False)])
+def test_a_personal_dissector_is_none_for_root_on_a_new_wireshark(
+    version: str, met: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(install, "_wireshark_folders", dict)
+    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    main(["install"])
+    fake = tmp_path / "tshark"
+    fake.write_text(f"#!/bin/sh\necho 'TShark (Wireshark) {version}.'\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert checks.dissector().met is met
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert checks.dissector().met
+
+
 def test_the_command_says_a_line_for_each_and_whether_it_would_work(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
