@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -28,8 +29,8 @@ def unixsock(*words: str) -> subprocess.CompletedProcess[str]:
 
 def as_user(user: str) -> list[str]:
     """Words before a command that is to run as ``user``, in a session with all of its groups."""
-    home = f"HOME=/dev/shm/{user}"
-    return ["setpriv", "--reuid", user, "--regid", user, "--init-groups", "env", "-C", "/", home]
+    own = (f"HOME=/dev/shm/{user}", f"TMPDIR=/dev/shm/{user}")
+    return ["setpriv", "--reuid", user, "--regid", user, "--init-groups", "env", "-C", "/", *own]
 
 
 @contextmanager
@@ -44,6 +45,9 @@ def installed() -> Iterator[None]:
     try:
         # The machine that the guest was made of may be somebody's, with the product installed.
         unixsock("uninstall", "--system")
+        # sudo wants to know the host by its name.
+        with open("/etc/hosts", "a") as hosts:
+            hosts.write(f"127.0.1.1 {os.uname().nodename}\n")
         for user in (MEMBER, STRANGER):
             run("useradd", "-m", "-d", f"/dev/shm/{user}", user, check=True)
         done = unixsock("install", "--system", "--group", "wireshark")
