@@ -33,10 +33,9 @@ check: setup
 	$(VENV)/mypy
 	luacheck --quiet dissector
 
-# Descriptors' kinds and paths are not recorded on 7.2 yet: test-kernels shows where they are.
 test: check
 	$(VENV)/pytest --verbose --kernels bookworm,sid --brief \
-	    --ignore tests/guest/test_descriptors.py tests/unit tests/wireshark tests/gui tests/guest
+	    tests/unit tests/wireshark tests/gui tests/guest
 
 test-gui: setup
 	$(VENV)/pytest --verbose tests/gui

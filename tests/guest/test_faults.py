@@ -25,6 +25,8 @@ from live import EXTCAP, READY_TIMEOUT, Live
 from unixsock_bpf import pcapng, record, saved
 from unixsock_bpf.record import Event
 
+pytestmark = pytest.mark.thorough
+
 LONG = bool(os.environ.get("UNIXSOCK_LONG"))
 
 #: Seconds in which probes must be gone: one, on a machine that does not emulate its processor.

@@ -9,10 +9,13 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
 from live import READY_TIMEOUT, Live, streams
 
 from unixsock_bpf.controls import Command, Control, Decoder, Message, encode
 from unixsock_bpf.record import Event, Record
+
+pytestmark = pytest.mark.thorough
 
 #: Bound by one side of each conversation, so that filters can tell them apart.
 KEPT, DROPPED = "@unixsock-kept", "@unixsock-dropped"

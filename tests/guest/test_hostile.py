@@ -26,6 +26,8 @@ from unixsock_bpf.command.sinks import FORMATS, sink
 from unixsock_bpf.record import Event, display_name
 from unixsock_bpf.tshark import dissector_arguments
 
+pytestmark = pytest.mark.thorough
+
 LONG = bool(os.environ.get("UNIXSOCK_LONG"))
 CHECKOUT = Path(__file__).parents[2]
 PATIENCE = 120

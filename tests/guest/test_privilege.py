@@ -25,6 +25,8 @@ from unixsock_bpf.privilege.launch import GROUP, HELPER, LIBRARY
 from unixsock_bpf.privilege.request import MAX_REQUEST, Request, encode
 from unixsock_bpf.record import Event
 
+pytestmark = pytest.mark.thorough
+
 SUDO = ["sudo", "-n", "--", str(HELPER)]
 
 
