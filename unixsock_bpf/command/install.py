@@ -60,10 +60,9 @@ def _places(arguments: argparse.Namespace) -> Places:
 
 def _group(arguments: argparse.Namespace, before: str | None) -> str | None:
     """Whose members may capture from now on; ``before``: those of an earlier installation."""
-    if arguments.group is None:
-        return None if arguments.no_group else before
+    group = before if arguments.group is None and not arguments.no_group else arguments.group
     try:
-        return check_group(arguments.group)
+        return None if group is None else check_group(group)
     except PolicyError as error:
         raise Failure(str(error)) from None
 
