@@ -1,0 +1,34 @@
+"""A capture without a probe: its ring is a file that the test fills.  For programs that the tests start."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import SimpleNamespace
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__)))))
+
+from unixsock_bpf.capture import Capture
+from unixsock_bpf.options import Settings
+from unixsock_bpf.probe.errors import ProbeError
+from unixsock_bpf.ring import Ring
+
+_REFUSAL = "Thirteen is refused."
+
+
+def use(path: str, size: int) -> None:
+    """From now on, captures read the ring at ``path``, of ``size`` bytes.  A snaplen of 13 is refused."""
+
+    def attach(capture: Capture, settings: Settings) -> tuple[object, Ring]:
+        if settings.snaplen == 13:
+            raise ProbeError(_REFUSAL)
+        probe = SimpleNamespace(
+            settings=[0] * 8, totals=[0] * 16, detach=lambda: None, attached="fentry", maps_can_be_read=True
+        )
+        return probe, Ring(os.open(path, os.O_RDWR), size)
+
+    def replace_now(capture: Capture, settings: Settings) -> str:
+        return _REFUSAL if settings.snaplen == 13 else ""
+
+    Capture._attach = attach  # type: ignore[method-assign,assignment]
+    Capture.replace_now = replace_now  # type: ignore[method-assign]
