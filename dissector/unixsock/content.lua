@@ -23,7 +23,7 @@ local STREAM = {
     { "^l\0\11\0\0\0", "x11" }, { "^B\0\0\11\0\0", "x11" },
     { "^OK MPD ", "unixsock.mpd" }, { "^OK Pleased to meet you", "unixsock.assuan" },
     { "^{\"QMP\"", "unixsock.json" }, { "^{\"method\":\"[%w%.]+%.[%w]+\"", "unixsock.varlink" },
-    { "^%s*{%s*\"", "unixsock.json" }, { "^\255\0\0\0\0\0\0\0[\1\2]\127", "ZMTP" },
+    { "^%s*{%s*\"", "unixsock.json" }, { "^\255\0\0\0\0\0\0\0[\1\2]\127", "unixsock.zmtp" },
     { "^\16..?\0\4MQTT[\3-\5]", "mqtt" },
     -- PostgreSQL: version 3.0, or a request for TLS (5679), for GSS (5680) or to cancel (5678)
     { "^\0\0..\0\3\0\0[%l_]", "pgsql" }, { "^\0\0\0[\8\16]\4\210\22[\46-\48]", "pgsql" },
@@ -44,7 +44,7 @@ local STREAM = {
     { "^\0\0\0\0[\8-\64]\0\0\1\0\0\0\0\0\0\0\0", "unixsock.pipewire" }, -- Core.Hello
     { "^\0\0..\0\0\0[\1-\9]\1[\0-\3]\10", "unixsock.ttrpc" },
     { "^.\0\0\0\100\255\255....[\6-\12]\0009P2000", "9p" },
-    { "^220[ %-][^\r]*MTP", "smtp" },
+    { "^220[ %-][^\r]*MTP", "smtp" }, { "^[EeLl][Hh][Ll][Oo] [^%c]+\r\n", "smtp" }, { "^HELO [^%c]+\r\n", "smtp" },
 }
 local MESSAGE = {
     { "^<%d>CTRL%-", "unixsock.wpa_ctrl" }, { "^<%d>WPS%-", "unixsock.wpa_ctrl" },
@@ -65,6 +65,7 @@ function M.begins(bytes)
     if #bytes >= 16 then return false end
     if bytes:byte() == 0 then return #bytes < 9 or bytes:sub(5, 8) == "\255\255\255\255" end
     return bytes == ("OK Pleased to meet"):sub(1, #bytes) or bytes == ("220 "):sub(1, #bytes)
+        or bytes == ("\255\0\0\0\0\0\0\0"):sub(1, #bytes) -- ZMTP's signature, written apart
 end
 
 -- Whether `bytes` may be the beginning of an HTTP message that is still too short to tell.

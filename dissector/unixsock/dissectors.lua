@@ -33,7 +33,7 @@ function M.get(name)
 end
 
 for name in ("dbus json varlink wayland ssh_agent notify journald assuan wpa_ctrl chrony milter mpd uwsgi pulse"
-    .. " pipewire ttrpc resp"):gmatch("%S+") do
+    .. " pipewire ttrpc resp zmtp"):gmatch("%S+") do
     OWN["unixsock." .. name] = Dissector.get(host.load(name).name:lower())
 end
 

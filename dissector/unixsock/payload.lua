@@ -113,6 +113,7 @@ end
 
 local active -- the record whose payload is being dissected, or nil
 local shown -- a dissector has accepted some of it
+local asked -- the wrapper has been called for it
 
 -- What finish() and dissect_raw() give where a dissector has shown something and surely filled the columns.
 M.SAID = "said"
@@ -209,6 +210,7 @@ local wrapper = Proto("unixsock_payload", "Unix Domain Socket Payload")
 function wrapper.dissector(tvb, pinfo, tree)
     local rec = active
     if not rec then return 0 end
+    asked = true
     local waiting = pinfo.can_desegment > 0
     if waiting then pinfo.can_desegment = 2 end -- each dissector on the way takes one off
     local taken = dissect(rec, tvb, pinfo, tree, waiting)
@@ -223,12 +225,13 @@ WRAPPER = tostring(Dissector.get("unixsock_payload"))
 ports:add(("%d-%d"):format(FIRST_PORT, LAST_PORT), wrapper)
 
 -- Between begin and finish the wrapper serves this record; finish tells whether something was shown.
--- What the user's own choice shows is not seen here, and taken for granted.
-function M.begin(rec) active, shown = rec, M.of(rec).decode_as ~= nil end
+-- Where the wrapper was not asked, that is for the columns to tell: perhaps the bytes wait for others, perhaps the
+-- user's Decode As or a dissector that has claimed the conversation has shown them.
+function M.begin(rec) active, shown, asked = rec, false, false end
 
 function M.finish()
     active = nil
-    return shown
+    return shown or not asked
 end
 
 -- A message that needs no reassembly.  Decode As for the path's port counts here too.

@@ -36,7 +36,7 @@ local function show(message, pinfo, tree)
     t:add_le(F.seq, message:range(8, 4))
     t:add_le(F.fds, message:range(12, 4))
     local info = ("object %d opcode %d"):format(id, opcode)
-    local from_client = pinfo.match_uint == pinfo.dst_port
+    local from_client = not host.current.way.src_is_server
     if id == 0 then
         local name = (from_client and CORE_METHODS or CORE_EVENTS)[opcode]
         if name then

@@ -68,6 +68,6 @@ return {
     { "*/mpd/socket", "unixsock.mpd" }, { "*/mpd*sock*", "unixsock.mpd" },
     { "*spice*", "SPICE" }, { "*vnc*", "VNC" }, { "*amqp*", "amqp" }, { "*mqtt*", "mqtt" },
     { "*mosquitto*", "mqtt" },
-    { "*zmtp*", "ZMTP" }, { "*zmq*", "ZMTP" }, { "*/9p*", "9P" }, { "*virtfs*", "9P" },
+    { "*zmtp*", "unixsock.zmtp" }, { "*zmq*", "unixsock.zmtp" }, { "*/9p*", "9P" }, { "*virtfs*", "9P" },
     { "*.http.sock", "http" }, { "*http*", "http" },
 }

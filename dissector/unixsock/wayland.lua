@@ -40,7 +40,7 @@ local function show(message, pinfo, tree)
     t:add_le(F.object, message:range(0, 4))
     t:add_le(F.opcode, message:range(4, 2))
     t:add_le(F.size, message:range(6, 2))
-    local request = pinfo.match_uint == pinfo.dst_port
+    local request = not host.current.way.src_is_server
     local name = object == 1 and (request and REQUESTS or EVENTS)[opcode]
     local text = name and "wl_display." .. name
         or ("object %d %s %d"):format(object, request and "request" or "event", opcode)

@@ -102,6 +102,17 @@ def _pipewire(obj: int, opcode: int, seq: int, pod: bytes) -> bytes:
     return struct.pack("<IIII", obj, opcode << 24 | len(pod), seq, 0) + pod
 
 
+_ZMTP_GREETING = b"\xff" + bytes(7) + b"\1\x7f\3\1NULL".ljust(24, b"\0") + bytes(32)
+
+
+def _zmtp(flags: int, body: bytes) -> bytes:
+    return bytes([flags]) + struct.pack(">Q" if flags & 2 else ">B", len(body)) + body
+
+
+def _zmtp_property(name: bytes, value: bytes) -> bytes:
+    return bytes([len(name)]) + name + struct.pack(">I", len(value)) + value
+
+
 def _ptp_get(management_id: int) -> bytes:
     """What pmc sends for GET: a management message to all ports."""
     tlv = struct.pack(">HHH", 1, 2, management_id)
@@ -349,6 +360,20 @@ DIALOGUES = {
         "pipewire.method", ["Core.Hello", "Core.Info"],
         {"pipewire.id": ["0", "1", "0"], "pipewire.opcode": ["1", "2", "0"], "pipewire.size": ["24", "8", "8"],
          "pipewire.seq": ["0", "1", "0"]},
+    ),
+    "zmtp": Dialogue(
+        b"/run/zmq/ipc.sock",
+        [(True, _ZMTP_GREETING), (False, _ZMTP_GREETING),
+         (True, _zmtp(4, b"\5READY" + _zmtp_property(b"Socket-Type", b"REQ") + _zmtp_property(b"Identity", b""))),
+         (False, _zmtp(4, b"\5READY" + _zmtp_property(b"Socket-Type", b"REP"))),
+         (True, _zmtp(1, b"") + _zmtp(0, b"question")), (False, _zmtp(1, b"") + _zmtp(2, b"a" * 300)),
+         (True, _zmtp(4, b"\4PING\0\x0active")), (False, _zmtp(4, b"\x05ERROR\2no")),
+         (True, _zmtp(4, b"\x09SUBSCRIBEnews"))],
+        "zmtp.command", ["READY", "READY", "PING", "ERROR", "SUBSCRIBE"],
+        {"zmtp.greeting.mechanism": ["NULL", "NULL"], "zmtp.greeting.minor": ["1", "1"],
+         "zmtp.property.name": ["Socket-Type", "Identity", "Socket-Type"], "zmtp.property.value": ["REQ", "REP"],
+         "zmtp.length": ["38", "25", "0", "8", "0", "300", "12", "9", "14"], "zmtp.ttl": ["10"],
+         "zmtp.reason": ["no"], "zmtp.topic": ["news"]},
     ),
     "gpg-agent": Dialogue(  # gpg-agent 2.2.40 --server
         b"/run/user/1000/gnupg/S.gpg-agent.extra",

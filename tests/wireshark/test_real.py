@@ -121,6 +121,34 @@ EXPECTED = {
     "x11": {
         "x11.opcode": "16|15",
     },
+    # From here on: recorded by real/relay.py.  zmtp: both ends in one process, at /tmp/odd/z.
+    "docker": {
+        "http.request.uri": "/_ping|/v1.41/version|/_ping|/v1.41/containers/json?all=1",
+        "http.response.code": "200|200|200|200",
+    },
+    "ipp": {
+        "ipp.operation_id": "0x000b|0x000b|0x4003|0x4001|0x4002|0x4002",
+        "ipp.status_code": "0x0406|0x0406|0x0000|0x0406|0x0000|0x0000",
+    },
+    "fastcgi": {
+        "fcgi.type": "1|4|4|5|6|3",
+        "fcgi.end_request.protocol_status": "0",
+    },
+    "lmtp": {
+        "smtp.req.command": "lhlo|mail|rcpt|data|quit",
+        "smtp.response.code": "220|250|250|250|354|250|221",
+    },
+    "wayland": {
+        "wayland.interface": "wl_compositor|wl_subcompositor|wp_viewporter|zxdg_output_manager_v1|wp_presentation|zwp_relative_pointer_manager_v1|zwp_pointer_constraints_v1|zwp_input_timestamps_manager_v1|wl_data_device_manager|wl_shm|zwp_linux_explicit_synchronization_v1|wl_output|zwp_input_panel_v1|zwp_text_input_manager_v1|xdg_wm_base|weston_desktop_shell|weston_screenshooter|zxdg_output_manager_v1|wp_presentation|wl_shm|wl_output",
+    },
+    "9p": {
+        "9p.msgtype": "100|101|102|7|104|105|110|111|12|13|24|25|40|41|40|41|120|121|120|121",
+    },
+    "zmtp": {
+        "zmtp.greeting.mechanism": "NULL|NULL",
+        "zmtp.property.value": "REP|REQ",
+        "zmtp.data": "7175657374696f6e|616e73776572",
+    },
     "ssh": {
         "ssh.protocol": "SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u10|SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u10",
         "ssh.message_code": "20|20|30|31|21|21",
@@ -158,7 +186,7 @@ BY_CONTENT = (
         "ssh",
         "ptp",
     ),
-    *("syslog", "chrony", "sd_notify", "journald", "wpa_ctrl", "pulse", "pipewire"),
+    *("zmtp", "syslog", "chrony", "sd_notify", "journald", "wpa_ctrl", "pulse", "pipewire"),
 )
 
 
@@ -184,6 +212,19 @@ def test_protocol_by_its_content(tshark: Tshark, tmp_path: Path, name: str) -> N
     for column, (field, values) in enumerate(dialogue.expected.items()):
         found = "|".join(row[column] for row in rows if row[column])
         assert found.replace("\\\\", "\\") == "|".join(values), field
+
+
+def test_heuristics_are_asked_for(tshark: Tshark, tmp_path: Path) -> None:
+    """Wireshark knows BitTorrent by a heuristic only; our tables don't know it."""
+    hello = b"\x13BitTorrent protocol" + bytes(8) + b"h" * 20 + b"p" * 20
+    for path in (b"/srv/x", b""):
+        capture = write(tmp_path / "c.pcapng", conversation(path, [(True, hello), (False, hello)]))
+        names = ("bittorrent.protocol.name", "_ws.col.Protocol" if not tshark.root else "_ws.col.protocol")
+        without = [row[:2] for row in tshark.fields(capture, *names)]
+        assert without == [["", "UNIX"]] * 4
+        rows = tshark.fields(capture, *names, options=("-o", "unixsock.heuristics:TRUE"))
+        assert [row[0] for row in rows] == ["BitTorrent protocol"] * 2 + ["", ""]
+        assert [row[1] for row in rows] == ["BitTorrent"] * 2 + ["UNIX"] * 2
 
 
 def test_preferences(tshark: Tshark, tmp_path: Path) -> None:

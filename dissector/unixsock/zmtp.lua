@@ -1,0 +1,149 @@
+-- ZMTP, what ZeroMQ speaks: a greeting, then frames: flags, u8 or u64 length (big-endian), a command or a part of a
+-- message.  No frame begins like a greeting, so a message tells what it is.  Source: ZeroMQ RFC 15, 23 and 37.
+local host = ...
+if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
+
+local text = host.load("text")
+local framer = host.load("framer")
+local printable = text.printable
+
+local proto = Proto("unixsock_zmtp", "ZeroMQ Message Transport Protocol")
+local F = {
+    signature = ProtoField.bytes("zmtp.greeting.signature", "Signature"),
+    major = ProtoField.uint8("zmtp.greeting.major", "Major version"),
+    minor = ProtoField.uint8("zmtp.greeting.minor", "Minor version"),
+    mechanism = ProtoField.string("zmtp.greeting.mechanism", "Mechanism"),
+    as_server = ProtoField.bool("zmtp.greeting.as_server", "As server"),
+    socket_type = ProtoField.uint8("zmtp.greeting.socket_type", "Socket type"),
+    flags = ProtoField.uint8("zmtp.flags", "Flags", base.HEX),
+    more = ProtoField.bool("zmtp.flags.more", "More parts follow", 8, nil, 0x1),
+    long = ProtoField.bool("zmtp.flags.long", "Long", 8, nil, 0x2),
+    command_flag = ProtoField.bool("zmtp.flags.command", "Command", 8, nil, 0x4),
+    length = ProtoField.uint64("zmtp.length", "Length"),
+    command = ProtoField.string("zmtp.command", "Command"),
+    property = ProtoField.string("zmtp.property", "Property"),
+    name = ProtoField.string("zmtp.property.name", "Name"),
+    value = ProtoField.string("zmtp.property.value", "Value"),
+    reason = ProtoField.string("zmtp.reason", "Reason"),
+    topic = ProtoField.string("zmtp.topic", "Topic"),
+    ttl = ProtoField.uint16("zmtp.ttl", "Time to live (1/10 s)"),
+    data = ProtoField.bytes("zmtp.data", "Data"),
+}
+local fields = {}
+for _, field in pairs(F) do fields[#fields + 1] = field end
+proto.fields = fields
+
+local SIGNATURE, GREETING, OLD_GREETING = 10, 64, 12
+local LONG, MAX = 2, 268435456
+
+local function length(tvb, at)
+    local left = tvb:len() - at
+    local flags = tvb:range(at, 1):uint()
+    if flags == 0xff then
+        if left <= SIGNATURE then return nil end
+        return tvb:range(at + SIGNATURE, 1):uint() >= 3 and GREETING or OLD_GREETING
+    elseif flags > 7 then
+        return false
+    end
+    local long = math.floor(flags / LONG) % 2 == 1
+    if left < (long and 9 or 2) then return nil end
+    if not long then return 2 + tvb:range(at + 1, 1):uint() end
+    local high, low = tvb:range(at + 1, 4):uint(), tvb:range(at + 5, 4):uint()
+    return high == 0 and low <= MAX and 9 + low
+end
+
+local function show_greeting(t, message)
+    t:add(F.signature, message:range(0, SIGNATURE))
+    local major = message:range(SIGNATURE, 1):uint()
+    t:add(F.major, message:range(SIGNATURE, 1))
+    if message:len() < GREETING then
+        if message:len() >= OLD_GREETING then t:add(F.socket_type, message:range(SIGNATURE + 1, 1)) end
+        return ("Greeting %d.0"):format(major == 1 and 2 or major)
+    end
+    local minor = message:range(11, 1):uint()
+    t:add(F.minor, message:range(11, 1))
+    local mechanism = printable(message:raw(12, 20):match("^[^%z]*"))
+    t:add(F.mechanism, message:range(12, 20), mechanism)
+    t:add(F.as_server, message:range(32, 1))
+    return ("Greeting %d.%d %s"):format(major, minor, mechanism)
+end
+
+-- A command's properties: u8 and name, u32 and value.  Gives the socket's type if it is among them.
+local function show_properties(t, body, at)
+    local socket_type
+    while at < body:len() do
+        local name_len = body:range(at, 1):uint()
+        local value_at = at + 1 + name_len + 4
+        if name_len == 0 or value_at > body:len() then break end
+        local value_len = body:range(value_at - 4, 4):uint()
+        if value_at + value_len > body:len() then break end
+        local name = printable(body:raw(at + 1, name_len))
+        local value = value_len > 0 and printable(body:raw(value_at, value_len)) or ""
+        local item = t:add(F.property, body:range(at, value_at + value_len - at), name .. ": " .. value)
+        item:add(F.name, body:range(at + 1, name_len), name)
+        if value_len > 0 then item:add(F.value, body:range(value_at, value_len), value) end
+        if name == "Socket-Type" then socket_type = value end
+        at = value_at + value_len
+    end
+    return socket_type
+end
+
+local function show_command(t, body)
+    local name_len = body:len() > 0 and body:range(0, 1):uint() or 0
+    if name_len == 0 or 1 + name_len > body:len() then return "command" end
+    local name, at = printable(body:raw(1, name_len)), 1 + name_len
+    local left = body:len() - at
+    t:add(F.command, body:range(1, name_len), name)
+    local extra
+    if name == "READY" or name == "INITIATE" then
+        extra = show_properties(t, body, at)
+    elseif name == "ERROR" and left > 1 then
+        extra = printable(body:raw(at + 1, left - 1))
+        t:add(F.reason, body:range(at + 1, left - 1), extra)
+    elseif (name == "SUBSCRIBE" or name == "CANCEL") and left > 0 then
+        extra = printable(body:raw(at, left))
+        t:add(F.topic, body:range(at, left), extra)
+    elseif left > 0 then
+        if name == "PING" and left >= 2 then t:add(F.ttl, body:range(at, 2)) end
+        t:add(F.data, body:range(at, left))
+    end
+    return extra and name .. " " .. extra or name
+end
+
+local function show(message, pinfo, tree)
+    local whole = message:len()
+    local t = tree:add(proto, message:range(0, whole))
+    local flags = message:range(0, 1):uint()
+    local info
+    if flags == 0xff then
+        info = whole > SIGNATURE and show_greeting(t, message) or "Greeting"
+    else
+        local head = math.floor(flags / LONG) % 2 == 1 and 9 or 2
+        local bits = t:add(F.flags, message:range(0, 1))
+        bits:add(F.more, message:range(0, 1))
+        bits:add(F.long, message:range(0, 1))
+        bits:add(F.command_flag, message:range(0, 1))
+        if whole < head then return end
+        t:add(F.length, message:range(1, head - 1))
+        local body = whole > head and message:range(head):tvb()
+        if flags >= 4 then
+            info = body and show_command(t, body) or "command"
+        else
+            info = flags % 2 == 1 and "Message part" or "Message"
+            info = ("%s, %d bytes"):format(info, whole - head)
+            if body then
+                t:add(F.data, body:range(0, body:len()))
+                info = info .. "  " .. text.glance(body:raw(0, math.min(body:len(), 65)))
+            end
+        end
+    end
+    t:append_text(", " .. info)
+    framer.info(pinfo, "ZMTP", info)
+end
+
+function proto.dissector(tvb, pinfo, tree)
+    framer.start()
+    return framer.split(tvb, pinfo, tree, length, show)
+end
+
+return proto
