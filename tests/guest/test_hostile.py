@@ -109,7 +109,7 @@ def test_names_descriptors_and_payloads_are_shown_harmlessly(
         for line in lines:
             shown(line)
             assert re.fullmatch(
-                r"value \{arg=\d+\}\{value=[^{}]*\}\{display=[^{}]*\}(\{default=\w+\})?", line
+                r"value \{arg=\d+\}\{value=[^}]*\}\{display=[^}]*\}(\{default=\w+\})?", line
             ), line
     Path("/proc/self/comm").write_bytes(comm)
     for one in (*kept, left, right):
