@@ -169,6 +169,8 @@ function proto.dissector(tvb, pinfo, tree)
         t = tree:add(proto, tvb:range(0, header_len))
         if asked then tree_of.add_fields(t, tvb, rec, bytes) end
         if remarkable then tree_of.add_experts(t, rec) end
+    else
+        tree:add(proto) -- for the protocol hierarchy
     end
 
     no_address = no_address or pinfo.src -- none: the record is all there is
@@ -178,13 +180,18 @@ function proto.dissector(tvb, pinfo, tree)
     elseif rec.type == SOCKET_TYPE.STREAM then
         handled = stream.dissect(rec, bytes, tvb, pinfo, tree)
     elseif event == EVENT.DATA then
+        cols.protocol = "UNIX"
         handled = datagram.dissect(rec, tvb, pinfo, tree, t, tree_of.fields["reassembled.len"])
     end
-    -- A dissector that took the bytes and said nothing leaves the TCP dissector's ports.
-    if not handled or handled ~= payload.SAID and tostring(cols.protocol) == "TCP" then
-        local data = caplen > 0 and bytes:sub(header_len + 1, header_len + math.min(caplen, 65)) or ""
-        cols.protocol = "UNIX"
-        cols.info = rec.wrong and "Malformed: " .. rec.wrong or info_text(rec, data)
+    if handled ~= payload.SAID then
+        local protocol = handled and tostring(cols.protocol) or "TCP"
+        -- Who took the bytes and said nothing, or only added its name, leaves the TCP dissector's ports in Info.
+        local added = protocol == "TCP" and "" or protocol:match("^TCP(/.*)")
+        if added or tostring(cols.info) == "" then
+            if added then cols.protocol = "UNIX" .. added end
+            local data = caplen > 0 and bytes:sub(header_len + 1, header_len + math.min(caplen, 65)) or ""
+            cols.info = rec.wrong and "Malformed: " .. rec.wrong or info_text(rec, data)
+        end
     end
     if prefs.columns then
         pinfo.src = no_address

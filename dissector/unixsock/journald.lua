@@ -33,6 +33,7 @@ end
 function proto.dissector(tvb, pinfo, tree)
     framer.start()
     local text = tvb:raw(0, tvb:len())
+    if not text:find("^[%u%d_]+[=\n]") then return 0 end
     local t = tree:add(proto, tvb:range(0, tvb:len()))
     local at, message = 1, nil
     while at <= #text do

@@ -55,8 +55,8 @@ end
 function M.glance(bytes)
     local head = bytes:sub(1, HEX)
     if head ~= "" and is_binary(head) then
-        local pairs_of_digits = head:gsub(".", IN_HEX)
-        return #bytes > HEX and pairs_of_digits .. "…" or pairs_of_digits
+        local digits = head:gsub(".", IN_HEX)
+        return #bytes > HEX and digits .. "…" or digits:sub(1, -2)
     end
     head = bytes:sub(1, GLANCE)
     if #bytes > GLANCE then head = head:gsub("[\192-\255][\128-\191]*$", "") end -- perhaps cut in a character
