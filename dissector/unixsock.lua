@@ -113,7 +113,7 @@ local function info_text(rec, data)
         words = words .. "  len=" .. rec.len
         if rec.offset > 0 then words = words .. "  offset=" .. rec.offset end
         rec.says.extras = rec.says.extras or extras(rec)
-        words = words .. rec.says.extras
+        words = words .. rec.says.extras .. rec.part
         return data ~= "" and words .. "  " .. text.glance(data) or words
     elseif event == EVENT.LOST then
         return words .. "  " .. (rec.el.lost or "records lost")
@@ -187,8 +187,11 @@ function proto.dissector(tvb, pinfo, tree)
         local protocol = handled and tostring(cols.protocol) or "TCP"
         -- Who took the bytes and said nothing, or only added its name, leaves the TCP dissector's ports in Info.
         local added = protocol == "TCP" and "" or protocol:match("^TCP(/.*)")
-        if added or tostring(cols.info) == "" then
+        local info = handled and tostring(cols.info)
+        if added or info == "" then
             if added then cols.protocol = "UNIX" .. added end
+            local waits = caplen > 0 and payload.waits or info and info:find("segment of a reassembled PDU", 1, true)
+            rec.part = waits and "  (part of a message)" or ""
             local data = caplen > 0 and bytes:sub(header_len + 1, header_len + math.min(caplen, 65)) or ""
             cols.info = rec.wrong and "Malformed: " .. rec.wrong or info_text(rec, data)
         end

@@ -31,7 +31,6 @@ local STATUS = {
 local TYPES = { [1] = "Request", [2] = "Reply" }
 local REQUEST_HEADER, REPLY_HEADER = 20, 28
 
-local proto = Proto("unixsock_chrony", "chrony Command Protocol")
 local F = {
     version = ProtoField.uint8("chrony.version", "Version"),
     type = ProtoField.uint8("chrony.type", "Type", base.DEC, TYPES),
@@ -44,9 +43,7 @@ local F = {
     sources = ProtoField.uint32("chrony.sources", "Number of sources"),
     data = ProtoField.bytes("chrony.data", "Data"),
 }
-proto.fields = {
-    F.version, F.type, F.command, F.attempt, F.reply, F.status, F.sequence, F.stratum, F.sources, F.data,
-}
+local proto = framer.proto("unixsock_chrony", "chrony Command Protocol", F)
 
 function proto.dissector(tvb, pinfo, tree)
     framer.start()

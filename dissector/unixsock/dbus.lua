@@ -5,12 +5,11 @@ if type(host) ~= "table" then return end -- run by Wireshark's own scan of its p
 
 local printable = host.load("text").printable
 local framer = host.load("framer")
-local proto = Proto("unixsock_dbus", "D-Bus Transport")
 local F = {
     line = ProtoField.string("unixsock.dbus.auth", "SASL line"),
     command = ProtoField.string("unixsock.dbus.auth.command", "Command"),
 }
-proto.fields = { F.line, F.command }
+local proto = framer.proto("unixsock_dbus", "D-Bus Transport", F)
 
 local MAX_MESSAGE = 134217728 -- of the specification
 local dbus = DissectorTable.get("wtap_encap"):get_dissector(wtap.DBUS)
@@ -63,9 +62,4 @@ local function show(message, pinfo, tree)
     framer.info(pinfo, "D-Bus", "SASL " .. printable(text))
 end
 
-function proto.dissector(tvb, pinfo, tree)
-    framer.start()
-    return framer.split(tvb, pinfo, tree, length, show)
-end
-
-return proto
+return framer.dissector(proto, length, show)

@@ -48,6 +48,23 @@ end
 
 function M.start() M.fresh = nil end
 
+-- A Proto with these ProtoFields.
+function M.proto(name, title, fields)
+    local proto, list = Proto(name, title), {}
+    for _, field in pairs(fields) do list[#list + 1] = field end
+    proto.fields = list
+    return proto
+end
+
+-- Makes `proto` the dissector of a stream of messages, as split() cuts and shows them; gives it back.
+function M.dissector(proto, length, show)
+    function proto.dissector(tvb, pinfo, tree)
+        M.start()
+        return M.split(tvb, pinfo, tree, length, show)
+    end
+    return proto
+end
+
 -- Whether one of our own dissectors has filled the columns for this record.
 function M.said(rec) return M.fresh == rec.number end
 

@@ -5,7 +5,6 @@ if type(host) ~= "table" then return end -- run by Wireshark's own scan of its p
 
 local printable = host.load("text").printable
 local framer = host.load("framer")
-local proto = Proto("unixsock_journald", "systemd Journal")
 local F = {
     field = ProtoField.string("journald.field", "Field"),
     name = ProtoField.string("journald.name", "Name"),
@@ -13,7 +12,7 @@ local F = {
     message = ProtoField.string("journald.message", "Message"),
     priority = ProtoField.string("journald.priority", "Priority"),
 }
-proto.fields = { F.field, F.name, F.value, F.message, F.priority }
+local proto = framer.proto("unixsock_journald", "systemd Journal", F)
 
 -- Name, where the value begins and ends (both from 1, end exclusive), and where the next field begins.
 local function next_field(text, at)

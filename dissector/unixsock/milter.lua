@@ -16,14 +16,13 @@ local FROM_FILTER = {
     l = "SETSYMLIST", m = "CHGHEADER", O = "OPTNEG", p = "PROGRESS", q = "QUARANTINE", r = "REJECT", s = "SKIP",
     t = "TEMPFAIL", y = "REPLYCODE",
 }
-local proto = Proto("unixsock_milter", "Mail Filter")
 local F = {
     length = ProtoField.uint32("milter.length", "Length"),
     command = ProtoField.string("milter.command", "Command"),
     data = ProtoField.bytes("milter.data", "Data"),
     text = ProtoField.string("milter.text", "Text"),
 }
-proto.fields = { F.length, F.command, F.data, F.text }
+local proto = framer.proto("unixsock_milter", "Mail Filter", F)
 
 local function length(tvb, at)
     if tvb:len() - at < 4 then return nil end
@@ -47,9 +46,4 @@ local function show(message, pinfo, tree)
     framer.info(pinfo, "MILTER", name)
 end
 
-function proto.dissector(tvb, pinfo, tree)
-    framer.start()
-    return framer.split(tvb, pinfo, tree, length, show)
-end
-
-return proto
+return framer.dissector(proto, length, show)

@@ -4,13 +4,12 @@ if type(host) ~= "table" then return end -- run by Wireshark's own scan of its p
 
 local printable = host.load("text").printable
 local framer = host.load("framer")
-local proto = Proto("unixsock_notify", "systemd Notification")
 local F = {
     line = ProtoField.string("sd_notify.assignment", "Assignment"),
     name = ProtoField.string("sd_notify.name", "Name"),
     value = ProtoField.string("sd_notify.value", "Value"),
 }
-proto.fields = { F.line, F.name, F.value }
+local proto = framer.proto("unixsock_notify", "systemd Notification", F)
 
 function proto.dissector(tvb, pinfo, tree)
     framer.start()

@@ -149,6 +149,7 @@ end
 
 -- Asks for one more segment before anything is shown.
 local function wait(pinfo, length)
+    M.waits = true
     pinfo.desegment_offset, pinfo.desegment_len = 0, 0x0fffffff -- DESEGMENT_ONE_MORE_SEGMENT
     return length
 end
@@ -188,7 +189,7 @@ local function dissect(rec, tvb, pinfo, tree, waiting)
         local taken = call(found, tvb, pinfo, tree, length)
         if taken ~= 0 then
             if waiting and pinfo.desegment_len ~= 0 and pinfo.desegment_offset == 0 then
-                shown = false -- all of it waits for more bytes
+                shown, M.waits = false, true
             else
                 shown = (name == "http" or framer.said(rec)) and M.SAID or true
             end
@@ -227,7 +228,8 @@ ports:add(("%d-%d"):format(FIRST_PORT, LAST_PORT), wrapper)
 -- Between begin and finish the wrapper serves this record; finish tells whether something was shown.
 -- Where the wrapper was not asked, that is for the columns to tell: perhaps the bytes wait for others, perhaps the
 -- user's Decode As or a dissector that has claimed the conversation has shown them.
-function M.begin(rec) active, shown, asked = rec, false, false end
+-- waits is true if a dissector has begun a message and waits for the rest.
+function M.begin(rec) active, shown, asked, M.waits = rec, false, false, false end
 
 function M.finish()
     active = nil
@@ -238,7 +240,7 @@ end
 function M.dissect_raw(rec, tvb, pinfo, tree)
     local other = M.of(rec).decode_as
     if other then return call(other, tvb, pinfo, tree, tvb:len()) ~= 0 end
-    shown = false
+    shown, M.waits = false, false
     if dissect(rec, tvb, pinfo, tree, false) then return shown end
     pcall(call_dissector, data, tvb, pinfo, tree)
     return false

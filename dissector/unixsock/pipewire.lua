@@ -9,7 +9,6 @@ local CORE_METHODS = { "Hello", "Sync", "Pong", "Error", "GetRegistry", "CreateO
 local CORE_EVENTS = {
     [0] = "Info", "Done", "Ping", "Error", "RemoveId", "BoundId", "AddMem", "RemoveMem", "BoundProps",
 }
-local proto = Proto("unixsock_pipewire", "PipeWire Native Protocol")
 local F = {
     id = ProtoField.uint32("pipewire.id", "Object"),
     opcode = ProtoField.uint8("pipewire.opcode", "Opcode"),
@@ -19,7 +18,7 @@ local F = {
     fds = ProtoField.uint32("pipewire.fds", "Descriptors"),
     pod = ProtoField.bytes("pipewire.pod", "Arguments"),
 }
-proto.fields = { F.id, F.opcode, F.method, F.size, F.seq, F.fds, F.pod }
+local proto = framer.proto("unixsock_pipewire", "PipeWire Native Protocol", F)
 
 local function length(tvb, at)
     if tvb:len() - at < 16 then return nil end
@@ -48,9 +47,4 @@ local function show(message, pinfo, tree)
     framer.info(pinfo, "PIPEWIRE", info)
 end
 
-function proto.dissector(tvb, pinfo, tree)
-    framer.start()
-    return framer.split(tvb, pinfo, tree, length, show)
-end
-
-return proto
+return framer.dissector(proto, length, show)

@@ -20,7 +20,6 @@ local COMMANDS = {
     "PREBUF_PLAYBACK_STREAM", "REQUEST", "OVERFLOW", "UNDERFLOW", "PLAYBACK_STREAM_KILLED",
     "RECORD_STREAM_KILLED", "SUBSCRIBE_EVENT",
 }
-local proto = Proto("unixsock_pulse", "PulseAudio Native Protocol")
 local F = {
     length = ProtoField.uint32("pulse.length", "Length"),
     channel = ProtoField.uint32("pulse.channel", "Channel", base.HEX),
@@ -28,7 +27,7 @@ local F = {
     tag = ProtoField.uint32("pulse.tag", "Tag", base.HEX),
     data = ProtoField.bytes("pulse.data", "Data"),
 }
-proto.fields = { F.length, F.channel, F.command, F.tag, F.data }
+local proto = framer.proto("unixsock_pulse", "PulseAudio Native Protocol", F)
 
 local function length(tvb, at)
     if tvb:len() - at < 20 then return nil end
@@ -56,9 +55,4 @@ local function show(message, pinfo, tree)
     framer.info(pinfo, "PULSE", info)
 end
 
-function proto.dissector(tvb, pinfo, tree)
-    framer.start()
-    return framer.split(tvb, pinfo, tree, length, show)
-end
-
-return proto
+return framer.dissector(proto, length, show)

@@ -14,7 +14,6 @@ local TYPES = {
 }
 local MAX = 1048576 -- no agent takes more
 
-local proto = Proto("unixsock_ssh_agent", "SSH Agent")
 local F = {
     length = ProtoField.uint32("ssh_agent.length", "Length"),
     type = ProtoField.uint8("ssh_agent.type", "Type", base.DEC, TYPES),
@@ -26,7 +25,7 @@ local F = {
     data = ProtoField.bytes("ssh_agent.data", "Data to sign"),
     flags = ProtoField.uint32("ssh_agent.flags", "Signature flags", base.HEX),
 }
-proto.fields = { F.length, F.type, F.keys, F.algorithm, F.comment, F.extension, F.blob, F.data, F.flags }
+local proto = framer.proto("unixsock_ssh_agent", "SSH Agent", F)
 
 local function length(tvb, at)
     if tvb:len() - at < 4 then return nil end
@@ -88,9 +87,4 @@ local function show(message, pinfo, tree)
     framer.info(pinfo, "SSH-AGENT", info)
 end
 
-function proto.dissector(tvb, pinfo, tree)
-    framer.start()
-    return framer.split(tvb, pinfo, tree, length, show)
-end
-
-return proto
+return framer.dissector(proto, length, show)

@@ -6,7 +6,6 @@ if type(host) ~= "table" then return end -- run by Wireshark's own scan of its p
 local printable = host.load("text").printable
 local framer = host.load("framer")
 local TYPES = { [1] = "Request", [2] = "Response", [3] = "Data" }
-local proto = Proto("unixsock_ttrpc", "ttrpc")
 local F = {
     length = ProtoField.uint32("ttrpc.length", "Length"),
     stream = ProtoField.uint32("ttrpc.stream", "Stream"),
@@ -16,7 +15,7 @@ local F = {
     method = ProtoField.string("ttrpc.method", "Method"),
     data = ProtoField.bytes("ttrpc.data", "Data"),
 }
-proto.fields = { F.length, F.stream, F.type, F.flags, F.service, F.method, F.data }
+local proto = framer.proto("unixsock_ttrpc", "ttrpc", F)
 
 local function length(tvb, at)
     if tvb:len() - at < 10 then return nil end
@@ -54,9 +53,4 @@ local function show(message, pinfo, tree)
     framer.info(pinfo, "TTRPC", info)
 end
 
-function proto.dissector(tvb, pinfo, tree)
-    framer.start()
-    return framer.split(tvb, pinfo, tree, length, show)
-end
-
-return proto
+return framer.dissector(proto, length, show)

@@ -5,7 +5,6 @@ if type(host) ~= "table" then return end -- run by Wireshark's own scan of its p
 
 local printable = host.load("text").printable
 local framer = host.load("framer")
-local proto = Proto("unixsock_uwsgi", "uwsgi")
 local F = {
     modifier1 = ProtoField.uint8("uwsgi.modifier1", "Modifier 1"),
     size = ProtoField.uint16("uwsgi.size", "Size"),
@@ -13,7 +12,7 @@ local F = {
     name = ProtoField.string("uwsgi.name", "Name"),
     value = ProtoField.string("uwsgi.value", "Value"),
 }
-proto.fields = { F.modifier1, F.size, F.modifier2, F.name, F.value }
+local proto = framer.proto("unixsock_uwsgi", "uwsgi", F)
 local http = Dissector.get("http")
 
 local function length(tvb, at)

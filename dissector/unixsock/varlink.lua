@@ -4,7 +4,6 @@ if type(host) ~= "table" then return end -- run by Wireshark's own scan of its p
 
 local printable = host.load("text").printable
 local framer = host.load("framer")
-local proto = Proto("unixsock_varlink", "Varlink")
 local F = {
     method = ProtoField.string("varlink.method", "Method"),
     error = ProtoField.string("varlink.error", "Error"),
@@ -13,7 +12,7 @@ local F = {
     continues = ProtoField.bool("varlink.continues", "More replies follow"),
     oneway = ProtoField.bool("varlink.oneway", "No reply wanted"),
 }
-proto.fields = { F.method, F.error, F.reply, F.more, F.continues, F.oneway }
+local proto = framer.proto("unixsock_varlink", "Varlink", F)
 local json = Dissector.get("json")
 
 local function show(message, pinfo, tree)
@@ -40,9 +39,4 @@ local function show(message, pinfo, tree)
     framer.info(pinfo, "VARLINK", info)
 end
 
-function proto.dissector(tvb, pinfo, tree)
-    framer.start()
-    return framer.split(tvb, pinfo, tree, framer.until_byte("\0"), show)
-end
-
-return proto
+return framer.dissector(proto, framer.until_byte("\0"), show)

@@ -7,7 +7,6 @@ if type(host) ~= "table" then return end -- run by Wireshark's own scan of its p
 local framer = host.load("framer")
 local REQUESTS = { [0] = "sync", "get_registry" }
 local EVENTS = { [0] = "error", "delete_id" }
-local proto = Proto("unixsock_wayland", "Wayland")
 local F = {
     object = ProtoField.uint32("wayland.object", "Object"),
     opcode = ProtoField.uint16("wayland.opcode", "Opcode"),
@@ -16,7 +15,7 @@ local F = {
     global = ProtoField.string("wayland.interface", "Interface"),
     args = ProtoField.bytes("wayland.args", "Arguments"),
 }
-proto.fields = { F.object, F.opcode, F.size, F.message, F.global, F.args }
+local proto = framer.proto("unixsock_wayland", "Wayland", F)
 
 local function length(tvb, at)
     if tvb:len() - at < 8 then return nil end
@@ -55,9 +54,4 @@ local function show(message, pinfo, tree)
     framer.info(pinfo, "WAYLAND", text)
 end
 
-function proto.dissector(tvb, pinfo, tree)
-    framer.start()
-    return framer.split(tvb, pinfo, tree, length, show)
-end
-
-return proto
+return framer.dissector(proto, length, show)

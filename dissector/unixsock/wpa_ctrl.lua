@@ -5,7 +5,6 @@ if type(host) ~= "table" then return end -- run by Wireshark's own scan of its p
 
 local printable = host.load("text").printable
 local framer = host.load("framer")
-local proto = Proto("unixsock_wpa_ctrl", "wpa_supplicant Control Interface")
 local F = {
     command = ProtoField.string("wpa_ctrl.command", "Command"),
     args = ProtoField.string("wpa_ctrl.args", "Arguments"),
@@ -13,7 +12,7 @@ local F = {
     event = ProtoField.string("wpa_ctrl.event", "Event"),
     reply = ProtoField.string("wpa_ctrl.reply", "Reply"),
 }
-proto.fields = { F.command, F.args, F.level, F.event, F.reply }
+local proto = framer.proto("unixsock_wpa_ctrl", "wpa_supplicant Control Interface", F)
 
 function proto.dissector(tvb, pinfo, tree)
     framer.start()

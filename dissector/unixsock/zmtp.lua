@@ -7,7 +7,6 @@ local text = host.load("text")
 local framer = host.load("framer")
 local printable = text.printable
 
-local proto = Proto("unixsock_zmtp", "ZeroMQ Message Transport Protocol")
 local F = {
     signature = ProtoField.bytes("zmtp.greeting.signature", "Signature"),
     major = ProtoField.uint8("zmtp.greeting.major", "Major version"),
@@ -29,9 +28,7 @@ local F = {
     ttl = ProtoField.uint16("zmtp.ttl", "Time to live (1/10 s)"),
     data = ProtoField.bytes("zmtp.data", "Data"),
 }
-local fields = {}
-for _, field in pairs(F) do fields[#fields + 1] = field end
-proto.fields = fields
+local proto = framer.proto("unixsock_zmtp", "ZeroMQ Message Transport Protocol", F)
 
 local SIGNATURE, GREETING, OLD_GREETING = 10, 64, 12
 local LONG, MAX = 2, 268435456
@@ -141,9 +138,4 @@ local function show(message, pinfo, tree)
     framer.info(pinfo, "ZMTP", info)
 end
 
-function proto.dissector(tvb, pinfo, tree)
-    framer.start()
-    return framer.split(tvb, pinfo, tree, length, show)
-end
-
-return proto
+return framer.dissector(proto, length, show)

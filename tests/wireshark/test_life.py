@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from captures import CLIENT, SERVER, conversation, side, write
 from conftest import Tshark
 
-from unixsock_bpf.record import Event, Flag, Record, Role
+from unixsock_bpf.record import Event, Fd, FdKind, Flag, Record, Role, SocketType
 
 COLUMNS = ("_ws.col.Source", "_ws.col.Destination", "_ws.col.Protocol", "_ws.col.Info")
 
@@ -139,6 +140,69 @@ def test_inner_info_comes_first(tshark: Tshark, tmp_path: Path) -> None:
     assert rows[0][:3] == ["client[10]", "server[20]", "HTTP"]
     assert rows[0][3].startswith("GET /v1/info HTTP/1.1")
     assert rows[1] == ["?", "server[20]", "UNIX", "(unnamed)  stream  len=11  .raw bytes."]
+
+
+def test_info_tells_what_the_payload_is(tshark: Tshark, tmp_path: Path) -> None:
+    """Datagrams of unknown content, descriptors, and the beginning of a message that a later record ends."""
+
+    def dgram(payload: bytes, **more: Any) -> Record:
+        return replace(side(True, b"/x", SocketType.DGRAM), payload=payload, **{"len": len(payload), **more})
+
+    start, rest = conversation(
+        b"/run/dbus/system_bus_socket", [(True, b"\0AUTH EXT"), (True, b"ERNAL 30\r\n")]
+    )[:2]
+    info = {
+        "len=0": dgram(b""),
+        "len=11  hello world": dgram(b"hello world"),
+        "len=7  grüße": dgram("grüße".encode()),
+        "len=4  00 01 02 80": dgram(b"\0\1\2\x80"),
+        "len=20  " + "ff " * 16 + "…": dgram(b"\xff" * 20),
+        "len=80  " + "a" * 64 + "…": dgram(b"a" * 80),
+        "len=9  truncated  ab": dgram(b"ab", len=9, flags=Flag.TRUNCATED),
+        "len=1  1 descriptor (file /f)  x": dgram(b"x", fds=[Fd(FdKind.FILE, 7, b"/f")]),
+        "len=1  2 descriptors (memfd, pipe)  x": dgram(b"x", fds=[Fd(FdKind.MEMFD), Fd(FdKind.PIPE, 1)]),
+        "len=1  9 descriptors  x": dgram(b"x", fds_count=9),
+    }
+    expected = ["/x  dgram  " + text for text in info]
+    expected += [
+        "/run/dbus/system_bus_socket  stream  len=9  (part of a message)  .AUTH EXT",
+        "SASL AUTH EXTERNAL 30",
+    ]
+    capture = write(tmp_path / "c.pcapng", [*info.values(), start, rest])
+    for options in ((), ("-2",)):
+        rows = tshark.fields(capture, columns(tshark)[3], options=options)
+        assert [row[0] for row in rows] == expected
+
+
+def test_who_says_nothing_leaves_our_info(tshark: Tshark, tmp_path: Path) -> None:
+    """Wireshark's "xml" only adds its name to the columns."""
+    turns = [(True, b"<a>b</a>")]
+    records = [*conversation(b"/x", turns, close=False), *conversation(b"/x", turns, SocketType.DGRAM)]
+    rows = tshark.fields(
+        write(tmp_path / "c.pcapng", records), *columns(tshark)[2:], "xml.tag",
+        options=("-o", "unixsock.paths:/x=xml"),
+    )  # fmt: skip
+    assert [row[:2] for row in rows] == [
+        ["UNIX/XML", "/x  stream  len=8  <a>b</a>"],
+        ["UNIX/XML", "/x  dgram  len=8  <a>b</a>"],
+    ]
+    assert all(row[2] for row in rows)
+
+
+def test_protocol_hierarchy(tshark: Tshark, tmp_path: Path) -> None:
+    capture = write(tmp_path / "c.pcapng", life())
+    lines = tshark.run(capture, "-q", "-z", "io,phs").splitlines()
+    assert [line.split()[1] for line in lines if line.strip().startswith("unixsock")] == ["frames:8"]
+
+
+def test_threads_of_a_side(tshark: Tshark, tmp_path: Path) -> None:
+    """Records of one direction that differ in what is kept for it: each has its own."""
+    (record,) = conversation(b"/x", [(True, b"a")], close=False)
+    said = [replace(record, src_tid=100 + n % 11, src_comm=b"t%d" % (n % 7), seq=n) for n in range(100)]
+    rows = tshark.fields(
+        write(tmp_path / "c.pcapng", said), "unixsock.src.tid", "unixsock.src.comm", "unixsock.seq"
+    )
+    assert rows == [[str(100 + n % 11), f"t{n % 7}", str(n)] for n in range(100)]
 
 
 def test_memory_does_not_grow_with_records(tshark: Tshark, tmp_path: Path) -> None:
