@@ -14,10 +14,13 @@ from gi.repository import Atspi, GLib  # noqa: E402
 
 from gui.desktop import Desktop  # noqa: E402
 
+# Milliseconds for an answer, and for a program's first; the library's own 0.8 s are too few under emulation.
+Atspi.set_timeout(60_000, 120_000)
+
 T = TypeVar("T")
 
 #: Seconds for which a test waits for something to appear; emulated guests are slow.
-PATIENCE = 120.0
+PATIENCE = 240.0
 #: Children of one widget that are looked through: the lists of all protocols are endless.
 _MOST = 400
 
