@@ -16,7 +16,7 @@ help:
 	@echo 'make test-kernels  the capture tests on four kernels, with fentry and with kprobes; docs/KERNELS.md'
 	@echo 'make bench         what a capture costs, beside tcpdump, bpftrace and strace; docs/PERFORMANCE.md'
 	@echo '                   PEER="command {path}" adds another; make bench-short only tries the bench'
-	@echo 'make test-faults   the long forms of the tests of hostile input'
+	@echo 'make test-faults   kills, full rings, clock jumps and hostile peers in a guest; long forms of hostile input'
 	@echo 'make test-gui      Wireshark itself, by mouse and keyboard; pictures of it in .cache/gui'
 	@echo 'make guest RUN=... run a shell command in a guest (SUITE=bullseye|bookworm|trixie|sid)'
 	@echo 'make clean         remove caches, guests and .venv'
@@ -33,12 +33,14 @@ check: setup
 	$(VENV)/mypy
 	luacheck --quiet dissector
 
+# Half an hour is the most that this may take under emulation: what takes long has targets of its own.
+LONG := tests/guest/test_faults.py tests/guest/test_hostile.py tests/guest/test_gui.py
 test: check
-	$(VENV)/pytest --verbose --kernels bookworm,sid --brief \
+	$(VENV)/pytest --verbose --kernels bookworm,sid --brief $(LONG:%=--ignore %) \
 	    tests/unit tests/wireshark tests/gui tests/guest
 
 test-gui: setup
-	$(VENV)/pytest --verbose tests/gui
+	$(VENV)/pytest --verbose --kernels bookworm tests/gui tests/guest/test_gui.py
 
 test-wireshark: setup
 	UNIXSOCK_WIRESHARK=all $(VENV)/pytest --verbose tests/wireshark
@@ -52,7 +54,8 @@ bench bench-short:
 	@$(VENV)/python -m bench --suite $(SUITE) --peer '$(PEER)' $(if $(filter bench-short,$@),--short)
 
 test-faults: setup
-	UNIXSOCK_LONG=1 $(VENV)/pytest --verbose -rP tests/unit/test_hostile_input.py tests/wireshark/test_mutated.py
+	UNIXSOCK_LONG=1 $(VENV)/pytest --verbose -rP --kernels bookworm tests/unit/test_hostile_input.py \
+	    tests/wireshark/test_mutated.py tests/guest/test_faults.py tests/guest/test_hostile.py
 
 guest: setup
 	@$(VM) --suite $(SUITE) $(if $(RUN),-- '$(RUN)')

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -91,6 +92,8 @@ class GuestRun:
                 f'{python} -m pytest -p vm.reporter -p no:cacheprovider @"$RESULTS/tests"'
             )
             env = {"UNIXSOCK_ATTACH": self.attach} if self.attach else {}
+            if "UNIXSOCK_LONG" in os.environ:
+                env["UNIXSOCK_LONG"] = os.environ["UNIXSOCK_LONG"]
             files = {"tests": "".join(f"{item.original.nodeid}\n" for item in self.items)}
             self._guest = self._stack.enter_context(
                 guest.boot(kernel, command, root=root, env=env, files=files)
