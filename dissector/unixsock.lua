@@ -190,8 +190,9 @@ function proto.dissector(tvb, pinfo, tree)
         local info = handled and tostring(cols.info)
         if added or info == "" then
             if added then cols.protocol = "UNIX" .. added end
-            local waits = caplen > 0 and payload.waits or info and info:find("segment of a reassembled PDU", 1, true)
-            rec.part = waits and "  (part of a message)" or ""
+            local begun = caplen > 0 and payload.waits -- the TCP dissector says so up to 4.2, and from then on:
+                or info and (info:find("TCP segment of a reassembled PDU") or info:find("TCP PDU reassembled in"))
+            rec.part = begun and "  (part of a message)" or ""
             local data = caplen > 0 and bytes:sub(header_len + 1, header_len + math.min(caplen, 65)) or ""
             cols.info = rec.wrong and "Malformed: " .. rec.wrong or info_text(rec, data)
         end

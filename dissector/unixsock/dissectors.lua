@@ -34,7 +34,9 @@ end
 
 for name in ("dbus json varlink wayland ssh_agent notify journald assuan wpa_ctrl chrony milter mpd uwsgi pulse"
     .. " pipewire ttrpc resp zmtp"):gmatch("%S+") do
-    OWN["unixsock." .. name] = Dissector.get(host.load(name).name:lower())
+    -- A newer Wireshark may use a field's name for something else: then it knows the protocol itself.
+    local ok, proto = pcall(host.load, name)
+    OWN["unixsock." .. name] = Dissector.get(ok and proto.name:lower() or name)
 end
 
 return M

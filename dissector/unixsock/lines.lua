@@ -9,13 +9,12 @@ local M = {}
 -- A Proto called `proto_name` with fields `prefix`.line, .command and .args; `label` is the Protocol column.
 -- hide(command) true keeps the arguments out of Info.
 function M.proto(proto_name, prefix, title, label, hide)
-    local proto = Proto(proto_name, title)
     local F = {
         line = ProtoField.string(prefix .. ".line", "Line"),
         command = ProtoField.string(prefix .. ".command", "Command"),
         args = ProtoField.string(prefix .. ".args", "Arguments"),
     }
-    proto.fields = { F.line, F.command, F.args }
+    local proto = framer.proto(proto_name, title, F)
 
     local function show(message, pinfo, tree)
         local text = message:raw(0, message:len()):gsub("\r?\n$", "")

@@ -212,8 +212,12 @@ function wrapper.dissector(tvb, pinfo, tree)
     local rec = active
     if not rec then return 0 end
     asked = true
-    local waiting = pinfo.can_desegment > 0
-    if waiting then pinfo.can_desegment = 2 end -- each dissector on the way takes one off
+    local waiting = pinfo.can_desegment > 0 and not rec.says.truncated -- else what is missing never comes
+    if waiting then
+        pinfo.can_desegment = 2 -- each dissector on the way takes one off
+    else
+        pinfo.can_desegment = 0
+    end
     local taken = dissect(rec, tvb, pinfo, tree, waiting)
     if not taken then
         pcall(call_dissector, data, tvb, pinfo, tree)

@@ -94,7 +94,8 @@ local function read_values(el, bytes)
         local m_lo, m_hi, b_lo, b_hi, reasons = unpack_at(place, "<I4I4I4I4I4")
         local two32 = 4294967296
         el.lost_messages, el.lost_bytes = m_lo + m_hi * two32, b_lo + b_hi * two32
-        el.lost = ("%.0f messages (%.0f bytes) lost"):format(el.lost_messages, el.lost_bytes)
+        el.lost = ("%.0f message%s (%.0f bytes) lost"):format(
+            el.lost_messages, el.lost_messages == 1 and "" or "s", el.lost_bytes)
         if reasons > 0 then el.lost = el.lost .. ": " .. layout.lost_reasons(reasons) end
     end
 end

@@ -7,28 +7,28 @@ local text = host.load("text")
 local framer = host.load("framer")
 local printable = text.printable
 
+-- Called as in Wireshark's own dissector, which 4.4 brought.
 local F = {
-    signature = ProtoField.bytes("zmtp.greeting.signature", "Signature"),
-    major = ProtoField.uint8("zmtp.greeting.major", "Major version"),
-    minor = ProtoField.uint8("zmtp.greeting.minor", "Minor version"),
-    mechanism = ProtoField.string("zmtp.greeting.mechanism", "Mechanism"),
-    as_server = ProtoField.bool("zmtp.greeting.as_server", "As server"),
-    socket_type = ProtoField.uint8("zmtp.greeting.socket_type", "Socket type"),
+    signature = ProtoField.bytes("zmtp.signature", "Signature"),
+    major = ProtoField.uint8("zmtp.version.major", "Major version"),
+    minor = ProtoField.uint8("zmtp.version.minor", "Minor version"),
+    mechanism = ProtoField.string("zmtp.mechanism", "Mechanism"),
+    as_server = ProtoField.bool("zmtp.as-server", "As server"),
+    socket_type = ProtoField.uint8("zmtp.socket_type", "Socket type"),
     flags = ProtoField.uint8("zmtp.flags", "Flags", base.HEX),
-    more = ProtoField.bool("zmtp.flags.more", "More parts follow", 8, nil, 0x1),
-    long = ProtoField.bool("zmtp.flags.long", "Long", 8, nil, 0x2),
-    command_flag = ProtoField.bool("zmtp.flags.command", "Command", 8, nil, 0x4),
+    command_flag = ProtoField.uint8("zmtp.flags.command", "Command", base.HEX, nil, 0x4),
+    long = ProtoField.uint8("zmtp.flags.long", "Long", base.HEX, nil, 0x2),
+    more = ProtoField.uint8("zmtp.flags.more", "More parts follow", base.HEX, nil, 0x1),
     length = ProtoField.uint64("zmtp.length", "Length"),
-    command = ProtoField.string("zmtp.command", "Command"),
-    property = ProtoField.string("zmtp.property", "Property"),
-    name = ProtoField.string("zmtp.property.name", "Name"),
-    value = ProtoField.string("zmtp.property.value", "Value"),
+    command = ProtoField.string("zmtp.command-name", "Command"),
+    name = ProtoField.string("zmtp.metadata.key", "Property"),
+    value = ProtoField.string("zmtp.metadata.value", "Value"),
     reason = ProtoField.string("zmtp.reason", "Reason"),
     topic = ProtoField.string("zmtp.topic", "Topic"),
-    ttl = ProtoField.uint16("zmtp.ttl", "Time to live (1/10 s)"),
+    ttl = ProtoField.uint16("zmtp.ping.ttl", "Time to live (1/10 s)"),
     data = ProtoField.bytes("zmtp.data", "Data"),
 }
-local proto = framer.proto("unixsock_zmtp", "ZeroMQ Message Transport Protocol", F)
+local proto = framer.proto("unixsock_zmtp", "ZeroMQ on Unix Sockets", F)
 
 local SIGNATURE, GREETING, OLD_GREETING = 10, 64, 12
 local LONG, MAX = 2, 268435456
@@ -76,9 +76,8 @@ local function show_properties(t, body, at)
         if value_at + value_len > body:len() then break end
         local name = printable(body:raw(at + 1, name_len))
         local value = value_len > 0 and printable(body:raw(value_at, value_len)) or ""
-        local item = t:add(F.property, body:range(at, value_at + value_len - at), name .. ": " .. value)
-        item:add(F.name, body:range(at + 1, name_len), name)
-        if value_len > 0 then item:add(F.value, body:range(value_at, value_len), value) end
+        t:add(F.name, body:range(at + 1, name_len), name)
+        if value_len > 0 then t:add(F.value, body:range(value_at, value_len), value) end
         if name == "Socket-Type" then socket_type = value end
         at = value_at + value_len
     end
@@ -117,9 +116,7 @@ local function show(message, pinfo, tree)
     else
         local head = math.floor(flags / LONG) % 2 == 1 and 9 or 2
         local bits = t:add(F.flags, message:range(0, 1))
-        bits:add(F.more, message:range(0, 1))
-        bits:add(F.long, message:range(0, 1))
-        bits:add(F.command_flag, message:range(0, 1))
+        for _, flag in ipairs({ F.command_flag, F.long, F.more }) do bits:add(flag, message:range(0, 1)) end
         if whole < head then return end
         t:add(F.length, message:range(1, head - 1))
         local body = whole > head and message:range(head):tvb()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 from captures import CLIENT, SERVER, conversation, side, write
-from conftest import Tshark
+from conftest import ROOT, Tshark
 
 from unixsock_bpf.record import Event, Fd, FdKind, Flag, Record, Role, SocketType
 
@@ -187,6 +188,36 @@ def test_who_says_nothing_leaves_our_info(tshark: Tshark, tmp_path: Path) -> Non
         ["UNIX/XML", "/x  dgram  len=8  <a>b</a>"],
     ]
     assert all(row[2] for row in rows)
+
+
+def test_truncated_records_wait_for_nothing(tshark: Tshark, tmp_path: Path) -> None:
+    """What a record lost never comes: its beginning is shown at once, and the next message too."""
+    ask = b"GET /a HTTP/1.1\r\nHost: d\r\n\r\n"
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 500\r\n\r\n" + b"z" * 500
+    records = conversation(b"/run/docker.sock", [(True, ask), (False, answer)] * 2, close=False)
+    for record in records:
+        if record.len > 128:
+            record.payload, record.flags = record.payload[:128], record.flags | Flag.TRUNCATED
+    capture = write(tmp_path / "c.pcapng", records)
+    for options in ((), ("-2",)):
+        rows = tshark.fields(capture, "http.request.method", "http.response.code", options=options)
+        assert rows == [["GET", ""], ["", "200"]] * 2
+    assert "Malformed" not in tshark.run(capture, "-V")
+
+
+def test_name_that_wireshark_has_taken(tmp_path: Path) -> None:
+    """A field's name is of another kind in some Wireshark: that dissector is missing, the others work."""
+    plugins = tmp_path / ".local/lib/wireshark/plugins"
+    shutil.copytree(ROOT / "dissector", plugins)
+    mpd = plugins / "unixsock/mpd.lua"
+    mpd.write_text(
+        mpd.read_text().replace("return host", 'ProtoField.uint8("dns.qry.name", "x")\nreturn host')
+    )
+    records = conversation(b"/run/mpd/socket", [(False, b"OK MPD 0.23\n")], close=False)
+    records += conversation(b"/run/docker.sock", [(True, b"GET / HTTP/1.1\r\n\r\n")], close=False)
+    records[1].src_sock, records[1].dst_sock = CLIENT + 99, SERVER + 99
+    rows = Tshark(None, tmp_path).fields(write(tmp_path / "c.pcapng", records), COLUMNS[2])
+    assert rows == [["UNIX"], ["HTTP"]]
 
 
 def test_protocol_hierarchy(tshark: Tshark, tmp_path: Path) -> None:
