@@ -78,7 +78,9 @@ def test_the_interface_is_picked_by_mouse_and_packets_appear(session: Session) -
     session.numbers += shop.sent
     session.pages += ["/orders", "/orders/17"]
     session.settled()
+    wireshark.display("http.request or dbus")  # of the list, only what is in view can be asked for
     rows = [[cell.name for cell in cells] for cells in wireshark.rows()]
+    wireshark.display("")
     assert any(cells[4] == "HTTP" and cells[6].startswith("GET /orders ") for cells in rows), rows
     assert any(cells[4] == "D-Bus" and "ListNames" in cells[6] for cells in rows), rows
 
