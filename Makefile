@@ -16,7 +16,8 @@ help:
 	@echo 'make test-kernels  the capture tests on four kernels, with fentry and with kprobes; docs/KERNELS.md'
 	@echo 'make bench         what a capture costs, beside tcpdump, bpftrace and strace; docs/PERFORMANCE.md'
 	@echo '                   PEER="command {path}" adds another; make bench-short only tries the bench'
-	@echo 'make test-faults   kills, full rings, clock jumps and hostile peers in a guest; long forms of hostile input'
+	@echo 'make test-faults   in a guest: kills, clock jumps, hostile peers, ordinary users, filters changed under load;'
+	@echo '                   and the long forms of hostile input'
 	@echo 'make test-gui      Wireshark itself, by mouse and keyboard; pictures of it in .cache/gui'
 	@echo 'make guest RUN=... run a shell command in a guest (SUITE=bullseye|bookworm|trixie|sid)'
 	@echo 'make clean         remove caches, guests and .venv'
@@ -34,7 +35,8 @@ check: setup
 	luacheck --quiet dissector
 
 # Half an hour is the most that this may take under emulation: what takes long has targets of its own.
-LONG := tests/guest/test_faults.py tests/guest/test_hostile.py tests/guest/test_gui.py
+FAULTS := $(addprefix tests/guest/,test_faults.py test_hostile.py test_ordinary_users.py test_filter_change.py)
+LONG := $(FAULTS) tests/guest/test_gui.py
 test: check
 	$(VENV)/pytest --verbose --kernels bookworm,sid --brief $(LONG:%=--ignore %) \
 	    tests/unit tests/wireshark tests/gui tests/guest
@@ -46,8 +48,8 @@ test-wireshark: setup
 	UNIXSOCK_WIRESHARK=all $(VENV)/pytest --verbose tests/wireshark
 
 test-kernels: setup
-	$(VENV)/pytest --verbose --kernels bullseye,bookworm,trixie,sid --attach fentry,kprobe --own-root \
-	    --kernel-table docs/KERNELS.md tests/guest
+	$(VENV)/pytest --verbose --kernels bullseye,bookworm,trixie,sid --attach fentry,kprobe --own-root --brief \
+	    --kernel-table docs/KERNELS.md $(LONG:%=--ignore %) tests/guest
 
 bench bench-short:
 	@tests/setup tests/bench/debian-packages
@@ -55,7 +57,7 @@ bench bench-short:
 
 test-faults: setup
 	UNIXSOCK_LONG=1 $(VENV)/pytest --verbose -rP --kernels bookworm tests/unit/test_hostile_input.py \
-	    tests/wireshark/test_mutated.py tests/guest/test_faults.py tests/guest/test_hostile.py
+	    tests/wireshark/test_mutated.py $(FAULTS)
 
 guest: setup
 	@$(VM) --suite $(SUITE) $(if $(RUN),-- '$(RUN)')
