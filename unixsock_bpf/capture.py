@@ -50,11 +50,12 @@ class Statistics:
     truncated: int = 0
     untracked: int = 0
     lost_events: int = 0
+    skipped: int = 0  # at most: see probe/generation.py
 
     @property
     def lost(self) -> int:
         """Messages that could not be captured, for whatever reason."""
-        return self.lost_messages + self.untracked
+        return self.lost_messages + self.untracked + self.skipped
 
 
 def _translated(data: memoryview) -> bytes | None:
@@ -184,7 +185,9 @@ class Capture(Waiting):
     @property
     def statistics(self) -> Statistics:
         """What was seen and lost so far."""
-        return Statistics(*self._probe.totals[: len(fields(Statistics))])
+        counted = Statistics(*self._probe.totals[: len(fields(Statistics)) - 1])
+        counted.skipped = self._probe.skipped()
+        return counted
 
     def pause(self, paused: bool) -> None:
         """Captures nothing until called with False."""

@@ -23,7 +23,12 @@ def use(path: str, size: int) -> None:
         if settings.snaplen == 13:
             raise ProbeError(_REFUSAL)
         probe = SimpleNamespace(
-            settings=[0] * 8, totals=[0] * 16, detach=lambda: None, attached="fentry", maps_can_be_read=True
+            settings=[0] * 8,
+            totals=[0] * 16,
+            skipped=lambda: 0,
+            detach=lambda: None,
+            attached="fentry",
+            maps_can_be_read=True,
         )
         return probe, Ring(os.open(path, os.O_RDWR), size)
 

@@ -30,7 +30,7 @@ def kernel() -> Iterator[Kernel]:
 
 
 def test_a_burst_comes_through_a_slow_reader(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    probe = SimpleNamespace(settings=[0] * 8, totals=[0] * 16, detach=lambda: None)
+    probe = SimpleNamespace(settings=[0] * 8, totals=[0] * 16, skipped=lambda: 0, detach=lambda: None)
     monkeypatch.setattr(Capture, "_attach", lambda *_: (probe, Ring(kernel.fd, SIZE)))
     reader, fd = os.pipe()
     os.set_blocking(fd, False)
@@ -73,7 +73,8 @@ from unixsock_bpf.capture import Capture
 from unixsock_bpf.options import Settings
 from unixsock_bpf.privilege import helper
 from unixsock_bpf.ring import Ring
-probe = SimpleNamespace(settings=[0] * 8, totals=[0] * 16, detach=lambda: None, attached="fentry")
+probe = SimpleNamespace(settings=[0] * 8, totals=[0] * 16, skipped=lambda: 0, detach=lambda: None)
+probe.attached = "fentry"
 Capture._attach = lambda *_: (probe, Ring(int(sys.argv[1]), {SIZE}))
 helper._signal_on_input()
 helper._drain(Capture(Settings()).__enter__(), 65534, None, 8)

@@ -16,6 +16,9 @@ _MOV64_IMM = 0xB7
 _LD_IMM64 = 0x18
 #: The source register, in the high bits, that says that the value is a map's descriptor.
 _PSEUDO_MAP_FD = 1
+#: struct bpf_prog_info: its size, and where its u64 recursion_misses is.
+_INFO_SIZE = 224
+_RECURSION_MISSES = 208
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,21 @@ def programs(bpf: Any) -> dict[str, Code]:
     count = bcc.lib.bpf_num_functions(bpf.module)
     names = [bcc.lib.bpf_function_name(bpf.module, at) for at in range(count)]
     return {name.decode(): of(bpf.dump_func(name), fds) for name in names}
+
+
+def skipped(fd: int) -> int:
+    """How often the kernel did not run a program because it was running on that processor already.
+
+    0 where the kernel does not count that (before 5.12) or does not say.
+    """
+    import bcc
+
+    info = (ctypes.c_uint8 * _INFO_SIZE)()
+    size = ctypes.c_uint32(_INFO_SIZE)
+    get = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+    if get(("bpf_obj_get_info", bcc.lib))(fd, ctypes.byref(info), ctypes.byref(size)):
+        return 0
+    return int.from_bytes(bytes(info[_RECURSION_MISSES : _RECURSION_MISSES + 8]), "little")
 
 
 def load(bpf: Any, name: str, type_: int, instructions: bytes) -> int:

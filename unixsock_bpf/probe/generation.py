@@ -37,6 +37,8 @@ _SHARED = re.compile(r"^EXPORT\((\w+)\);", re.MULTILINE)
 _CHEAPER = [*("-O1", "-g0", "-Xclang", "-disable-llvm-passes"), "-Wno-unused-function", "-Wno-unused-label"]
 #: A program's name, as bcc wants it.
 _PROGRAM = re.compile(r"(kfunc|kretfunc|kprobe|kretprobe|raw_tracepoint)__(?:vmlinux__)?(\w+)")
+#: Functions that tell of messages and that a thread may lose its processor in.
+_INTERRUPTIBLE = ("skb_copy_datagram_from_iter", "skb_splice_from_iter")
 #: The function whose program runs itself again: AGAIN_ON_RETURN in hooks.h.
 _AGAIN = "__scm_send"
 
@@ -172,6 +174,16 @@ class Generation:
         compiled = self._code[self._behind[program.function]]
         for_slot = compiled.with_value(slots["HERE"], slots[program.function])
         return code.load(self._bpf, program.name, _bpf_type(program.kind), for_slot.linked(self._maps))
+
+    def skipped(self) -> int:
+        """Messages at most that its hooks missed: their programs ran already on that processor.
+
+        That happens where the kernel may take the processor from a thread while it fills an
+        sk_buff.  Others than Unix sockets fill them, too, so that it may be fewer.
+        """
+        return sum(
+            code.skipped(fd) for program, fd in self._programs.items() if program.function in _INTERRUPTIBLE
+        )
 
     def take_over(self, first: Generation) -> None:
         """Goes behind the gates of ``first``, which made them, and of others."""

@@ -179,6 +179,10 @@ class Probe:
         for generation in self._kept:
             generation.detach()
 
+    def skipped(self) -> int:
+        """Messages at most that were missed because a hook does not interrupt itself."""
+        return sum(generation.skipped() for generation in self._kept)
+
     @property
     def ring_fd(self) -> int:
         """The ring buffer's file descriptor."""
