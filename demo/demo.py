@@ -26,7 +26,7 @@ sys.path[:0] = [str(CHECKOUT / "tests"), str(CHECKOUT)]
 from unixsock_bpf import pcapng  # noqa: E402
 
 #: Seconds after which a demo is given up that has shown no packet, and which one may take in all.
-START = 150
+START = 400
 LONGEST = 120
 
 _HEAD = """\
