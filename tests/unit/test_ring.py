@@ -5,10 +5,12 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import time
 from collections.abc import Iterator
 
 import pytest
 
+from unixsock_bpf import pcapng
 from unixsock_bpf.ring import Ring
 
 PAGE = mmap.PAGESIZE
@@ -35,6 +37,14 @@ class Kernel:
         self.at += -(-len(whole) // 8) * 8
         os.pwrite(self.fd, struct.pack("<Q", self.at), PAGE)
         return record
+
+    def write_block(self, block: bytes) -> None:
+        """Writes a pcapng packet as soon as there is room, which senders would not wait for."""
+        deadline = time.monotonic() + 30
+        while self.at - self.consumed > SIZE - 2 * len(block) - 64:
+            assert time.monotonic() < deadline, "the ring is not emptied"
+            time.sleep(0.001)
+        self.write(pcapng.EPB, block[4:])
 
     @property
     def consumed(self) -> int:

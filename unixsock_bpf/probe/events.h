@@ -1,6 +1,6 @@
 /* Life cycle: where connections begin and end, and sends that failed. */
 
-/* Remembers what a hook saw of a socket.  False if that is all there is to do. */
+/* Remembers what a hook saw of a socket, and finds both sides.  False if that can't be done. */
 static __always_inline bool remember(struct small_scratch *s, struct sides *sides, struct workspace *w, bool judged)
 {
 	struct totals *t = get_totals();

@@ -117,19 +117,13 @@ class Generation:
         self._suffix = suffix
         text = _source("probe.c")
         slots = {match[1]: int(match[2], 0) for match in _SLOT.finditer(text)}
+        hooks = [(match[1], match[2]) for match in _HOOK.finditer(text)]
         #: Functions whose hooks have a gate, and the name of what belongs behind it.
-        self._behind = {match[2]: match[1].lower() for match in _HOOK.finditer(text) if match[1]}
-        for function, behind in self._behind.items():
-            if behind == "moment":
-                self._behind[function] = "event" if settings.events else "news"
-        if not settings.events:
-            for match in _HOOK.finditer(text):
-                if not match[1]:
-                    self._behind.pop(match[2], None)  # it tells of events only
+        self._behind = _behind_gates(hooks, settings.events)
         there = {program.function for program in attached}
         macros = macros | _settings_macros(settings) | {"GENERATION": number}
         flags = [f"-D{macro}={value}{'ULL' if value > 0xFFFFFFFF else ''}" for macro, value in macros.items()]
-        functions = [match[2] for match in _HOOK.finditer(text)]
+        functions = [function for _, function in hooks]
         flags += [f"-DHOOK_{name}={'static' if name in there else ''}" for name in functions]
         flags += _CHEAPER
         if way == "fentry":
@@ -234,6 +228,15 @@ class Generation:
     def table(self, name: str) -> Any:
         """A shared map."""
         return self._bpf[_renamed(name, self._suffix)]
+
+
+def _behind_gates(hooks: list[tuple[str | None, str]], events: bool) -> dict[str, str]:
+    """By function, the program behind its gate.  ``hooks``: what a hook tells of, and its function."""
+    behind = {function: kind.lower() for kind, function in hooks if kind}
+    if not events:  # where a function has a hook without a gate too, that one is compiled
+        behind = {function: kind for function, kind in behind.items() if (None, function) not in hooks}
+    moment = "event" if events else "news"
+    return {function: moment if kind == "moment" else kind for function, kind in behind.items()}
 
 
 def _bpf_type(kind: str) -> int:
