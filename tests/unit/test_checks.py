@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from unixsock_bpf import checks, install
+from unixsock_bpf import checks
 from unixsock_bpf.command import main
 
 
@@ -80,17 +80,13 @@ def test_kallsyms_for_an_ordinary_user_is_what_root_will_see(
     assert checks.kallsyms(str(tmp_path / "kallsyms"), str(tmp_path / "restriction")).met is met
 
 
-def test_installed_parts_are_of_this_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(install, "_wireshark_folders", dict)  # this machine's own do not count
-    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
-        monkeypatch.delenv(name, raising=False)
+def test_installed_parts_are_of_this_version(empty_home: Path) -> None:
     assert not checks.extcap().met
     assert not checks.dissector().met
     main(["install"])
     assert checks.extcap().met
     assert checks.dissector().met
-    library = tmp_path / ".local/share/unixsock"
+    library = empty_home / ".local/share/unixsock"
     with (library / "dissector/unixsock.lua").open("a") as file:
         file.write("-- older\n")
     with (library / "unixsock_bpf/__init__.py").open("a") as file:
@@ -102,17 +98,13 @@ def test_installed_parts_are_of_this_version(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize(("version", "met"), [("4.2.5", True), ("4.4.0", False), ("10.0.1", False)])
 def test_a_personal_dissector_is_none_for_root_on_a_new_wireshark(
-    version: str, met: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    version: str, met: bool, empty_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(install, "_wireshark_folders", dict)
-    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
-        monkeypatch.delenv(name, raising=False)
     main(["install"])
-    fake = tmp_path / "tshark"
+    fake = empty_home / "tshark"
     fake.write_text(f"#!/bin/sh\necho 'TShark (Wireshark) {version}.'\n")
     fake.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("PATH", str(empty_home), prepend=":")
     assert checks.dissector().met is met
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert checks.dissector().met

@@ -142,15 +142,11 @@ def test_a_dissector_that_is_missing_is_told(
 
 
 def test_a_dissector_that_cannot_be_read_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    empty_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(install, "_wireshark_folders", dict)
-    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
-        monkeypatch.delenv(name, raising=False)
     main(["install"])
     # Root may read anything, but not as a file what is a folder.
-    library = tmp_path / ".local/share/unixsock/dissector/unixsock.lua"
+    library = empty_home / ".local/share/unixsock/dissector/unixsock.lua"
     library.unlink()
     library.mkdir()
     found = checks.dissector()
