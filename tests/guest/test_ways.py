@@ -24,7 +24,7 @@ from pathlib import Path
 import io_uring
 import pytest
 from live import Live
-from test_exact import check_stream
+from test_exact import check_positions, check_stream
 
 from unixsock_bpf.record import Event, Flag, Record
 
@@ -428,10 +428,7 @@ def test_way(records: list[Record], name: str) -> None:
     assert all(r.src_comm for r in ours)
     # A worker of io_uring belongs to the process; where it is the kernel's own thread, it does not say so.
     assert all(r.src_pid == os.getpid() for r in ours if not r.src_comm.startswith(b"io_"))
-    position = 0
-    for number, r in enumerate(ours):
-        assert (r.seq, r.message, r.len) == (position, number, len(r.payload))
-        position += r.len
+    check_positions(ours)
     inline = [r for r in ours if not r.flags & Flag.OOB]
     assert b"".join(r.payload for r in ours if r.flags & Flag.OOB) == this.urgent
     assert bool(this.urgent) == (this.send is oob)

@@ -43,6 +43,12 @@ def test_one_number_is_replaced() -> None:
         changed.with_value(0x510775, 13)
 
 
+def test_a_marked_addition_tells_what_was_there_before() -> None:
+    plain, marked = struct.pack("<BBhi", 0xDB, 0x21, 0, 0), struct.pack("<BBhi", 0xDB, 0x21, 0x7E7C, 0)
+    fetching = struct.pack("<BBhi", 0xDB, 0x21, 0, 1)
+    assert code.of(plain + marked + plain, {}).instructions == plain + fetching + plain
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(cache, "FOLDER", tmp_path / "unixsock")

@@ -16,6 +16,11 @@ _MOV64_IMM = 0xB7
 _LD_IMM64 = 0x18
 #: The source register, in the high bits, that says that the value is a map's descriptor.
 _PSEUDO_MAP_FD = 1
+#: An addition to 64 bits (BPF_STX | BPF_DW | BPF_ATOMIC, BPF_ADD); with the offset that marks it in
+#: state.h; and the value that has the register get what was there before (BPF_FETCH).
+_ADD = 0xDB
+_FETCH_MARK = 0x7E7C
+_FETCH = 1
 #: struct bpf_prog_info: its size, and where its u64 recursion_misses is.
 _INFO_SIZE = 224
 _RECURSION_MISSES = 208
@@ -53,10 +58,13 @@ def of(instructions: bytes, fds: dict[str, int]) -> Code:
     """What was compiled with these descriptors for maps."""
     names = {fd: name for name, fd in fds.items()}
     maps = {}
+    changed = bytearray(instructions)
     for at in range(0, len(instructions), _SIZE):
+        if instructions[at] == _ADD and instructions[at + 2 : at + 4] == _FETCH_MARK.to_bytes(2, "little"):
+            changed[at + 2 : at + _SIZE] = b"\0\0" + _FETCH.to_bytes(4, "little")
         if instructions[at] == _LD_IMM64 and instructions[at + 1] >> 4 == _PSEUDO_MAP_FD:
             maps[at // _SIZE] = names[int.from_bytes(instructions[at + 4 : at + _SIZE], "little")]
-    return Code(instructions, maps)
+    return Code(bytes(changed), maps)
 
 
 def map_fds(bpf: Any) -> dict[str, int]:

@@ -93,7 +93,7 @@ static __always_inline bool on_close(u32 slot, u64 sk, u64 unused)
 	ep->closed = 1;
 	return tell_event(slot, sk, peer_of(sk), EVENT_CLOSE, 0);
 }
-EVENT_ON_ENTRY(unix_release_sock, on_close)
+EVENT_ON_EVERY_ENTRY(unix_release_sock, on_close)
 
 /* The kernel frees the sock: its address may be used again. */
 static __always_inline void on_free(u64 sk, u64 unused)
@@ -105,7 +105,7 @@ static __always_inline void on_free(u64 sk, u64 unused)
 		orphans.update(&ep->id, ep);
 	endpoints.delete(&sk);
 }
-ON_ENTRY(unix_sock_destructor, on_free)
+ON_EVERY_ENTRY(unix_sock_destructor, on_free)
 
 static __always_inline bool on_connect(u32 slot, u64 socket, u64 unused, int result)
 {

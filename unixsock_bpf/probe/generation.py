@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).parent
 
 #: A hook in the C, by the function: ON_ENTRY(function, body), EVENT_ON_RETURN(function, body, ...).
-_HOOK = re.compile(r"^(?:(MESSAGE|EVENT|NEWS|MOMENT)_)?ON_(?:ENTRY|RETURN)\((\w+), \w+", re.MULTILINE)
+_HOOK = re.compile(
+    r"^(?:(MESSAGE|EVENT|NEWS|MOMENT)_)?ON_(?:EVERY_)?(?:ENTRY|RETURN)\((\w+), \w+", re.MULTILINE
+)
 #: A hook's working memory.
 _SLOT = re.compile(r"^#define SLOT_(\w+) (\w+)$", re.MULTILINE)
 #: A map that generations share.

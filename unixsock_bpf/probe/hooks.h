@@ -42,6 +42,20 @@
 	}
 
 #else
+#define AT_ENTRY KPROBE_AT_ENTRY
+#define AT_RETURN KPROBE_AT_RETURN
+#endif
+
+/* Where the kernel may take the processor from a thread while it runs a program, and gives it to one that
+ * comes to the same hook, it skips the second run of an fentry program.  It never does that while it runs
+ * a kprobe's.  But a kretprobe is skipped where too many threads sleep in the function, so that this is for
+ * functions that don't. */
+#if defined(ATTACH_FENTRY) && !defined(PREEMPTIBLE)
+#define AT_EVERY_ENTRY AT_ENTRY
+#define AT_EVERY_RETURN AT_RETURN
+#else
+#define AT_EVERY_ENTRY KPROBE_AT_ENTRY
+#define AT_EVERY_RETURN KPROBE_AT_RETURN
 
 struct arguments {
 	u64 first, other;
@@ -73,14 +87,14 @@ static __always_inline bool take_arguments(struct arguments *args, u64 function)
 	return true;
 }
 
-#define AT_ENTRY(function, body)                                        \
+#define KPROBE_AT_ENTRY(function, body)                                 \
 	HOOK_##function int kprobe__##function(struct pt_regs *ctx)     \
 	{                                                               \
 		body(ctx, REG_ARG1(ctx), REG_ARG2(ctx));                \
 		return 0;                                               \
 	}
 
-#define AT_RETURN(function, body, count, nth)                                           \
+#define KPROBE_AT_RETURN(function, body, count, nth)                                    \
 	HOOK_##function int kprobe__##function(struct pt_regs *ctx)                     \
 	{                                                                               \
 		keep_arguments(ENTRY(function), REG_ARG1(ctx), REG_ARG##nth(ctx));      \
@@ -132,28 +146,14 @@ static __always_inline void run_again(void *ctx)
 #endif
 
 /* Hooks that need no more than their body... */
-#define ON_ENTRY(function, body)                                                                        \
+#define SIMPLE_ENTRY(function, body, at)                                                                \
 	static __always_inline void at_##function(void *ctx, u64 first, u64 second)                     \
 	{                                                                                               \
 		body(first, second);                                                                    \
 	}                                                                                               \
-	AT_ENTRY(function, at_##function)
-
-/* ...and those whose body notes something in the working memory of its slot, for the program behind the gate. */
-#define TELL_ON_ENTRY(function, body)                                                                   \
-	static __always_inline void at_##function(void *ctx, u64 first, u64 second)                     \
-	{                                                                                               \
-		if (body(SLOT_##function, first, second))                                               \
-			pass_##function(ctx);                                                           \
-	}                                                                                               \
-	AT_ENTRY(function, at_##function)
-#define TELL_ON_RETURN(function, body, count, nth)                                                      \
-	static __always_inline void at_##function(void *ctx, u64 first, u64 other, int result)          \
-	{                                                                                               \
-		if (body(SLOT_##function, first, other, result))                                        \
-			pass_##function(ctx);                                                           \
-	}                                                                                               \
-	AT_RETURN(function, at_##function, count, nth)
+	at(function, at_##function)
+#define ON_ENTRY(function, body) SIMPLE_ENTRY(function, body, AT_ENTRY)
+#define ON_EVERY_ENTRY(function, body) SIMPLE_ENTRY(function, body, AT_EVERY_ENTRY)
 
 #define ON_RETURN(function, body, count, nth)                                                           \
 	static __always_inline void at_##function(void *ctx, u64 first, u64 other, int result)          \
@@ -162,11 +162,30 @@ static __always_inline void run_again(void *ctx)
 	}                                                                                               \
 	AT_RETURN(function, at_##function, count, nth)
 
+/* ...and those whose body notes something in the working memory of its slot, for the program behind the gate. */
+#define TELL_ENTRY(function, body, at)                                                                  \
+	static __always_inline void at_##function(void *ctx, u64 first, u64 second)                     \
+	{                                                                                               \
+		if (body(SLOT_##function, first, second))                                               \
+			pass_##function(ctx);                                                           \
+	}                                                                                               \
+	at(function, at_##function)
+#define TELL_RETURN(function, body, count, nth, at)                                                     \
+	static __always_inline void at_##function(void *ctx, u64 first, u64 other, int result)          \
+	{                                                                                               \
+		if (body(SLOT_##function, first, other, result))                                        \
+			pass_##function(ctx);                                                           \
+	}                                                                                               \
+	at(function, at_##function, count, nth)
+#define TELL_ON_ENTRY(function, body) TELL_ENTRY(function, body, AT_ENTRY)
+#define TELL_ON_RETURN(function, body, count, nth) TELL_RETURN(function, body, count, nth, AT_RETURN)
+
 /* By the program behind the gate: the loader looks at these names. */
 #define MESSAGE_ON_ENTRY TELL_ON_ENTRY
 #define MESSAGE_ON_RETURN TELL_ON_RETURN
-#define EVENT_ON_ENTRY TELL_ON_ENTRY
+#define MESSAGE_ON_EVERY_RETURN(function, body, count, nth) TELL_RETURN(function, body, count, nth, AT_EVERY_RETURN)
 #define EVENT_ON_RETURN TELL_ON_RETURN
+#define EVENT_ON_EVERY_ENTRY(function, body) TELL_ENTRY(function, body, AT_EVERY_ENTRY)
 #define NEWS_ON_ENTRY TELL_ON_ENTRY
 #define NEWS_ON_RETURN TELL_ON_RETURN
 #define MOMENT_ON_RETURN TELL_ON_RETURN /* an event or news */

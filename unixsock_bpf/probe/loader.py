@@ -76,6 +76,21 @@ def _kernel_symbols(names: tuple[str, ...]) -> dict[str, int]:
     return found
 
 
+def _preemptible() -> bool:
+    """Whether this kernel may take the processor from a thread that is inside of it, as far as it says.
+
+    Which of the kinds that it was built with it uses is in debugfs, since Linux commit
+    1011dcce99f8 ("sched,preempt: Move preempt_dynamic to debug.c"), v5.13.
+    """
+    if not _kernel_symbols(("preempt_schedule",)):
+        return False
+    try:
+        kinds = Path("/sys/kernel/debug/sched/preempt").read_text()
+    except OSError:
+        return True
+    return "(none)" not in kinds and "(voluntary)" not in kinds
+
+
 def _macros(cpus: int) -> dict[str, int]:
     """Layouts and sizes for the C that are the same for all generations."""
     try:
@@ -86,6 +101,8 @@ def _macros(cpus: int) -> dict[str, int]:
     if len(symbols) == 2:
         macros["PAGE_OFFSET_BASE"] = symbols["page_offset_base"]
         macros["VMEMMAP_BASE"] = symbols["vmemmap_base"]
+    if _preemptible():
+        macros["PREEMPTIBLE"] = 1
     return macros | {
         "PAGE_SIZE": mmap.PAGESIZE,
         "CPUS": cpus,

@@ -210,8 +210,8 @@ static __always_inline void on_message(u32 slot)
 	m->flags = s->call.flags;
 	take_users(&sides, sk, other, w);
 	take_flow(m, &sides, sk, other);
-	__sync_fetch_and_add(&sides.flow->bytes, len);
-	__sync_fetch_and_add(&sides.flow->messages, 1);
+	m->seq = count_up(&sides.flow->bytes, len);
+	m->number = count_up(&sides.flow->messages, 1);
 
 	/* Zeros where there is no skb. */
 	bpf_probe_read_kernel(s->skb, SKB_SIZE, (void *)skb);
@@ -310,8 +310,8 @@ MESSAGE_ON_ENTRY(skb_queue_tail, on_queue)
 /* Streams since then: the sk_buff is filled, and is queued next unless the receiver is gone. */
 static __always_inline bool on_filled(u32 slot, u64 skb, u64 iter)
 {
-	u64 sk = PEEK(u64, skb, SKB_SK);
-	if (!sk || PEEK(u16, sk, SOCK_FAMILY) != AF_UNIX || PEEK(u16, sk, SOCK_TYPE) != TYPE_STREAM)
+	u64 sk = LOAD(u64, skb, SKB_SK);
+	if (!sk || LOAD(u16, sk, SOCK_FAMILY) != AF_UNIX || LOAD(u16, sk, SOCK_TYPE) != TYPE_STREAM)
 		return false;
 	if (iter && is_urgent_copy(iter))
 		return false; /* on_urgent's */
@@ -326,20 +326,20 @@ static __always_inline bool on_filled(u32 slot, u64 skb, u64 iter)
 			flags |= FLAG_UNORDERED;
 		ep->writer = thread;
 	}
-	return tell_message(slot, sk, other, skb, 0, PEEK(u32, skb, SKB_LEN), flags);
+	return tell_message(slot, sk, other, skb, 0, LOAD(u32, skb, SKB_LEN), flags);
 }
 
 static __always_inline bool on_copied(u32 slot, u64 skb, u64 iter, int result)
 {
 	return !result && on_filled(slot, skb, iter);
 }
-MESSAGE_ON_RETURN(skb_copy_datagram_from_iter, on_copied, 4, 3)
+MESSAGE_ON_EVERY_RETURN(skb_copy_datagram_from_iter, on_copied, 4, 3)
 
 static __always_inline bool on_spliced(u32 slot, u64 skb, u64 unused, int result)
 {
 	return result > 0 && on_filled(slot, skb, 0);
 }
-MESSAGE_ON_RETURN(skb_splice_from_iter, on_spliced, ARGS_SKB_SPLICE_FROM_ITER, 2)
+MESSAGE_ON_EVERY_RETURN(skb_splice_from_iter, on_spliced, ARGS_SKB_SPLICE_FROM_ITER, 2)
 
 /* All that this thread filled is queued: it raced with nobody who comes later. */
 static __always_inline void on_written(u64 sk)

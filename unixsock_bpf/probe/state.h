@@ -21,12 +21,12 @@
 /* One direction of a conversation. */
 struct flow {
 	u64 bytes; /* queued so far, lost ones included */
+	u64 messages; /* the same */
 	u64 lost_at; /* position of the first byte of the loss that is not reported yet */
 	u64 lost_bytes;
 	u32 lost_messages;
 	u32 lost_reasons;
 	u32 lost_message; /* number of the first lost message */
-	u32 messages;
 };
 
 /* What the filter says of an endpoint: see filter/__init__.py.  Written back to front, so that it
@@ -297,6 +297,21 @@ struct workspace {
 };
 BPF_TABLE(KEPT("array"), u32, struct workspace, workspaces, SLOTS * CPUS);
 EXPORT(workspaces);
+
+/* Adds to `*at` and tells what was there before. */
+static __always_inline u64 count_up(u64 *at, u64 by)
+{
+#ifdef UNIX_SOCK_INQ_LEN
+	/* Nothing keeps threads apart that write to one stream on such kernels.  They tell what was there
+	 * before, but LLVM needs to be asked for that, and bcc doesn't: code.py looks for this offset. */
+	asm volatile("lock *(u64 *)(%1 + 0x7e7c) += %0" : "+r"(by) : "r"(at) : "memory");
+	return by;
+#else
+	u64 before = *at;
+	__sync_fetch_and_add(at, by);
+	return before;
+#endif
+}
 
 static __always_inline struct totals *get_totals(void)
 {
