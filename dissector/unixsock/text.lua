@@ -16,22 +16,32 @@ local WELL_FORMED = { -- Unicode's table of well-formed UTF-8, without the C1 co
     "^\244[\128-\143]" .. TRAIL .. TRAIL,
 }
 
--- The bytes, with escape(one byte) for each that is a control character or not UTF-8.
+local UNSEEN = { -- of these, what changes the direction of the text around it or takes no room
+    "^\194\173", "^\216\156", "^\226\128[\139-\143\168-\174]", "^\226\129[\160-\175]", "^\239\187\191",
+}
+
+-- Whether one of `patterns` matches `bytes` at `at`; the match.
+local function match_any(patterns, bytes, at)
+    for _, pattern in ipairs(patterns) do
+        local found = bytes:match(pattern, at)
+        if found then return found end
+    end
+end
+
+-- The bytes, with escape(one byte) for each that is a control character, unseen or not UTF-8.
 local function with_escapes(bytes, escape)
     if not bytes:find("[%c\128-\255]") then return bytes end
     local parts, at = {}, 1
     while at <= #bytes do
         local plain = bytes:match("^[\32-\126]+", at)
-        for _, pattern in ipairs(plain and {} or WELL_FORMED) do
-            plain = plain or bytes:match(pattern, at)
-        end
+        if not plain and not match_any(UNSEEN, bytes, at) then plain = match_any(WELL_FORMED, bytes, at) end
         parts[#parts + 1] = plain or escape(bytes:sub(at, at))
         at = at + (plain and #plain or 1)
     end
     return table.concat(parts)
 end
 
--- The bytes; control characters and what is not UTF-8 become \xNN.
+-- The bytes; control and unseen characters and what is not UTF-8 become \xNN.
 function M.printable(bytes) return with_escapes(bytes, hex_escape) end
 
 local GLANCE, HEX = 64, 16

@@ -161,6 +161,17 @@ def test_columns_and_info(tshark: Tshark, tmp_path: Path) -> None:
     assert row == ["client[10]", "server[20]", "/x/y  stream  len=11  .some text"]
 
 
+def test_names_do_no_harm(tshark: Tshark, tmp_path: Path) -> None:
+    """Unseen characters and such that turn text around are written out; other letters stay as they are."""
+    nasty = "/x/\u202egnp.exe\u200b\x1b[2J\ufeff\u061c\u00ad\u2066", "/höhe天/👍"
+    records = [record for name in nasty for record in conversation(name.encode(), [(True, b"a")])]
+    found = tshark.fields(write(tmp_path / "c.pcapng", records), "unixsock.path")
+    escaped = (
+        "/x/\\xe2\\x80\\xaegnp.exe\\xe2\\x80\\x8b\\x1b[2J\\xef\\xbb\\xbf\\xd8\\x9c\\xc2\\xad\\xe2\\x81\\xa6"
+    )
+    assert {path.replace("\\\\", "\\") for (path,) in found} == {escaped, nasty[1]}
+
+
 def test_lost_and_failed_sends_add_no_data(tshark: Tshark, tmp_path: Path) -> None:
     first, second = conversation(b"/x", [(True, b"abc"), (True, b"def")], close=False)
     lost = replace(side(True, b"/x"), event=Event.LOST, seq=3, lost=(2, 50, 1))
