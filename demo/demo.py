@@ -25,6 +25,8 @@ sys.path[:0] = [str(CHECKOUT / "tests"), str(CHECKOUT)]
 
 from unixsock_bpf import pcapng  # noqa: E402
 
+GUEST_FOLDER = Path("/dev/shm/unixsock-demo")
+
 #: Seconds after which a demo is given up that has shown no packet, and which one may take in all.
 START = 400
 LONGEST = 120
@@ -45,12 +47,15 @@ Your own sockets, on a machine whose kernel permits BPF tracing:
 
 
 def main() -> int:
-    if sys.argv[1:] == ["--here"]:
-        return show()
+    if sys.argv[1:] == ["--in-guest"]:
+        # The same filter every time, so that the second demo finds it compiled.
+        GUEST_FOLDER.mkdir()
+        return show(GUEST_FOLDER)
     refusal = why_not_here()
     if not refusal:
         print("This kernel permits BPF tracing: capturing the demo's own sockets right here.", flush=True)
-        status = show()
+        with tempfile.TemporaryDirectory(prefix="unixsock-demo-") as folder:
+            status = show(Path(folder))
     else:
         print(f"No capture on this kernel, so in a guest. ({refusal})", flush=True)
         status = in_guest()
@@ -104,7 +109,7 @@ def in_guest() -> int:
 
     try:
         kernel = kernels.fetched("bookworm") or kernels.fetch("bookworm")
-        with guest.boot(kernel, "/usr/bin/python3 demo/demo.py --here") as running:
+        with guest.boot(kernel, "/usr/bin/python3 demo/demo.py --in-guest") as running:
             show_output(running, START + LONGEST)
             return running.wait(1)
     except SetupError as problem:
@@ -112,22 +117,21 @@ def in_guest() -> int:
         return 1
 
 
-def show() -> int:
-    """Capture the demo's traffic with tshark, printing packets as they come.  The exit status."""
+def show(folder: Path) -> int:
+    """Capture the demo's traffic, whose sockets lie in ``folder``, printing packets.  The exit status."""
     CAPTURE.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(prefix="unixsock-demo-") as folder:
-        home, sockets, capture = Path(folder, "home"), Path(folder, "s"), Path(folder, "demo.pcapng")
-        sockets.mkdir(mode=0o755)
-        with installed(home):
-            environment = {**os.environ, "HOME": str(home), "TMPDIR": folder, "LC_ALL": "C.UTF-8"}
-            for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "WIRESHARK_CONFIG_DIR"):
-                environment.pop(name, None)
-            print("Starting tshark; under emulation its first packet takes some seconds.", flush=True)
-            status = captured(sockets, capture, environment)
-        if capture.exists():
-            shutil.copyfile(capture, CAPTURE)
-            CAPTURE.chmod(0o600)
-        return status
+    home, sockets, capture = folder / "home", folder / "s", folder / "demo.pcapng"
+    sockets.mkdir(mode=0o755)
+    with installed(home):
+        environment = {**os.environ, "HOME": str(home), "TMPDIR": str(folder), "LC_ALL": "C.UTF-8"}
+        for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "WIRESHARK_CONFIG_DIR"):
+            environment.pop(name, None)
+        print("Starting tshark; under emulation its first packet takes some seconds.", flush=True)
+        status = captured(sockets, capture, environment)
+    if capture.exists():
+        shutil.copyfile(capture, CAPTURE)
+        CAPTURE.chmod(0o600)
+    return status
 
 
 def captured(sockets: Path, capture: Path, environment: dict[str, str]) -> int:

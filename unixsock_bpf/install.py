@@ -21,6 +21,7 @@ from pathlib import Path
 import unixsock_bpf
 from unixsock_bpf.privilege import policy
 from unixsock_bpf.privilege.launch import GROUP, HELPER, LIBRARY
+from unixsock_bpf.probe import cache as programs
 
 PROFILE = "Unix sockets"
 #: The command, where it is for everybody.
@@ -399,4 +400,6 @@ def uninstall(places: Places, tell: Callable[[str], None]) -> None:
                 os.rmdir(folder)
     except OSError as error:
         raise InstallError(f"cannot remove {error.filename}: {(error.strerror or '').lower()}") from None
+    if places.library == LIBRARY:
+        programs.clear()
     tell(f"removed: {places.library} and its links in Wireshark's folders")

@@ -13,6 +13,7 @@ import pytest
 from unixsock_bpf import install, pcapng, record
 from unixsock_bpf.command import main
 from unixsock_bpf.privilege import policy
+from unixsock_bpf.probe import cache as programs
 from unixsock_bpf.record import Record
 
 EXTCAPS = (".config/wireshark/extcap/unixsock", ".local/lib/wireshark/extcap/unixsock")
@@ -122,6 +123,8 @@ class System:
         for name, value in (("LIBRARY", library), ("HELPER", self.helper), ("GROUP", self.group),
                             ("COMMAND", root / "bin/unixsock")):  # fmt: skip
             monkeypatch.setattr(install, name, value)
+        self.programs = root / "programs"
+        monkeypatch.setattr(programs, "FOLDER", self.programs)
         for name, value in zip(("SUDOERS", "ACTION", "RULE"), self.rights):
             monkeypatch.setattr(policy, name, value)
 
@@ -162,6 +165,14 @@ def test_a_group_keeps_its_right_until_it_is_taken(
     assert main(["install", "--system", "--group", "daemon"]) == 0
     assert main(["uninstall", "--system"]) == 0
     assert system.right() is None
+
+
+def test_compiled_programs_go_with_the_installation(system: System) -> None:
+    assert main(["install", "--system"]) == 0
+    programs.keep("a", {})
+    assert (system.programs / "a").exists()
+    assert main(["uninstall", "--system"]) == 0
+    assert not system.programs.exists()
 
 
 def test_a_group_file_that_someone_else_put_there_gives_no_right(

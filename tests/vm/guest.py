@@ -29,6 +29,10 @@ mkdir -p /dev/shm/home /dev/shm/tmp
 export HOME=/dev/shm/home TMPDIR=/dev/shm/tmp LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1
 export PATH={path} RESULTS={results}
 {env}ip link set lo up 2>/dev/null
+# What captures compile outlives the guest.
+mkdir /dev/shm/cache && mount --bind /var/cache /dev/shm/cache && mount -t tmpfs tmpfs /var/cache
+for kept in /dev/shm/cache/*; do ln -s $kept /var/cache/; done
+rm -f /var/cache/unixsock && mkdir /var/cache/unixsock && mount --bind {programs} /var/cache/unixsock
 cd {checkout} || exit 1
 touch {results}/booted
 sh {results}/command >{results}/output 2>&1 </dev/null
@@ -125,12 +129,15 @@ def _start(
 ) -> Iterator[Guest]:
     (CACHE / "guests").mkdir(parents=True, exist_ok=True)
     results = Path(tempfile.mkdtemp(prefix="run-", dir=CACHE / "guests"))
+    programs = CACHE / "programs"
+    programs.mkdir(mode=0o700, exist_ok=True)
     path = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
     path += [str(CACHE / "tools/usr/sbin"), str(CACHE / "tools/usr/bin")]
     script = _SCRIPT.format(
         path=":".join(map(shlex.quote, path)),
         checkout=shlex.quote(str(CHECKOUT)),
         results=shlex.quote(str(results)),
+        programs=shlex.quote(str(programs)),
         env="".join(f"export {name}={shlex.quote(value)}\n" for name, value in env.items()),
     )
     (results / "script").write_text(script)

@@ -1,4 +1,4 @@
-"""Compiled programs of this boot, so that only a filter's first capture waits for the compiler.
+"""Compiled programs, so that only a filter's first capture waits for the compiler.
 
 They lie in a folder that only root can look into, under a hash of all that they were compiled
 from.  What can't be kept or found there is compiled again.
@@ -10,15 +10,15 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import stat
 from pathlib import Path
 
 from unixsock_bpf.probe.code import Code
 
-#: Gone at the next boot, after which the kernel's addresses are others.
-FOLDER = Path("/run/unixsock")
+FOLDER = Path("/var/cache/unixsock")
 #: Files that are kept: one for each filter and setting, about 100 kB each.
-MOST = 32
+MOST = 64
 #: Whether ``keep`` keeps anything: the privileged part writes nowhere but to its caller.
 writable = True
 
@@ -63,6 +63,13 @@ def keep(name: str, programs: dict[str, Code]) -> None:
         oldest_first = sorted(FOLDER.iterdir(), key=lambda path: path.stat().st_mtime)
         for old in oldest_first[:-MOST]:
             old.unlink()
+
+
+def clear() -> None:
+    """Removes all that is kept."""
+    with contextlib.suppress(OSError):
+        if _ours(FOLDER):
+            shutil.rmtree(FOLDER)
 
 
 def _ours(folder: Path) -> bool:

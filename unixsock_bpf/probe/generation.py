@@ -271,7 +271,7 @@ def _renamed(text: str, suffix: str) -> str:
 
 
 def _compiled(text: str, flags: list[str], functions: list[str]) -> tuple[Any, dict[str, Code]]:
-    """The maps of ``text``, as a bcc module, and its programs, compiled now or earlier since the boot."""
+    """The maps of ``text``, as a bcc module, and its programs, compiled now or earlier."""
     import bcc
 
     name = cache.key(bcc.__version__, *flags, text)

@@ -31,6 +31,9 @@ MAX_HOLDERS = 65_536
 #: Control groups in the snapshot: half of what the probe's map holds.
 MAX_GROUPS = 2048
 
+#: The kernel's variables that tell where it has a page's bytes, and their place in ``struct settings``.
+_BASES = {"page_offset_base": 4, "vmemmap_base": 5}
+
 #: bcc shares maps by name in the whole process: each probe's have names of their own.
 _numbers = itertools.count()
 
@@ -97,10 +100,6 @@ def _macros(cpus: int) -> dict[str, int]:
         macros = layout.macros(Btf())
     except BtfError as error:
         raise ProbeError(f"This kernel can't be traced: {error}.") from None
-    symbols = _kernel_symbols(("page_offset_base", "vmemmap_base"))
-    if len(symbols) == 2:
-        macros["PAGE_OFFSET_BASE"] = symbols["page_offset_base"]
-        macros["VMEMMAP_BASE"] = symbols["vmemmap_base"]
     if _preemptible():
         macros["PREEMPTIBLE"] = 1
     return macros | {
@@ -137,6 +136,10 @@ class Probe:
         self._kept = [self._generation]
         self.settings = self._map("settings", mmap.PROT_READ | mmap.PROT_WRITE)
         self.totals = self._map("totals", mmap.PROT_READ)
+        symbols = _kernel_symbols(tuple(_BASES))
+        if len(symbols) == len(_BASES):
+            for name, at in _BASES.items():
+                self.settings[at] = symbols[name]
         self._fill_pseudo_files()
 
     def _first(self, settings: Settings) -> tuple[Generation, str]:

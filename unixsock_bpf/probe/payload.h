@@ -9,13 +9,12 @@
 /* Fragments hold pages; the kernel's linear mapping has their bytes. */
 static __always_inline u64 page_address(u64 page)
 {
-#ifdef PAGE_OFFSET_BASE
-	u64 base = LOAD(u64, PAGE_OFFSET_BASE, 0);
-	u64 map = LOAD(u64, VMEMMAP_BASE, 0);
+	struct settings *set = get_settings();
+	if (!set || !set->page_offset_base)
+		return 0; /* kallsyms hides the two: the reader said so, and the payload is truncated */
+	u64 base = LOAD(u64, set->page_offset_base, 0);
+	u64 map = LOAD(u64, set->vmemmap_base, 0);
 	return base + (page - map) / STRUCT_PAGE_SIZE * PAGE_SIZE;
-#else
-	return 0; /* kallsyms hides the two: the reader said so, and the payload is truncated */
-#endif
 }
 
 /* At `len` bytes that lie in one place. */

@@ -114,6 +114,8 @@ struct settings {
 	u64 reader_waits; /* 1: the reader sleeps until it is woken */
 	u64 running; /* 0: look at nothing: the filter's tables and the snapshot are not there yet, or a pause */
 	u64 reader; /* its process */
+	u64 page_offset_base; /* where the kernel has these variables, which it moves at every boot; or 0 */
+	u64 vmemmap_base;
 };
 
 /* Added up by the probe, read by the reader through mmap. */
