@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from unixsock_bpf.probe import cache, code
+from unixsock_bpf.probe import cache, code, compiler
 from unixsock_bpf.probe.code import Code
+from unixsock_bpf.probe.compiler import Compiled
+from unixsock_bpf.probe.maps import Shape
 
 
 def instruction(operation: int, registers: int, value: int) -> bytes:
@@ -56,7 +60,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_is_kept_is_found_again_by_its_owner_alone(folder: Path) -> None:
-    programs = {"message": Code(COMPILED, {0: "ring", 3: "totals"})}
+    programs = {"message": ["00", {"0": "ring"}]}
     name = cache.key("text", "flags")
     assert cache.get(name) is None
     cache.keep(name, programs)
@@ -81,11 +85,34 @@ def test_a_link_in_its_place_is_not_followed(folder: Path, tmp_path: Path) -> No
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"message": {}}', '{"message": {"code": "x", "maps": {}}}'])
+@pytest.mark.parametrize("text", ["", "{", "[]"])
 def test_a_broken_file_is_none(folder: Path, text: str) -> None:
     cache.keep("a", {})
     (folder / "a").write_text(text)
     assert cache.get("a") is None
+
+
+SHAPE = Shape(27, 0, 0, 4096, 1024, '"unsigned int"', "")
+
+
+def test_what_was_compiled_comes_back_the_same() -> None:
+    found = Compiled({"message": Code(COMPILED, {0: "ring", 3: "totals"})}, {"ring": SHAPE})
+    assert compiler._from_json(json.loads(json.dumps(compiler._to_json(found)))) == found
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {},
+        {"programs": {}},
+        {"programs": {"message": "x"}, "maps": {}},
+        {"programs": {"message": ["x", {}]}, "maps": {}},
+        {"programs": {}, "maps": {"ring": {"type": 27}}},
+    ],
+)
+def test_what_cannot_have_been_kept_is_refused(kept: dict[str, Any]) -> None:
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        compiler._from_json(kept)
 
 
 def test_only_the_newest_are_kept(folder: Path) -> None:

@@ -13,8 +13,7 @@ import os
 import shutil
 import stat
 from pathlib import Path
-
-from unixsock_bpf.probe.code import Code
+from typing import Any
 
 FOLDER = Path("/var/cache/unixsock")
 #: Files that are kept: one for each filter and setting, about 100 kB each.
@@ -28,28 +27,20 @@ def key(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def get(name: str) -> dict[str, Code] | None:
-    """The programs that were kept under ``name``."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+def get(name: str) -> dict[str, Any] | None:
+    """What was kept under ``name``."""
+    with contextlib.suppress(OSError, ValueError):
         if _ours(FOLDER):
             kept = json.loads((FOLDER / name).read_bytes())
-            return {
-                function: Code(bytes.fromhex(code["code"]), {int(at): to for at, to in code["maps"].items()})
-                for function, code in kept.items()
-            }
+            return kept if isinstance(kept, dict) else None
     return None
 
 
-def keep(name: str, programs: dict[str, Code]) -> None:
-    """Keeps ``programs`` under ``name``, if this process may."""
+def keep(name: str, programs: dict[str, Any]) -> None:
+    """Keeps ``programs``, made of what JSON has, under ``name``, if this process may."""
     if not writable:
         return
-    text = json.dumps(
-        {
-            function: {"code": code.instructions.hex(), "maps": code.maps}
-            for function, code in programs.items()
-        }
-    )
+    text = json.dumps(programs)
     with contextlib.suppress(OSError):
         with contextlib.suppress(FileExistsError):
             FOLDER.mkdir(mode=0o700)

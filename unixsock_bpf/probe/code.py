@@ -104,19 +104,18 @@ def skipped(fd: int) -> int:
     return int.from_bytes(bytes(info[_RECURSION_MISSES : _RECURSION_MISSES + 8]), "little")
 
 
-def load(bpf: Any, name: str, type_: int, instructions: bytes) -> int:
+def load(name: str, type_: int, instructions: bytes) -> int:
     """Loads a program and returns its descriptor.  Raises ProbeError.
 
     bcc sees by the name which function of the kernel a tracing program is for.
     """
     import bcc
 
-    lib, module = bcc.lib, bpf.module
-    level = 2 if bpf.debug & bcc.DEBUG_BPF_REGISTER_STATE else 0
-    fd = lib.bcc_func_load(
-        *(module, type_, name.encode()),
+    level = 2 if int(os.environ.get("UNIXSOCK_DEBUG", "0")) & bcc.DEBUG_BPF_REGISTER_STATE else 0
+    fd = bcc.lib.bcc_prog_load(
+        *(type_, name.encode()),
         *(ctypes.cast(ctypes.c_char_p(instructions), ctypes.c_void_p), len(instructions)),
-        *(lib.bpf_module_license(module), lib.bpf_module_kern_version(module), level, None, 0, None, -1),
+        *(b"GPL", 0, level, None, 0),
     )
     if fd < 0:
         raise ProbeError(f"the program {name} can't be loaded: {os.strerror(ctypes.get_errno())}")

@@ -31,16 +31,14 @@ struct passed {
 	struct walk walk;
 	u8 elements[2 * ELEMENTS_ROOM]; /* up to ELEMENTS_ROOM; the verifier wants more */
 };
-BPF_TABLE(KEPT("lru_hash"), u64, struct passed, passed, 128); /* by thread */
-EXPORT(passed);
+BPF_TABLE("lru_hash", u64, struct passed, passed, 128); /* by thread */
 
 /* Kinds of files that no directory has: by file system and, in anon_inodefs, by name. */
 struct pseudo_file {
 	u64 magic;
 	u8 name[16];
 };
-BPF_TABLE(KEPT("hash"), struct pseudo_file, u32, pseudo_files, 64);
-EXPORT(pseudo_files);
+BPF_TABLE("hash", struct pseudo_file, u32, pseudo_files, 64);
 
 #define ANON_INODE_FS_MAGIC 0x09041934
 

@@ -26,7 +26,7 @@ static __always_inline bool remember(struct small_scratch *s, struct sides *side
 
 /* The program for what is never recorded.  It does not depend on the filter. */
 #if GENERATION == 1
-PROGRAM int news(void *ctx)
+int news(void *ctx)
 {
 	u32 slot;
 	GET_SLOT(slot);
@@ -76,7 +76,7 @@ static __always_inline void on_event(u32 slot)
 		lose(m, &sides, LOST_RING_FULL);
 }
 
-PROGRAM int event(void *ctx)
+int event(void *ctx)
 {
 	u32 slot;
 	GET_SLOT(slot);

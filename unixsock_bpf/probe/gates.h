@@ -3,9 +3,7 @@
 #ifndef UNIXSOCK_GATES_H
 #define UNIXSOCK_GATES_H
 
-#define GATE(function)                                                  \
-	BPF_TABLE(KEPT("prog"), u32, u32, gate_##function, 1);          \
-	EXPORT(gate_##function)
+#define GATE(function) BPF_TABLE("prog", u32, u32, gate_##function, 1)
 
 GATE(skb_queue_tail);
 static __always_inline void pass_skb_queue_tail(void *ctx)

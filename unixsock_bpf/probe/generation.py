@@ -6,25 +6,20 @@ shares the maps and takes over through the gates that hooks.h tells of.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import mmap
 import os
 import re
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from unixsock_bpf.probe import cache, code
+from unixsock_bpf.probe import code, maps
+from unixsock_bpf.probe.compiler import compiled, errors_told, source
 from unixsock_bpf.probe.errors import ProbeError
+from unixsock_bpf.probe.maps import Map
 
 if TYPE_CHECKING:
     from unixsock_bpf.options import Settings
-    from unixsock_bpf.probe.code import Code
-
-_HERE = Path(__file__).parent
 
 #: A hook in the C, by the function: ON_ENTRY(function, body), EVENT_ON_RETURN(function, body, ...).
 _HOOK = re.compile(
@@ -32,17 +27,16 @@ _HOOK = re.compile(
 )
 #: A hook's working memory.
 _SLOT = re.compile(r"^#define SLOT_(\w+) (\w+)$", re.MULTILINE)
-#: A map that generations share.
-_SHARED = re.compile(r"^EXPORT\((\w+)\);", re.MULTILINE)
-#: Flags that make the compiler faster and the code no worse: bcc optimises by itself after clang, and
-#: nobody reads the debugging information.
-_CHEAPER = [*("-O1", "-g0", "-Xclang", "-disable-llvm-passes"), "-Wno-unused-function", "-Wno-unused-label"]
 #: A program's name, as bcc wants it.
 _PROGRAM = re.compile(r"(kfunc|kretfunc|kprobe|kretprobe|raw_tracepoint)__(?:vmlinux__)?(\w+)")
 #: Functions that tell of messages and that a thread may lose its processor in.
 _INTERRUPTIBLE = ("skb_copy_datagram_from_iter", "skb_splice_from_iter")
 #: The function whose program runs itself again: AGAIN_ON_RETURN in hooks.h.
 _AGAIN = "__scm_send"
+#: The map that each generation has for itself.
+_OWN = "filter_tables"
+#: What a later generation compiles with: it does not use maps of that size, but the first's.
+_SMALL = {"RING_PAGES": 1, "MAX_SOCKETS": 1, "MAX_HOLDERS": 1}
 
 
 @dataclass(frozen=True)
@@ -59,49 +53,11 @@ class Program:
     has_gate: bool
 
 
-def _source(name: str) -> str:
-    """A C file with our own headers in place: bcc translates map calls in the main file only."""
-    lines = (_HERE / name).read_text().splitlines(keepends=True)
-    return "".join(_source(line.split('"')[1]) if line.startswith('#include "') else line for line in lines)
-
-
-@contextlib.contextmanager
-def _stderr_kept() -> Iterator[list[str]]:
-    """Keeps what libbcc and libbpf write to stderr, which Wireshark would show as an error.
-
-    LLVM ends the whole process when it gives up; a child that waits for that says why.
-    """
-    said: list[str] = []
-    with tempfile.TemporaryFile() as kept:
-        saved = os.dup(2)
-        alive, done = os.pipe()
-        watcher = os.fork()
-        if watcher == 0:
-            os.close(done)
-            finished = os.read(alive, 1)
-            kept.seek(0)
-            if not finished and (reason := kept.read().decode(errors="replace").strip()):
-                os.write(saved, f"The capture filter can't be compiled: {reason[-300:]}\n".encode())
-            os._exit(0)
-        os.dup2(kept.fileno(), 2)
-        try:
-            yield said
-        finally:
-            os.write(done, b"k")
-            os.close(done)
-            os.close(alive)
-            os.waitpid(watcher, 0)
-            os.dup2(saved, 2)
-            os.close(saved)
-            kept.seek(0)
-            said.append(kept.read().decode(errors="replace"))
-
-
 class Generation:
     """Programs for ``settings``, loaded but not attached.  Raises ProbeError.
 
     ``macros``: layouts and sizes.  ``way``: fentry or kprobe.  ``number``: from 1 on.  ``attached``:
-    programs of earlier generations.  ``suffix``: of the names of shared maps.
+    programs of earlier generations.  ``first``: the one whose maps are shared; None: this is it.
     """
 
     def __init__(
@@ -111,65 +67,86 @@ class Generation:
         way: str,
         number: int,
         attached: frozenset[Program],
-        suffix: str,
+        first: Generation | None,
     ) -> None:
         self.number = number
-        #: Programs that are attached.
-        self.attached: set[Program] = set()
-        self._suffix = suffix
-        text = _source("probe.c")
+        #: Descriptors by what they attach.
+        self._hooks: dict[Program, int] = {}
+        #: Descriptors of what only this generation has.
+        self._open: list[int] = []
+        text = source("probe.c")
         slots = {match[1]: int(match[2], 0) for match in _SLOT.finditer(text)}
         hooks = [(match[1], match[2]) for match in _HOOK.finditer(text)]
         #: Functions whose hooks have a gate, and the name of what belongs behind it.
         self._behind = _behind_gates(hooks, settings.events)
         there = {program.function for program in attached}
-        macros = macros | _settings_macros(settings) | {"GENERATION": number}
+        macros = macros | _settings_macros(settings) | {"GENERATION": number} | (_SMALL if first else {})
         flags = [f"-D{macro}={value}{'ULL' if value > 0xFFFFFFFF else ''}" for macro, value in macros.items()]
         functions = [function for _, function in hooks]
         flags += [f"-DHOOK_{name}={'static' if name in there else ''}" for name in functions]
-        flags += _CHEAPER
         if way == "fentry":
             flags.append("-DATTACH_FENTRY")
-        text = _renamed("#include <linux/types.h>\n" + settings.filter.to_c() + text, suffix)
-        with _errors_told():
-            self._bpf, self._code = _compiled(text, flags, functions)
-            self._maps = code.map_fds(self._bpf)
-            self._programs = self._load()
-            self._gated = {
-                program.function: self._behind_gate(program, slots)
-                for program in {**dict.fromkeys(attached), **self._programs}
-                if program.has_gate and self._behind.get(program.function) in self._code
-            }
+        #: Descriptors of what is behind gates, by function.
+        self._gated: dict[str, int] = {}
+        try:
+            with errors_told():
+                found, made = compiled("#include <linux/types.h>\n" + settings.filter.to_c() + text, flags)
+                self._code = found.programs
+                self.maps = self._take_maps(found.maps, made, first)
+                self._programs = self._load()
+                self._load_gated(attached, slots)
+        except ProbeError:
+            self.close()
+            raise
         if settings.filter.tables:
-            table = self._bpf["filter_tables"]
-            table[0] = table.Leaf.from_buffer_copy(
+            table = self.maps[_OWN]
+            table[table.Key(0)] = table.Leaf.from_buffer_copy(
                 settings.filter.tables.ljust(ctypes.sizeof(table.Leaf), b"\0")
             )
 
+    def _take_maps(
+        self, wanted: dict[str, maps.Shape], made: dict[str, int], first: Generation | None
+    ) -> dict[str, Map]:
+        """The maps by name: the first generation's, or new ones, of which ``made`` are there already."""
+        found = {}
+        for name, shape in wanted.items():
+            if first and name != _OWN and name in first.maps:
+                found[name] = first.maps[name]
+                continue
+            fd = made.pop(name) if name in made else maps.create(name, shape)
+            found[name] = Map(fd, shape)
+            self._open.append(fd)
+        for fd in made.values():
+            os.close(fd)
+        return found
+
+    def _loaded(self, name: str, program: Program, instructions: code.Code) -> int:
+        fds = {name: one.fd for name, one in self.maps.items()}
+        return code.load(name, _bpf_type(program.kind), instructions.linked(fds))
+
     def _load(self) -> dict[Program, int]:
         """The hooks that no earlier generation has, and their descriptors."""
-        import bcc
-
         loaded = {}
-        for name, compiled in self._code.items():
+        for name, instructions in self._code.items():
             match = _PROGRAM.fullmatch(name)
             if not match:
                 continue
             alone = match[1] != "kprobe" or f"kretprobe__{match[2]}" not in self._code
             program = Program(name, match[1], match[2], alone)
-            fd = code.load(self._bpf, name, _bpf_type(program.kind), compiled.linked(self._maps))
-            self._bpf.funcs[name.encode()] = bcc.BPF.Function(self._bpf, name.encode(), fd)
-            loaded[program] = fd
+            loaded[program] = fd = self._loaded(name, program, instructions)
+            self._open.append(fd)
             if program.function == _AGAIN and program.has_gate:
-                again = self._bpf["again"]
+                again = self.maps["again"]
                 again[again.Key(0)] = again.Leaf(fd)
         return loaded
 
-    def _behind_gate(self, program: Program, slots: dict[str, int]) -> int:
-        """What belongs behind the gate of ``program``, for its slot, as a program on the same function."""
-        compiled = self._code[self._behind[program.function]]
-        for_slot = compiled.with_value(slots["HERE"], slots[program.function])
-        return code.load(self._bpf, program.name, _bpf_type(program.kind), for_slot.linked(self._maps))
+    def _load_gated(self, attached: frozenset[Program], slots: dict[str, int]) -> None:
+        """Loads what belongs behind each gate, for its slot, as a program on the same function."""
+        for program in {**dict.fromkeys(attached), **self._programs}:
+            behind = self._code.get(self._behind.get(program.function, ""))
+            if program.has_gate and behind:
+                for_slot = behind.with_value(slots["HERE"], slots[program.function])
+                self._gated[program.function] = self._loaded(program.name, program, for_slot)
 
     def skipped(self) -> int:
         """Messages at most that its hooks missed: their programs ran already on that processor.
@@ -184,42 +161,38 @@ class Generation:
     def take_over(self, first: Generation) -> None:
         """Goes behind the gates of ``first``, which made them, and of others."""
         for function, program in self._gated.items():
-            gate = first.table(f"gate_{function}")
+            gate = first.maps[f"gate_{function}"]
             gate[gate.Key(0)] = gate.Leaf(program)
 
     def attach(self) -> None:
         """Attaches the hooks that no earlier generation has.  Raises ProbeError."""
-        with _errors_told():
+        with errors_told():
             # Entries first, so that no return is seen without its entry.
             for program in sorted(self._programs, key=lambda program: "ret" in program.kind):
-                name = program.name.encode()
-                if program.kind == "kfunc":
-                    self._bpf.attach_kfunc(fn_name=name)
-                elif program.kind == "kretfunc":
-                    self._bpf.attach_kretfunc(fn_name=name)
-                elif program.kind == "kprobe":
-                    self._bpf.attach_kprobe(event=program.function, fn_name=name)
-                elif program.kind == "raw_tracepoint":
-                    self._bpf.attach_raw_tracepoint(tp=program.function.encode(), fn_name=name)
-                else:
-                    self._bpf.attach_kretprobe(event=program.function, fn_name=name)
-                self.attached.add(program)
+                self._hooks[program] = _attached(program, self._programs[program])
+
+    @property
+    def attached(self) -> frozenset[Program]:
+        """Programs that are attached."""
+        return frozenset(self._hooks)
 
     def detach(self) -> None:
         """Takes the hooks out."""
-        for name in list(self._bpf.kfunc_entry_fds):
-            self._bpf.detach_kfunc(name)
-        for name in list(self._bpf.kfunc_exit_fds):
-            self._bpf.detach_kretfunc(name)
-        for event in list(self._bpf.kprobe_fds):
-            self._bpf.detach_kprobe_event(event)
-        for tracepoint in list(self._bpf.raw_tracepoint_fds):
-            self._bpf.detach_raw_tracepoint(tracepoint)
+        import bcc
+
+        while self._hooks:
+            program, hook = self._hooks.popitem()
+            if "probe" in program.kind:
+                bcc.lib.bpf_close_perf_event_fd(hook)
+                bcc.lib.bpf_detach_kprobe(_event(program))
+            else:
+                os.close(hook)
 
     def close(self) -> None:
         """Frees it, once another generation took over from it."""
         self.close_gated()
-        self._bpf.cleanup()
+        while self._open:
+            os.close(self._open.pop())
 
     def close_gated(self) -> None:
         """Lets go of what lies behind the gates, which hold it as long as they need it."""
@@ -227,9 +200,26 @@ class Generation:
             os.close(program)
         self._gated.clear()
 
-    def table(self, name: str) -> Any:
-        """A shared map."""
-        return self._bpf[_renamed(name, self._suffix)]
+
+def _attached(program: Program, fd: int) -> int:
+    """A hook's descriptor: it is there as long as that is open.  Raises ProbeError."""
+    import bcc
+
+    lib, function = bcc.lib, program.function.encode()
+    if program.kind == "raw_tracepoint":
+        hook = lib.bpf_attach_raw_tracepoint(fd, function)
+    elif "func" in program.kind:
+        hook = lib.bpf_attach_kfunc(fd)
+    else:
+        hook = lib.bpf_attach_kprobe(fd, int(program.kind == "kretprobe"), _event(program), function, 0, 0)
+    if hook < 0:
+        raise ProbeError(f"the kernel has no {program.kind} for {program.function}")
+    return int(hook)
+
+
+def _event(program: Program) -> bytes:
+    """The name that bcc gives a kprobe's event, where the kernel needs one."""
+    return f"{program.kind[:-5]}_{program.function}".encode()
 
 
 def _behind_gates(hooks: list[tuple[str | None, str]], events: bool) -> dict[str, str]:
@@ -260,56 +250,3 @@ def _settings_macros(settings: Settings) -> dict[str, int]:
     if settings.include_capture_processes:
         macros["WITH_CAPTURERS"] = 1
     return macros
-
-
-def _renamed(text: str, suffix: str) -> str:
-    """``text`` with ``suffix`` after the names of shared maps."""
-    if not suffix:
-        return text
-    names = "|".join(_SHARED.findall(_source("probe.c")))
-    return re.sub(rf"\b({names})(_table_t)?\b", rf"\1_{suffix}\2", text).replace("gate_", f"gate{suffix}_")
-
-
-def _compiled(text: str, flags: list[str], functions: list[str]) -> tuple[Any, dict[str, Code]]:
-    """The maps of ``text``, as a bcc module, and its programs, compiled now or earlier."""
-    import bcc
-
-    name = cache.key(bcc.__version__, *flags, text)
-    programs = cache.get(name)
-    if programs is None:
-        bpf = _module(text, [*flags, "-DPROGRAM="])
-        programs = code.programs(bpf)
-        cache.keep(name, programs)
-        return bpf, programs
-    # Functions that nobody can call cost next to nothing.
-    flags = [flag for flag in flags if not flag.startswith("-DHOOK_")]
-    return _module(
-        text, [*flags, "-DPROGRAM=static", *(f"-DHOOK_{name}=static" for name in functions)]
-    ), programs
-
-
-def _module(text: str, flags: list[str]) -> Any:
-    """``text`` compiled.  bcc would attach by name at once."""
-    import bcc
-
-    class Unattached(bcc.BPF):  # type: ignore[misc]
-        def _trace_autoload(self) -> None:
-            pass
-
-    return Unattached(text=text.encode(), cflags=flags, debug=int(os.environ.get("UNIXSOCK_DEBUG", "0")) & ~1)
-
-
-@contextlib.contextmanager
-def _errors_told() -> Iterator[None]:
-    """What bcc raises, and what it writes to stderr, as ProbeError."""
-    failure = ""
-    with _stderr_kept() as said:
-        try:
-            yield
-        except Exception as error:
-            failure = str(error)
-    if os.environ.get("UNIXSOCK_DEBUG"):
-        os.write(2, said[0].encode())
-    if failure:
-        detail = [line for line in said[0].splitlines() if line.strip()]
-        raise ProbeError(f"{failure} ({detail[-1].strip()[:200]})" if detail else failure)

@@ -10,8 +10,7 @@
  * generation: so each message goes by one filter or the other, never by both or by none.
  *
  * The first generation's hooks stay for all; the loader makes HOOK_<function> `static`, so that
- * nothing becomes of it, where a later generation has no hook to add, and PROGRAM as well where it
- * has the compiled programs already and wants the maps. */
+ * nothing becomes of it, where a later generation has no hook to add. */
 #ifndef UNIXSOCK_HOOKS_H
 #define UNIXSOCK_HOOKS_H
 
@@ -66,8 +65,7 @@ struct entry {
 	u64 thread;
 	u64 function;
 };
-BPF_TABLE(KEPT("hash"), struct entry, struct arguments, entered, 16384);
-EXPORT(entered);
+BPF_TABLE("hash", struct entry, struct arguments, entered, 16384);
 
 static __always_inline void keep_arguments(u64 function, u64 first, u64 other)
 {
@@ -121,7 +119,7 @@ static __always_inline void run_again(void *ctx)
 
 #ifdef ATTACH_FENTRY
 #define AGAIN_ON_RETURN(function, body)                                         \
-	PROGRAM int FEXIT_NAME(function)(u64 *ctx)                              \
+	int FEXIT_NAME(function)(u64 *ctx)                              \
 	{                                                                       \
 		if (body(ctx[2], (int)ctx[3]))                                  \
 			run_again(ctx);                                         \
@@ -129,12 +127,12 @@ static __always_inline void run_again(void *ctx)
 	}
 #else
 #define AGAIN_ON_RETURN(function, body)                                         \
-	PROGRAM int kprobe__##function(struct pt_regs *ctx)                     \
+	int kprobe__##function(struct pt_regs *ctx)                     \
 	{                                                                       \
 		keep_arguments(ENTRY(function), 0, REG_ARG3(ctx));              \
 		return 0;                                                       \
 	}                                                                       \
-	PROGRAM int kretprobe__##function(struct pt_regs *ctx)                  \
+	int kretprobe__##function(struct pt_regs *ctx)                  \
 	{                                                                       \
 		struct arguments args = {};                                     \
 		take_arguments(&args, ENTRY(function));                         \

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import itertools
 import mmap
 import os
 from pathlib import Path
@@ -14,6 +13,7 @@ from unixsock_bpf.probe import layout
 from unixsock_bpf.probe.btf import Btf, BtfError
 from unixsock_bpf.probe.errors import ProbeError
 from unixsock_bpf.probe.generation import Generation, Program
+from unixsock_bpf.probe.maps import Map
 from unixsock_bpf.probe.pseudo_files import PSEUDO_FILES
 from unixsock_bpf.record import Event, Record
 from unixsock_bpf.sockets import cgroup_of
@@ -33,9 +33,6 @@ MAX_GROUPS = 2048
 
 #: The kernel's variables that tell where it has a page's bytes, and their place in ``struct settings``.
 _BASES = {"page_offset_base": 4, "vmemmap_base": 5}
-
-#: bcc shares maps by name in the whole process: each probe's have names of their own.
-_numbers = itertools.count()
 
 _NOT_PERMITTED = (
     "This kernel does not permit BPF tracing, even to root: kernel lockdown, a security module or a "
@@ -130,7 +127,6 @@ class Probe:
                 "or python3-bcc (Fedora, openSUSE, Arch: python-bcc)."
             ) from None
         self._macros = _macros(len(bcc.utils.get_possible_cpus()))
-        self._number = next(_numbers)
         self._generation, self.attached = self._first(settings)
         #: Those that others took over from, but that are attached.
         self._kept = [self._generation]
@@ -148,7 +144,7 @@ class Probe:
         failures = []
         for way in ["fentry", "kprobe"] if wanted == "auto" else [wanted]:
             try:
-                generation = self._generate(settings, way, 1, frozenset())
+                generation = Generation(settings, self._macros, way, 1, frozenset(), None)
                 generation.take_over(generation)
                 generation.attach()
                 return generation, way
@@ -158,18 +154,14 @@ class Probe:
             raise ProbeError(_NOT_PERMITTED)
         raise ProbeError("The kernel refused the probe: " + "; ".join(failures))
 
-    def _generate(
-        self, settings: Settings, way: str, number: int, attached: frozenset[Program]
-    ) -> Generation:
-        return Generation(settings, self._macros, way, number, attached, f"{self._number or ''}")
-
     def prepare(self, settings: Settings) -> Generation:
         """Programs for another filter and other settings, ready for ``switch``.  Takes its time.
 
         The ring's size stays.  Raises ProbeError.
         """
-        attached = frozenset().union(*(generation.attached for generation in self._kept))
-        return self._generate(settings, self.attached, self._generation.number + 1, attached)
+        attached: frozenset[Program] = frozenset().union(*(one.attached for one in self._kept))
+        number = self._generation.number + 1
+        return Generation(settings, self._macros, self.attached, number, attached, self._kept[0])
 
     def switch(self, generation: Generation) -> None:
         """Lets ``generation`` take over: each message goes by the old filter or the new one, once."""
@@ -188,11 +180,11 @@ class Probe:
         """A mmapable array's memory as u64s."""
         table = self._table(name)
         size = -(-ctypes.sizeof(table.Leaf) // mmap.PAGESIZE) * mmap.PAGESIZE
-        memory = mmap.mmap(table.map_fd, size, flags=mmap.MAP_SHARED, prot=protection)
+        memory = mmap.mmap(table.fd, size, flags=mmap.MAP_SHARED, prot=protection)
         return memoryview(memory).cast("Q")
 
-    def _table(self, name: str) -> Any:
-        return self._kept[0].table(name)
+    def _table(self, name: str) -> Map:
+        return self._kept[0].maps[name]
 
     def detach(self) -> None:
         """Takes the hooks out; the maps stay until the object goes."""
@@ -206,12 +198,12 @@ class Probe:
     @property
     def ring_fd(self) -> int:
         """The ring buffer's file descriptor."""
-        return int(self._table("ring").map_fd)
+        return self._table("ring").fd
 
     @property
     def ring_size(self) -> int:
         """The ring buffer's bytes."""
-        return int(self._table("ring").max_entries)
+        return self._table("ring").shape.max_entries
 
     def fill_holders(self, owners: dict[int, Owner], groups: dict[bytes, Group]) -> None:
         """Tells the probe which process holds which socket (by inode) already."""
@@ -256,7 +248,8 @@ class Probe:
     def maps_can_be_read(self) -> bool:
         """Whether this process, which may have given up privileges, may still read maps."""
         try:
-            self._table("settings")[0]
+            table = self._table("settings")
+            table[table.Key(0)]
         except KeyError:
             return False
         return True

@@ -58,7 +58,6 @@ struct place {
 	u64 len;
 	u8 path[PLACE_SIZE];
 };
-BPF_TABLE(KEPT("lru_hash"), u64, struct place, places, 2048); /* by address of its struct unix_address */
-EXPORT(places);
+BPF_TABLE("lru_hash", u64, struct place, places, 2048); /* by address of its struct unix_address */
 
 #endif

@@ -8,8 +8,7 @@ struct naming {
 	struct walk walk;
 	struct place place;
 };
-BPF_TABLE(KEPT("array"), u32, struct naming, namings, 2 * CPUS);
-EXPORT(namings);
+BPF_TABLE("array", u32, struct naming, namings, 2 * CPUS);
 
 #if GENERATION == 1
 /* Finds out where the relative name of `sk` lies, if it has one. */
@@ -62,7 +61,7 @@ static __always_inline void on_listing(u64 sk, u64 unused)
 ON_ENTRY(sock_diag_save_cookie, on_listing)
 
 /* A cgroup was made; the kernel tells its path. */
-PROGRAM int raw_tracepoint__cgroup_mkdir(u64 *ctx)
+int raw_tracepoint__cgroup_mkdir(u64 *ctx)
 {
 	struct workspace *w = get_workspace(SLOT_CGROUP);
 	u64 cgroup = ctx[0];

@@ -238,7 +238,7 @@ static __always_inline void on_message(u32 slot)
 	sides.dst->emitted = 1;
 }
 
-PROGRAM int message(void *ctx)
+int message(void *ctx)
 {
 	u32 slot;
 	GET_SLOT(slot);

@@ -9,15 +9,6 @@
 
 #define NAME_SIZE 128 /* sun_path has 108 bytes; the rest keeps the verifier and the filter happy */
 
-/* The first generation makes the maps, and later ones find them under their names. */
-#if GENERATION == 1
-#define KEPT(type) type
-#define EXPORT(name) __attribute__((section("maps/export"))) struct name##_table_t __##name
-#else
-#define KEPT(type) "extern"
-#define EXPORT(name)
-#endif
-
 /* One direction of a conversation. */
 struct flow {
 	u64 bytes; /* queued so far, lost ones included */
@@ -144,26 +135,17 @@ struct ring_table_t {
 };
 
 #define BPF_F_MMAPABLE 1024
-BPF_F_TABLE(KEPT("array"), u32, struct settings, settings, 1, BPF_F_MMAPABLE);
-EXPORT(settings);
-BPF_F_TABLE(KEPT("array"), u32, struct totals, totals, 1, BPF_F_MMAPABLE);
-EXPORT(totals);
-BPF_TABLE(KEPT("hash"), u64, struct endpoint, endpoints, MAX_SOCKETS);
-EXPORT(endpoints);
-BPF_TABLE(KEPT("lru_hash"), u64, struct endpoint, orphans, 4096); /* by id: freed, with losses to report */
-EXPORT(orphans);
-BPF_TABLE(KEPT("lru_hash"), struct pair, struct flow, flows, 16384);
-EXPORT(flows);
-BPF_TABLE(KEPT("hash"), u64, struct holder, holders, MAX_HOLDERS); /* by inode */
-EXPORT(holders);
-BPF_TABLE(KEPT("lru_hash"), u64, struct cgroup_line, cgroups, 4096); /* by id */
-EXPORT(cgroups);
-BPF_TABLE(KEPT("hash"), u32, u32, capturers, 1024); /* a set of processes */
-EXPORT(capturers);
-__attribute__((section("maps/" KEPT("ringbuf")))) struct ring_table_t ring = {
+BPF_F_TABLE("array", u32, struct settings, settings, 1, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct totals, totals, 1, BPF_F_MMAPABLE);
+BPF_TABLE("hash", u64, struct endpoint, endpoints, MAX_SOCKETS);
+BPF_TABLE("lru_hash", u64, struct endpoint, orphans, 4096); /* by id: freed, with losses to report */
+BPF_TABLE("lru_hash", struct pair, struct flow, flows, 16384);
+BPF_TABLE("hash", u64, struct holder, holders, MAX_HOLDERS); /* by inode */
+BPF_TABLE("lru_hash", u64, struct cgroup_line, cgroups, 4096); /* by id */
+BPF_TABLE("hash", u32, u32, capturers, 1024); /* a set of processes */
+__attribute__((section("maps/ringbuf"))) struct ring_table_t ring = {
 	.max_entries = RING_PAGES * PAGE_SIZE,
 };
-EXPORT(ring);
 
 /* Each hook has its own working memory on each CPU: a hook never interrupts itself there (the kernel
  * skips nested runs), but hooks interrupt each other.  The loader reads these lines. */
@@ -278,8 +260,7 @@ struct scratch {
 	u8 skb[SKB_SIZE]; /* the sk_buff itself */
 	u8 data[2 * 0x40000]; /* the verifier knows 18 bits of a position and of a length */
 };
-BPF_TABLE(KEPT("array"), u32, struct scratch, scratches, DATA_SLOTS * CPUS);
-EXPORT(scratches);
+BPF_TABLE("array", u32, struct scratch, scratches, DATA_SLOTS * CPUS);
 
 /* The same for events, which have no payload. */
 struct small_scratch {
@@ -287,8 +268,7 @@ struct small_scratch {
 	struct message message;
 	u8 data[0x1400];
 };
-BPF_TABLE(KEPT("array"), u32, struct small_scratch, small_scratches, SLOTS * CPUS);
-EXPORT(small_scratches);
+BPF_TABLE("array", u32, struct small_scratch, small_scratches, SLOTS * CPUS);
 
 /* For what is no message yet. */
 struct workspace {
@@ -297,8 +277,7 @@ struct workspace {
 	struct cgroup_line new_cgroup;
 	struct filter_work filter;
 };
-BPF_TABLE(KEPT("array"), u32, struct workspace, workspaces, SLOTS * CPUS);
-EXPORT(workspaces);
+BPF_TABLE("array", u32, struct workspace, workspaces, SLOTS * CPUS);
 
 /* Adds to `*at` and tells what was there before. */
 static __always_inline u64 count_up(u64 *at, u64 by)

@@ -1,0 +1,129 @@
+"""Maps of the kernel: how one is made, and its elements in Python.
+
+Source: Documentation/bpf/maps.rst; bcc's JSON for the types in C.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from unixsock_bpf.probe.errors import ProbeError
+
+#: BPF_MAP_TYPE_RINGBUF in linux/bpf.h, whose maps have no elements.
+_RING = 27
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a map is: type and flags as in linux/bpf.h, sizes in bytes, and bcc's JSON for key and leaf."""
+
+    type: int
+    key_size: int
+    leaf_size: int
+    max_entries: int
+    flags: int
+    key: str
+    leaf: str
+
+
+def shapes(bpf: Any) -> dict[str, Shape]:
+    """The maps of a bcc module, by name."""
+    import bcc
+
+    lib, module = bcc.lib, bpf.module
+    # bcc itself has no use for these, and does not declare them.
+    count_of = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_void_p)(("bpf_num_tables", lib))
+    name_of = ctypes.CFUNCTYPE(ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)(("bpf_table_name", lib))
+    size = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t)
+    key_size_of, leaf_size_of = (size((f"bpf_table_{what}_size_id", lib)) for what in ("key", "leaf"))
+    found = {}
+    for at in range(count_of(ctypes.c_void_p(module))):
+        name = name_of(module, at)
+        kind = lib.bpf_table_type_id(module, at)
+        found[name.decode()] = Shape(
+            kind,
+            0 if kind == _RING else key_size_of(module, at),
+            0 if kind == _RING else leaf_size_of(module, at),
+            lib.bpf_table_max_entries_id(module, at),
+            lib.bpf_table_flags_id(module, at),
+            (lib.bpf_table_key_desc(module, name) or b"").decode(),
+            (lib.bpf_table_leaf_desc(module, name) or b"").decode(),
+        )
+    return found
+
+
+def create(name: str, shape: Shape) -> int:
+    """A new map's descriptor.  Raises ProbeError."""
+    import bcc
+
+    fd = bcc.lib.bcc_create_map(
+        *(shape.type, name.encode()), *(shape.key_size, shape.leaf_size, shape.max_entries, shape.flags)
+    )
+    if fd < 0:
+        raise ProbeError(f"the map {name} can't be made: {os.strerror(ctypes.get_errno())}")
+    return int(fd)
+
+
+class Map:
+    """A map behind ``fd``.  ``Key`` and ``Leaf``: its elements' types, of ctypes.
+
+    Raises KeyError where the kernel refuses, which it also does to a process without privileges.
+    """
+
+    def __init__(self, fd: int, shape: Shape) -> None:
+        self.fd = fd
+        self.shape = shape
+
+    @cached_property
+    def Key(self) -> Any:
+        """A key; numbers, too, need it."""
+        return _type(self.shape.key)
+
+    @cached_property
+    def Leaf(self) -> Any:
+        """A value."""
+        return _type(self.shape.leaf)
+
+    def __getitem__(self, key: Any) -> Any:
+        import bcc
+
+        leaf = self.Leaf()
+        if bcc.lib.bpf_lookup_elem(self.fd, ctypes.byref(key), ctypes.byref(leaf)) < 0:
+            raise KeyError(key)
+        return leaf
+
+    def __setitem__(self, key: Any, leaf: Any) -> None:
+        import bcc
+
+        if bcc.lib.bpf_update_elem(self.fd, ctypes.byref(key), ctypes.byref(leaf), 0) < 0:
+            raise KeyError(os.strerror(ctypes.get_errno()))
+
+    def items(self) -> Iterator[tuple[Any, Any]]:
+        """All elements, except such as come and go meanwhile."""
+        import bcc
+
+        key = self.Key()
+        more = bcc.lib.bpf_get_first_key(self.fd, ctypes.byref(key), ctypes.sizeof(key))
+        while more == 0:
+            following = self.Key()
+            more = bcc.lib.bpf_get_next_key(self.fd, ctypes.byref(key), ctypes.byref(following))
+            leaf = self.Leaf()
+            if bcc.lib.bpf_lookup_elem(self.fd, ctypes.byref(key), ctypes.byref(leaf)) == 0:
+                yield key, leaf
+            key = following
+
+    def values(self) -> Iterator[Any]:
+        """The values of ``items``."""
+        return (leaf for _, leaf in self.items())
+
+
+def _type(description: str) -> Any:
+    import bcc
+
+    return bcc.BPF._decode_table_type(json.loads(description))
