@@ -27,6 +27,12 @@ from unixsock_bpf import pcapng  # noqa: E402
 
 GUEST_FOLDER = Path("/dev/shm/unixsock-demo")
 
+#: What the guest runs.  Its files are slow to read for the first time, so that is begun at once.
+_IN_GUEST = """\
+(tshark -v; /usr/bin/python3 -c "import bcc") >/dev/null 2>&1 &
+exec /usr/bin/python3 demo/demo.py --in-guest
+"""
+
 #: Seconds after which a demo is given up that has shown no packet, and which one may take in all.
 START = 400
 LONGEST = 120
@@ -109,7 +115,7 @@ def in_guest() -> int:
 
     try:
         kernel = kernels.fetched("bookworm") or kernels.fetch("bookworm")
-        with guest.boot(kernel, "/usr/bin/python3 demo/demo.py --in-guest") as running:
+        with guest.boot(kernel, _IN_GUEST) as running:
             show_output(running, START + LONGEST)
             return running.wait(1)
     except SetupError as problem:

@@ -32,6 +32,8 @@ PARTS = {
 SHOWN = ("list interfaces", "imports, options, BTF", "compile", "load", "attach", "rest", "first packet")
 #: The whole again, with programs that were compiled before: see unixsock_bpf/probe/cache.py.
 AGAIN = "first packet of a later capture"
+#: The same up to loading.
+LATER = "ready to load, later capture"
 
 #: Seconds that a start may take under emulation.
 PATIENCE = 180
@@ -151,7 +153,7 @@ def one_start() -> dict[str, float]:
         for part, begin, end in notes():
             if part in parts:
                 parts[part] += end - begin
-        first = min(begin for part, begin, _ in notes() if part == "compile")
+        first = min(begin for part, begin, _ in notes() if part in ("compile", "load"))
     parts["imports, options, BTF"] = first
     parts["first packet"] = total
     parts["rest"] = total - first - sum(parts[part] for part in ("compile", "load", "attach"))
@@ -176,17 +178,23 @@ def until_load(repeats: int) -> dict[str, float]:
         "imports, options, BTF": [],
         "compile": [],
         "ready to load": [],
+        LATER: [],
     }
-    for _ in range(repeats):
-        _forget_programs()
+
+    def rows_of_a_start() -> list[tuple[str, float, float]]:
         with _timed_extcap(environment={"BENCH_IGNORE_REFUSAL": "1"}) as (process, _, _, notes):
             process.wait(PATIENCE)
-            rows = notes()
+            return notes()
+
+    for _ in range(repeats):
+        _forget_programs()
+        rows = rows_of_a_start()
         compiled = next(row for row in rows if row[0] == "compile")
         found["python"].append(rows[0][1])
         found["imports, options, BTF"].append(compiled[1])
         found["compile"].append(compiled[2] - compiled[1])
         found["ready to load"].append(next((row[1] for row in rows if row[0] == "load"), compiled[2]))
+        found[LATER].append(next(row[1] for row in rows_of_a_start() if row[0] == "load"))
     medians = {part: statistics.median(times) for part, times in found.items()}
     return medians | {"list interfaces": _listing(repeats)}
 

@@ -6,7 +6,7 @@ import re
 import struct
 
 import pytest
-from bench import measure, report, workloads
+from bench import measure, report, startup, workloads
 from bench.observers import Observer
 from bench.workloads import Workload
 
@@ -81,9 +81,8 @@ def test_the_report_says_what_was_measured() -> None:
         "growth": [], "idle": {"fentry": [0.0]}, "startup": {"compile": 1.5}, "missing": ["strace"],
         "machine": {"kernel": "6.1", "cpus": 2, "cpu": "slow", "emulated": True},
     }  # fmt: skip
-    text = report.document(
-        data, {"list interfaces": 0.05, "ready to load": 0.7}, None, "dump {path}", "today"
-    )
+    native = {"list interfaces": 0.05, "ready to load": 0.7, startup.LATER: 0.2}
+    text = report.document(data, native, None, "dump {path}", "today")
     lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
     assert re.search(r"0\.12 \| \*\*missed", lines["blast 64 B, added: this / PEER"])  # 10 / 80
     assert re.search(r"0\.50 \| \*\*missed", lines["ping-pong 64 B, added: this / PEER"])
