@@ -29,7 +29,7 @@ local function address(sock)
 end
 
 -- Puts the sockets' pseudo addresses into pinfo; gives the ports.
-function M.address(rec, pinfo)
+function M.address(rec, pinfo, tree)
     if not rec.way.src_port then
         local client = rec.way.src_is_server and rec.way.dst_sock or rec.way.src_sock
         rec.way.src_port, rec.way.dst_port = payload.client_port(client), payload.of(rec).port
@@ -37,6 +37,8 @@ function M.address(rec, pinfo)
         rec.way.src_address, rec.way.dst_address = address(rec.way.src_sock), address(rec.way.dst_sock)
     end
     pinfo.src, pinfo.dst = rec.way.src_address, rec.way.dst_address
+    -- Follow Stream looks for the selected packet's conversation by these, which nobody hides again.
+    if tree.visible then pinfo.net_src, pinfo.net_dst = rec.way.src_address, rec.way.dst_address end
     return rec.way.src_port, rec.way.dst_port
 end
 
@@ -63,12 +65,12 @@ function M.dissect(rec, bytes, tvb, pinfo, tree)
     local from, caplen = rec.header_len, rec.caplen
     if not host.prefs.reassemble then
         if rec.event ~= EVENT.DATA or caplen == 0 then return false end
-        M.address(rec, pinfo)
+        M.address(rec, pinfo, tree)
         return payload.dissect_raw(rec, tvb:range(from, caplen):tvb(), pinfo, tree)
     end
     local flags = tcp_flags(rec)
     if not flags then return false end
-    local src_port, dst_port = M.address(rec, pinfo)
+    local src_port, dst_port = M.address(rec, pinfo, tree)
     local seq = rec.seq_lo + rec.offset + (flags == SYN and 0 or 1)
     local segment = pack(">I2I2I4I4BBI2I2I2c0", src_port, dst_port, seq % 4294967296,
         flags == SYN and 0 or (rec.ack_lo + 1) % 4294967296, 0x50, flags, 65535, 0, 0,
