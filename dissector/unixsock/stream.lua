@@ -28,7 +28,7 @@ local function address(sock)
     return known
 end
 
--- Puts the sockets' pseudo addresses into pinfo; gives the ports.
+-- Puts the sockets' pseudo addresses into pinfo; gives the ports.  `tree`: the packet's, if it is one of a stream.
 function M.address(rec, pinfo, tree)
     if not rec.way.src_port then
         local client = rec.way.src_is_server and rec.way.dst_sock or rec.way.src_sock
@@ -38,7 +38,7 @@ function M.address(rec, pinfo, tree)
     end
     pinfo.src, pinfo.dst = rec.way.src_address, rec.way.dst_address
     -- Follow Stream looks for the selected packet's conversation by these, which nobody hides again.
-    if tree.visible then pinfo.net_src, pinfo.net_dst = rec.way.src_address, rec.way.dst_address end
+    if tree and tree.visible then pinfo.net_src, pinfo.net_dst = rec.way.src_address, rec.way.dst_address end
     return rec.way.src_port, rec.way.dst_port
 end
 
