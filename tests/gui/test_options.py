@@ -1,0 +1,46 @@
+"""The interface's options: chosen in their dialog, the sockets listed anew, all kept by Wireshark."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from gui.desktop import Desktop
+from gui.widgets import Widget, wait
+from gui.wireshark import Wireshark, make_home
+
+
+def opened(wireshark: Wireshark) -> Widget:
+    """The dialog, by a click on the wheel before the interface's name."""
+    interface = wireshark.interface()
+    wireshark.desktop.click((interface.box[0] - 12, interface.centre[1]))
+    return wireshark.window("Interface Options: Unix sockets")
+
+
+def test_options_are_chosen_listed_and_kept(desktop: Desktop, home: Path) -> None:
+    profile = make_home(home)
+    path = str(home / "present.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        with Wireshark(desktop, home) as wireshark:
+            dialog = opened(wireshark)
+            selector = dialog.find("combo box")
+            assert not selector.has("list item", path, hidden=True)
+            dialog.find("push button", "^List present sockets$").click()
+            wait(f"{path} in the list", lambda: selector.has("list item", path, hidden=True))
+            selector.click()
+            desktop.type(path)
+            desktop.keys("Return")
+            desktop.picture("options")
+            dialog.find("page tab", "^Processes$").click()
+            dialog.find("text").enter("77", "Tab")
+            dialog.find("push button", "^Save$").click()
+            wait("end of the dialog", lambda: not wireshark.has_window("Interface Options"))
+    kept = (profile / "preferences").read_text()
+    assert f"extcap.unixsock.path: {path}" in kept
+    assert "extcap.unixsock.pid: 77" in kept
+    with Wireshark(desktop, home) as wireshark:
+        dialog = opened(wireshark)
+        dialog.find("page tab", "^Processes$").click()
+        assert dialog.find("text").text == "77"
