@@ -111,9 +111,9 @@ def round_of(
                     f" {row['alone']:8.1f} without, {row.get('lost', 0)} of {row['messages']} lost"
                 )
         if idle and observer.processes:
-            cpu = observer.cpu()
+            cpu = observer.idle_cpu()
             time.sleep(idle)
-            results.data["idle"].setdefault(observer.name, []).append((observer.cpu() - cpu) / idle)
+            results.data["idle"].setdefault(observer.name, []).append((observer.idle_cpu() - cpu) / idle)
     finally:
         observer.stop()
         observer.forget()

@@ -118,6 +118,10 @@ class Observer:
         """Seconds of CPU that its processes used so far."""
         return sum(_cpu_of_tree(process.pid) for process in self.processes)
 
+    def idle_cpu(self) -> float:
+        """The same of what listens, when there is nothing to hear."""
+        return self.cpu()
+
     def stop(self) -> None:
         """Ends it, as a user would."""
         for process in self.processes:
@@ -159,6 +163,10 @@ class Ours(Observer):
                 {"UNIXSOCK_ATTACH": self._attach},
             ),
         ]
+
+    def idle_cpu(self) -> float:
+        """Of the extcap: dumpcap looks at its file several times a second whoever feeds it."""
+        return _cpu_of_tree(self.processes[1].pid)
 
     def stop(self) -> None:
         """As Wireshark does: the extcap first; dumpcap ends with the fifo."""

@@ -149,7 +149,10 @@ def processor(measured: Measured) -> str:
     ]
     idle = measured.data["idle"]
     rows.append(
-        ["idle, % of one CPU", *(number(_idle(idle[n])) if n in idle else "-" for n in measured.observers)]
+        [
+            "idle, % of one CPU (this: the extcap)",
+            *(number(_idle(idle[n])) if n in idle else "-" for n in measured.observers),
+        ]
     )
     return table(["CPU µs a message", *(TITLES[name] for name in measured.observers)], rows)
 
