@@ -36,6 +36,16 @@ static __always_inline void put_text(u8 *data, volatile struct message *m, u32 t
 	m->at = at + 4 + ((len + 3) & ~3u);
 }
 
+/* The same for a comm, whose 16 bytes end in zeros; what is beyond its length the next element overwrites. */
+static __always_inline void put_comm(u8 *data, volatile struct message *m, u32 type, const u8 *comm, u64 len)
+{
+	u64 at = m->at;
+	u8 *to = head_at(data, at);
+	*(u32 *)to = type | (u32)len << 16;
+	copy_comm(to + 4, comm);
+	m->at = at + 4 + ((len + 3) & ~3u);
+}
+
 /* Frame, header and the elements that say who and where. */
 static __always_inline void put_head(u8 *data, volatile struct message *m, struct sides *sides)
 {
@@ -99,7 +109,7 @@ static __always_inline void put_head(u8 *data, volatile struct message *m, struc
 		if (!ep)
 			break;
 		if (ep->comm_len)
-			put_text(data, m, ELEMENT_SRC_COMM + i, ep->comm, ep->comm_len);
+			put_comm(data, m, ELEMENT_SRC_COMM + i, ep->comm, ep->comm_len);
 		if (ep->name_len)
 			put_text(data, m, ELEMENT_SRC_NAME + i, ep->name, ep->name_len);
 		struct place *place = ep->place ? places.lookup(&ep->place) : NULL;

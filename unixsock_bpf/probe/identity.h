@@ -234,6 +234,19 @@ static __always_inline void judge(struct endpoint *ep, struct workspace *w)
 	v->generation = GENERATION;
 }
 
+/* Whether it was decided that the filter lets nothing through from `ep` to `other`; 0: to whom it sent last. */
+static __always_inline bool left_out(struct endpoint *ep, u64 other)
+{
+	struct settings *set = get_settings();
+	struct totals *t = get_totals();
+	if (!set || !t || !set->running)
+		return false;
+	u32 generation = set->generation;
+	struct verdict *v = &ep->verdicts[generation & 1];
+	return v->generation == generation && v->rejected_at == (u32)t->renames && v->rejected_peer &&
+	       (!other || v->rejected_peer == other);
+}
+
 /* Whether all that the filter asks of a socket is known. */
 static __always_inline bool final(struct endpoint *ep)
 {

@@ -33,6 +33,8 @@ MAX_GROUPS = 2048
 
 #: The kernel's variables that tell where it has a page's bytes, and their place in ``struct settings``.
 _BASES = {"page_offset_base": 4, "vmemmap_base": 5}
+#: There, too, the number of the generation that took over.
+_GENERATION = 6
 
 _NOT_PERMITTED = (
     "This kernel does not permit BPF tracing, even to root: kernel lockdown, a security module or a "
@@ -132,6 +134,7 @@ class Probe:
         self._kept = [self._generation]
         self.settings = self._map("settings", mmap.PROT_READ | mmap.PROT_WRITE)
         self.totals = self._map("totals", mmap.PROT_READ)
+        self.settings[_GENERATION] = self._generation.number
         symbols = _kernel_symbols(tuple(_BASES))
         if len(symbols) == len(_BASES):
             for name, at in _BASES.items():
@@ -168,6 +171,7 @@ class Probe:
         first, last = self._kept[0], self._generation
         generation.take_over(first)
         generation.attach()
+        self.settings[_GENERATION] = generation.number
         if generation.attached:
             self._kept.append(generation)
         if last in self._kept:

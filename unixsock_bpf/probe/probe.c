@@ -179,6 +179,15 @@ static __always_inline int send_payload(struct scratch *s)
 	return 0;
 }
 
+/* Positions count what the filter leaves out: the next one may not. */
+static __always_inline void count_unseen(struct endpoint *ep, u32 len)
+{
+	if (ep->type == TYPE_DGRAM)
+		return;
+	__sync_fetch_and_add(&ep->flow.bytes, len);
+	__sync_fetch_and_add(&ep->flow.messages, 1);
+}
+
 /* What was queued for a receiver. */
 static __always_inline void on_message(u32 slot)
 {
@@ -194,11 +203,8 @@ static __always_inline void on_message(u32 slot)
 	if (!take_sides(&sides, sk, other, w, true)) {
 		if (sides.untracked)
 			__sync_fetch_and_add(&t->untracked, 1);
-		/* Positions count what the filter leaves out: the next one may not. */
-		if (sides.src && sides.src->type != TYPE_DGRAM) {
-			__sync_fetch_and_add(&sides.src->flow.bytes, len);
-			__sync_fetch_and_add(&sides.src->flow.messages, 1);
-		}
+		if (sides.src)
+			count_unseen(sides.src, len);
 		return;
 	}
 	if (!sides.dst)
@@ -250,6 +256,12 @@ int message(void *ctx)
 static __always_inline bool tell_message(u32 slot, u64 sk, u64 other, u64 skb, u64 address, u32 len, u32 flags)
 {
 	struct scratch *s = get_scratch(slot);
+	struct endpoint *ep = endpoints.lookup(&sk);
+	/* This is all that a socket costs that the filter leaves out.  It may have got a name since. */
+	if (ep && left_out(ep, other) && (ep->named || !LOAD(u64, sk, UNIX_SOCK_ADDR))) {
+		count_unseen(ep, len);
+		return false;
+	}
 	if (!s)
 		return false;
 	s->call.sk = sk;
@@ -356,7 +368,7 @@ static __always_inline bool on_use(u32 slot, u64 socket, u64 unused)
 {
 	u64 sk = PEEK(u64, socket, SOCKET_SK);
 	struct endpoint *ep = endpoints.lookup(&sk);
-	if (ep && has_user(ep))
+	if (ep && ((ep->type != TYPE_DGRAM && left_out(ep, 0)) || has_user(ep)))
 		return false;
 	return tell_event(slot, sk, 0, NO_EVENT, NEWS_USED);
 }

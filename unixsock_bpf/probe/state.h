@@ -107,6 +107,7 @@ struct settings {
 	u64 reader; /* its process */
 	u64 page_offset_base; /* where the kernel has these variables, which it moves at every boot; or 0 */
 	u64 vmemmap_base;
+	u64 generation; /* whose programs are behind the gates; 0: none for sure */
 };
 
 /* Added up by the probe, read by the reader through mmap. */
