@@ -15,15 +15,17 @@ from unixsock_bpf import filter as capture_filter
 from unixsock_bpf.filter import cgroups
 from unixsock_bpf.filter.tree import Term
 from unixsock_bpf.record import Record, display_name
+from unixsock_bpf.sockets import cgroup_of
 
 HEADERS = Path(capture_filter.__file__).parent.parent / "probe" / "kernel"
 
 PROGRAM = """
-struct input { u8 name[128]; u8 comm[16]; u64 inode; u32 len, netns, pid, uid, type, event, size, fds; };
+struct input { u8 name[128]; u8 comm[16]; u64 inode; u32 len, netns, pid, uid, type, event, size, fds;
+    u64 cgroups[FILTER_CGROUP_LEVELS]; };
 struct output { u64 socket, owner; u32 sockets, message, runs; };
 BPF_ARRAY(inputs, struct input, 1);
 BPF_ARRAY(outputs, struct output, 1);
-struct memory { struct filter_work work; u64 cgroups[FILTER_CGROUP_LEVELS]; };
+struct memory { struct filter_work work; };
 BPF_ARRAY(memories, struct memory, 1);
 int run(void *ctx)
 {
@@ -33,12 +35,9 @@ int run(void *ctx)
     struct memory *memory = memories.lookup(&zero);
     if (!in || !out || !memory || bpf_get_current_pid_tgid() >> 32 != DRIVER)
         return 0;
-#pragma clang loop unroll(disable)
-    for (u32 level = 0; level < FILTER_CGROUP_LEVELS; level++)
-        memory->cgroups[level] = bpf_get_current_ancestor_cgroup_id(level);
     out->socket = filter_name_atoms(in->name, in->len, &memory->work);
     out->socket |= filter_socket_atoms(in->inode, in->netns);
-    out->owner = filter_owner_atoms(in->pid, in->uid, in->comm, memory->cgroups, &memory->work);
+    out->owner = filter_owner_atoms(in->pid, in->uid, in->comm, in->cgroups, &memory->work);
     out->sockets = filter_sockets(out->socket, 0, in->type, 1, 1);
     out->message = filter_message(out->socket, out->owner, 0, 0, in->type, in->event, in->size, in->fds, 0);
     out->runs++;
@@ -56,6 +55,7 @@ class Input(ctypes.Structure):
             (field, ctypes.c_uint32)
             for field in ("len", "netns", "pid", "uid", "type", "event", "size", "fds")
         ),
+        ("cgroups", ctypes.c_uint64 * 16),
     )
 
 
@@ -102,6 +102,9 @@ class Loaded:
             record.len,
             record.fds_count,
         )
+        group = cgroups.present().get(cgroup_of(os.getpid()))
+        if group:
+            given.cgroups[: len(group.ids)] = group.ids
         inputs, outputs = self.bpf[b"inputs"], self.bpf[b"outputs"]
         leaf = inputs.Leaf()
         ctypes.memmove(ctypes.addressof(leaf), ctypes.addressof(given), ctypes.sizeof(given))
