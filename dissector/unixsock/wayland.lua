@@ -1,18 +1,19 @@
 -- Wayland: u32 object, u16 opcode, u16 size in the machine's byte order (read as little-endian), then arguments.
--- Object 1 is always the display; other objects' interfaces are only known to those who saw them made.
+-- Object 1 is always the display; what the others are is learned where they are made.
 -- Source: The Wayland Protocol, Wire Format.
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local framer = host.load("framer")
-local REQUESTS = { [0] = "sync", "get_registry" }
-local EVENTS = { [0] = "error", "delete_id" }
+local text = host.load("text")
+local INTERFACES = host.load("wayland_names")
 local F = {
     object = ProtoField.uint32("wayland.object", "Object"),
     opcode = ProtoField.uint16("wayland.opcode", "Opcode"),
     size = ProtoField.uint16("wayland.size", "Size"),
     message = ProtoField.string("wayland.message", "Message"),
     global = ProtoField.string("wayland.interface", "Interface"),
+    argument = ProtoField.string("wayland.argument", "Argument"),
     args = ProtoField.bytes("wayland.args", "Arguments"),
 }
 local proto = framer.proto("unixsock_wayland", "Wayland", F)
@@ -23,13 +24,109 @@ local function length(tvb, at)
     return size >= 8 and size % 4 == 0 and size
 end
 
--- wl_registry.global and .bind carry an interface's name: u32 name, then u32 size, text and NUL.
-local function interface_name(message)
-    if message:len() < 20 then return nil end
+---------------------------------------------------------------------------------------------------
+-- What objects are
+
+-- Of each object of a conversation, in which frame it became what.  Numbers are used again, so that a
+-- frame's objects are those that were made last before it, whichever frame is looked at.
+local function objects()
+    local conversation = host.current.conversation
+    conversation.wayland = conversation.wayland or { { { 0, "wl_display" } } }
+    return conversation.wayland
+end
+
+local function interface_of(object)
+    local found
+    for _, made in ipairs(objects()[object] or {}) do
+        if made[1] > host.current.number then break end
+        found = made[2]
+    end
+    return found
+end
+
+local function learn(object, interface)
+    if interface_of(object) == interface then return end
+    local all = objects()
+    local history = all[object] or {}
+    all[object] = history
+    local last = history[#history]
+    -- Frames come in their order the first time, and later teach nothing new.
+    if not last or last[1] <= host.current.number then history[#history + 1] = { host.current.number, interface } end
+end
+
+---------------------------------------------------------------------------------------------------
+-- Messages
+
+-- The name of a message and its arguments {name, type, interface of a new object}; nil if it isn't known.
+local function signature(interface, request, opcode)
+    local messages = INTERFACES[interface]
+    messages = messages and messages[request and "requests" or "events"]
+    local words = messages and messages[opcode + 1]
+    if not words then return nil end
+    local name, rest = words:match("^(%S+)%s*(.*)$")
+    local arguments = {}
+    for argument, kind, made in rest:gmatch("([%w_]+):(%a)=?([%w_]*)") do
+        if kind == "n" and made == "" then
+            arguments[#arguments + 1] = { "interface", "s" }
+            arguments[#arguments + 1] = { "version", "u" }
+        end
+        arguments[#arguments + 1] = { argument, kind, made ~= "" and made or nil }
+    end
+    return name, arguments
+end
+
+-- An object as interface#number.
+local function object_text(object)
+    if object == 0 then return "nil" end
+    return ("%s#%d"):format(interface_of(object) or "object", object)
+end
+
+-- The argument of type `kind` at `at`: its bytes, its text and its value; nil where the message ends before it.
+local function read(message, at, kind)
+    local left = message:len() - at
+    if kind == "h" then return 0, "descriptor" end
+    if left < 4 then return nil end
+    local number = message:range(at, 4):le_uint()
+    if kind == "s" or kind == "a" then
+        local size = 4 + number + (-number) % 4
+        if size > left then return nil end
+        if kind == "a" then return size, ("%d bytes"):format(number) end
+        local value = number > 0 and message:raw(at + 4, number - 1) or ""
+        return size, text.printable(value), value
+    elseif kind == "i" then
+        return 4, tostring(message:range(at, 4):le_int())
+    elseif kind == "f" then
+        return 4, ("%g"):format(message:range(at, 4):le_int() / 256)
+    elseif kind == "o" or kind == "n" then
+        return 4, object_text(number), number
+    end
+    return 4, ("%d"):format(number)
+end
+
+-- Adds the arguments to `t`, learns of objects that they make; gives the interface's name in wl_registry's messages.
+local function show_arguments(message, t, arguments)
+    local at, named = 8, nil
+    for _, argument in ipairs(arguments) do
+        local size, shown, value = read(message, at, argument[2])
+        if not size then break end
+        if argument[2] == "s" and argument[1] == "interface" then
+            named = value
+            if size > 4 then t:add(F.global, message:range(at + 4, #value), shown) end
+        elseif argument[2] == "n" then
+            learn(value, argument[3] or named or "object")
+            shown = object_text(value)
+        end
+        t:add(F.argument, message:range(at, size), ("%s: %s"):format(argument[1], shown))
+        at = at + size
+    end
+    return named
+end
+
+-- wl_registry.global and .bind carry an interface's name: they are known by it where the registry's making was missed.
+local function is_registry(message)
+    if message:len() < 20 then return false end
     local size = message:range(12, 4):le_uint()
-    if size < 4 or 16 + size > message:len() then return nil end
-    local name = message:raw(16, size - 1)
-    return name:find("^%l[%w_]+_[%w_]+$") and name, message:range(16, size - 1)
+    return size >= 4 and 16 + size <= message:len() and message:raw(16, size - 1):find("^%l[%w_]+_[%w_]+$") ~= nil
 end
 
 local function show(message, pinfo, tree)
@@ -40,18 +137,23 @@ local function show(message, pinfo, tree)
     t:add_le(F.opcode, message:range(4, 2))
     t:add_le(F.size, message:range(6, 2))
     local request = not host.current.way.src_is_server
-    local name = object == 1 and (request and REQUESTS or EVENTS)[opcode]
-    local text = name and "wl_display." .. name
-        or ("object %d %s %d"):format(object, request and "request" or "event", opcode)
-    local interface, range = interface_name(message)
-    if opcode == 0 and interface then
-        text = (request and "wl_registry.bind " or "wl_registry.global ") .. interface
-        t:add(F.global, range, interface)
+    local interface = interface_of(object)
+    if not interface and opcode == 0 and is_registry(message) then
+        interface = "wl_registry"
+        learn(object, interface)
     end
-    t:add(F.message, message:range(0, 8), text)
-    if message:len() > 8 then t:add(F.args, message:range(8)) end
-    t:append_text(", " .. text)
-    framer.info(pinfo, "WAYLAND", text)
+    local name, arguments = signature(interface, request, opcode)
+    local words = name and ("%s.%s"):format(interface, name)
+        or ("%s %s %d"):format(object_text(object), request and "request" or "event", opcode)
+    if name then
+        local named = show_arguments(message, t, arguments)
+        if named and interface == "wl_registry" then words = words .. " " .. text.printable(named) end
+    elseif message:len() > 8 then
+        t:add(F.args, message:range(8))
+    end
+    t:add(F.message, message:range(0, 8), words)
+    t:append_text(", " .. words)
+    framer.info(pinfo, "WAYLAND", words)
 end
 
 return framer.dissector(proto, length, show)

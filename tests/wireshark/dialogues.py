@@ -232,8 +232,21 @@ DIALOGUES = {
     "wayland": Dialogue(
         b"/run/user/1000/wayland-0",
         [(True, _wayland(1, 1, struct.pack("<I", 2)) + _wayland(1, 0, struct.pack("<I", 3))),
-         (False, _wayland(3, 0, bytes(4)))],
-        "wayland.opcode", ["1", "0", "0"],
+         (False, _wayland(2, 0, struct.pack("<II16sI", 1, 14, b"wl_compositor", 5)) + _wayland(3, 0, bytes(4))),
+         (True, _wayland(2, 0, struct.pack("<II16sII", 1, 14, b"wl_compositor", 4, 3)) + _wayland(3, 0, struct.pack("<I", 4))),
+         (True, _wayland(4, 2, struct.pack("<iiii", -1, 2, 30, 40)))],
+        "wayland.opcode", ["1", "0", "0", "0", "0", "0", "2"],
+        more={
+            "wayland.message": [
+                "wl_display.get_registry", "wl_display.sync", "wl_registry.global wl_compositor", "wl_callback.done",
+                "wl_registry.bind wl_compositor", "wl_compositor.create_surface", "wl_surface.damage",
+            ],
+            "wayland.argument": [
+                "registry: wl_registry#2", "callback: wl_callback#3", "name: 1", "interface: wl_compositor",
+                "version: 5", "callback_data: 0", "name: 1", "interface: wl_compositor", "version: 4",
+                "id: wl_compositor#3", "id: wl_surface#4", "x: -1", "y: 2", "width: 30", "height: 40",
+            ],
+        },
     ),
     "milter": Dialogue(
         b"/run/spamass-milter.sock",
