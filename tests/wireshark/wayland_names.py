@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (the lines of another language)
 """Makes dissector/unixsock/wayland_names.lua from the protocols' own XML files.
 
 python3 wayland_names.py FILE.xml... > dissector/unixsock/wayland_names.lua
