@@ -31,6 +31,8 @@ _SLOT = re.compile(r"^#define SLOT_(\w+) (\w+)$", re.MULTILINE)
 _PROGRAM = re.compile(r"(kfunc|kretfunc|kprobe|kretprobe|raw_tracepoint)__(?:vmlinux__)?(\w+)")
 #: Functions that tell of messages and that a thread may lose its processor in.
 _INTERRUPTIBLE = ("skb_copy_datagram_from_iter", "skb_splice_from_iter")
+#: The same of events.
+_INTERRUPTIBLE_EVENTS = ("unix_stream_connect", "unix_accept", "unix_socketpair", "unix_shutdown")
 #: The function whose program runs itself again: AGAIN_ON_RETURN in hooks.h.
 _AGAIN = "__scm_send"
 #: The map that each generation has for itself.
@@ -79,6 +81,7 @@ class Generation:
         hooks = [(match[1], match[2]) for match in _HOOK.finditer(text)]
         #: Functions whose hooks have a gate, and the name of what belongs behind it.
         self._behind = _behind_gates(hooks, settings.events)
+        self._events = settings.events
         there = {program.function for program in attached}
         macros = macros | _settings_macros(settings) | {"GENERATION": number} | (_SMALL if first else {})
         flags = [f"-D{macro}={value}{'ULL' if value > 0xFFFFFFFF else ''}" for macro, value in macros.items()]
@@ -149,13 +152,14 @@ class Generation:
                 self._gated[program.function] = self._loaded(program.name, program, for_slot)
 
     def skipped(self) -> int:
-        """Messages at most that its hooks missed: their programs ran already on that processor.
+        """Messages and events at most that its hooks missed: their programs ran already on that processor.
 
         That happens where the kernel may take the processor from a thread while it fills an
         sk_buff.  Others than Unix sockets fill them, too, so that it may be fewer.
         """
+        functions = _INTERRUPTIBLE + (_INTERRUPTIBLE_EVENTS if self._events else ())
         return sum(
-            code.skipped(fd) for program, fd in self._programs.items() if program.function in _INTERRUPTIBLE
+            code.skipped(fd) for program, fd in self._programs.items() if program.function in functions
         )
 
     def take_over(self, first: Generation) -> None:
