@@ -48,9 +48,10 @@ def main(files: list[str]) -> None:
         for interface in ElementTree.parse(file).getroot().findall("interface"):
             print(f"    {interface.get('name')} = {{")
             for kind in ("request", "event"):
-                for node in [messages for messages in [interface.findall(kind)] if messages]:
+                messages = [message(node) for node in interface.findall(kind)]
+                if messages:
                     print(f"        {kind}s = {{")
-                    print("\n".join(f'            "{message(one)}",' for one in node))
+                    print("\n".join(f'            "{one}",' for one in messages))
                     print("        },")
             print("    },")
     print("}")

@@ -123,9 +123,9 @@ class Generation:
             os.close(fd)
         return found
 
-    def _loaded(self, name: str, program: Program, instructions: code.Code) -> int:
+    def _loaded(self, program: Program, instructions: code.Code) -> int:
         fds = {name: one.fd for name, one in self.maps.items()}
-        return code.load(name, _bpf_type(program.kind), instructions.linked(fds))
+        return code.load(program.name, _bpf_type(program.kind), instructions.linked(fds))
 
     def _load(self) -> dict[Program, int]:
         """The hooks that no earlier generation has, and their descriptors."""
@@ -136,7 +136,7 @@ class Generation:
                 continue
             alone = match[1] != "kprobe" or f"kretprobe__{match[2]}" not in self._code
             program = Program(name, match[1], match[2], alone)
-            loaded[program] = fd = self._loaded(name, program, instructions)
+            loaded[program] = fd = self._loaded(program, instructions)
             self._open.append(fd)
             if program.function == _AGAIN and program.has_gate:
                 again = self.maps["again"]
@@ -149,7 +149,7 @@ class Generation:
             behind = self._code.get(self._behind.get(program.function, ""))
             if program.has_gate and behind:
                 for_slot = behind.with_value(slots["HERE"], slots[program.function])
-                self._gated[program.function] = self._loaded(program.name, program, for_slot)
+                self._gated[program.function] = self._loaded(program, for_slot)
 
     def skipped(self) -> int:
         """Messages and events at most that its hooks missed: their programs ran already on that processor.

@@ -119,7 +119,7 @@ static __always_inline void run_again(void *ctx)
 
 #ifdef ATTACH_FENTRY
 #define AGAIN_ON_RETURN(function, body)                                         \
-	int FEXIT_NAME(function)(u64 *ctx)                              \
+	int FEXIT_NAME(function)(u64 *ctx)                                      \
 	{                                                                       \
 		if (body(ctx[2], (int)ctx[3]))                                  \
 			run_again(ctx);                                         \
@@ -127,12 +127,12 @@ static __always_inline void run_again(void *ctx)
 	}
 #else
 #define AGAIN_ON_RETURN(function, body)                                         \
-	int kprobe__##function(struct pt_regs *ctx)                     \
+	int kprobe__##function(struct pt_regs *ctx)                             \
 	{                                                                       \
 		keep_arguments(ENTRY(function), 0, REG_ARG3(ctx));              \
 		return 0;                                                       \
 	}                                                                       \
-	int kretprobe__##function(struct pt_regs *ctx)                  \
+	int kretprobe__##function(struct pt_regs *ctx)                          \
 	{                                                                       \
 		struct arguments args = {};                                     \
 		take_arguments(&args, ENTRY(function));                         \

@@ -78,13 +78,13 @@ def _kernel_symbols(names: tuple[str, ...]) -> dict[str, int]:
     return found
 
 
-def _preemptible() -> bool:
+def _preemptible(symbols: dict[str, int]) -> bool:
     """Whether this kernel may take the processor from a thread that is inside of it, as far as it says.
 
     Which of the kinds that it was built with it uses is in debugfs, since Linux commit
     1011dcce99f8 ("sched,preempt: Move preempt_dynamic to debug.c"), v5.13.
     """
-    if not _kernel_symbols(("preempt_schedule",)):
+    if "preempt_schedule" not in symbols:
         return False
     try:
         kinds = Path("/sys/kernel/debug/sched/preempt").read_text()
@@ -93,13 +93,13 @@ def _preemptible() -> bool:
     return "(none)" not in kinds and "(voluntary)" not in kinds
 
 
-def _macros(cpus: int) -> dict[str, int]:
+def _macros(cpus: int, symbols: dict[str, int]) -> dict[str, int]:
     """Layouts and sizes for the C that are the same for all generations."""
     try:
         macros = layout.macros(Btf())
     except BtfError as error:
         raise ProbeError(f"This kernel can't be traced: {error}.") from None
-    if _preemptible():
+    if _preemptible(symbols):
         macros["PREEMPTIBLE"] = 1
     return macros | {
         "PAGE_SIZE": mmap.PAGESIZE,
@@ -128,15 +128,15 @@ class Probe:
                 f"The Python package bcc is missing ({error}): install python3-bpfcc (Debian, Ubuntu) "
                 "or python3-bcc (Fedora, openSUSE, Arch: python-bcc)."
             ) from None
-        self._macros = _macros(len(bcc.utils.get_possible_cpus()))
+        symbols = _kernel_symbols((*_BASES, "preempt_schedule"))
+        self._macros = _macros(len(bcc.utils.get_possible_cpus()), symbols)
         self._generation, self.attached = self._first(settings)
         #: Those that others took over from, but that are attached.
         self._kept = [self._generation]
         self.settings = self._map("settings", mmap.PROT_READ | mmap.PROT_WRITE)
         self.totals = self._map("totals", mmap.PROT_READ)
         self.settings[_GENERATION] = self._generation.number
-        symbols = _kernel_symbols(tuple(_BASES))
-        if len(symbols) == len(_BASES):
+        if all(name in symbols for name in _BASES):
             for name, at in _BASES.items():
                 self.settings[at] = symbols[name]
         self._fill_pseudo_files()
