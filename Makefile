@@ -47,9 +47,11 @@ test-gui: setup
 test-wireshark: setup
 	UNIXSOCK_WIRESHARK=all $(VENV)/pytest --verbose tests/wireshark
 
+# Each row of docs/KERNELS.md is one of these tests.
+FEATURES := $(patsubst %,tests/guest/test_%.py,basic ways who names descriptors events exact loss filter_load)
 test-kernels: setup
 	$(VENV)/pytest --verbose --kernels bullseye,bookworm,trixie,sid --attach fentry,kprobe --own-root \
-	    -m 'not thorough' --kernel-table docs/KERNELS.md $(LONG:%=--ignore %) tests/guest
+	    --kernel-table docs/KERNELS.md $(FEATURES)
 
 bench bench-short:
 	@tests/setup tests/bench/debian-packages
@@ -57,7 +59,7 @@ bench bench-short:
 
 test-faults: setup
 	UNIXSOCK_LONG=1 $(VENV)/pytest --verbose -rP --kernels bookworm tests/unit/test_hostile_input.py \
-	    tests/wireshark/test_mutated.py $(FAULTS)
+	    tests/wireshark/test_mutated.py $(FAULTS) tests/guest/test_stress.py
 
 guest: setup
 	@$(VM) --suite $(SUITE) $(if $(RUN),-- '$(RUN)')

@@ -24,6 +24,7 @@ EXTCAP = CHECKOUT / "extcap" / "unixsock"
 #: Functions of libbcc, and the part of a start that they are.
 PARTS = {
     "bpf_module_create_c_from_string": "compile",
+    "bpf_prog_load": "load",
     "bcc_prog_load": "load",
     "bpf_attach_kfunc": "attach",
     "bpf_attach_kprobe": "attach",

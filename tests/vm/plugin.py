@@ -26,9 +26,6 @@ _TESTS = CHECKOUT / "tests" / "guest"
 #: Seconds without any report after which a guest is given up.
 _PATIENCE = 1500
 
-#: Guests that run at a time: an emulated one keeps little more than one core busy.
-_AT_ONCE = 2
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("guests")
@@ -41,6 +38,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--own-root", action="store_true", help="with each kernel's own user land, where Python is new enough"
+    )
+    group.addoption(
+        "--at-once", type=int, default=2, metavar="N", help="guests that run at a time; one keeps a core busy"
     )
     group.addoption(
         "--kernel-table", metavar="FILE", help="write what works on which kernel to FILE (Markdown)"
@@ -220,7 +220,7 @@ class Guests:
         for run in self._runs:
             if run.started or not run.items:
                 continue
-            if sum(other.running() for other in self._runs) >= _AT_ONCE:
+            if sum(other.running() for other in self._runs) >= self._config.getoption("--at-once"):
                 return
             with self._terminal():
                 run.start()

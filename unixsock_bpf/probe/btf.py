@@ -7,8 +7,9 @@ members (through anonymous structures and unions), sizes, and how many arguments
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 from dataclasses import dataclass
+
+from unixsock_bpf.probe import libbpf
 
 _KIND_STRUCT, _KIND_UNION, _KIND_FUNC = 4, 5, 12
 #: typedef, volatile, const, restrict, type tag: a name or qualifier around another type.
@@ -40,11 +41,7 @@ class Btf:
     """The running kernel's types.  Raises BtfError where there is no BTF."""
 
     def __init__(self) -> None:
-        self._lib = ctypes.CDLL("libbcc.so.0")
-        try:
-            self._lib.btf__load_vmlinux_btf  # noqa: B018 (is it there?)
-        except AttributeError:
-            self._lib = ctypes.CDLL(ctypes.util.find_library("bpf") or "libbpf.so.1")
+        self._lib = libbpf.library()
         load = getattr(self._lib, "btf__load_vmlinux_btf", None) or self._lib.libbpf_find_kernel_btf
         load.restype = ctypes.c_void_p
         self._lib.btf__type_by_id.restype = ctypes.POINTER(_Type)
@@ -89,12 +86,16 @@ class Btf:
     def has_function(self, name: str) -> bool:
         return self._find(name, _KIND_FUNC) > 0
 
+    def function(self, name: str) -> int:
+        """The type's number, by which the kernel knows the function.  Raises BtfError if there is none."""
+        type_id = self._find(name, _KIND_FUNC)
+        if type_id <= 0:
+            raise BtfError(f"the kernel's BTF has no function {name}")
+        return type_id
+
     def argument_count(self, function: str) -> int:
         """How many arguments ``function`` has.  Raises BtfError if BTF does not have it."""
-        type_id = self._find(function, _KIND_FUNC)
-        if type_id <= 0:
-            raise BtfError(f"the kernel's BTF has no function {function}")
-        prototype = self._type(self._type(type_id).size_or_type)
+        prototype = self._type(self._type(self.function(function)).size_or_type)
         return int(prototype.info & 0xFFFF)
 
     def size(self, struct: str) -> int:

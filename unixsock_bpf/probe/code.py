@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unixsock_bpf.probe.errors import ProbeError
+from unixsock_bpf.probe.libbpf import ProgramOptions, load_program
 
 #: Bytes of an instruction: u8 operation, u8 registers, s16 offset, s32 immediate value.
 _SIZE = 8
@@ -104,19 +105,23 @@ def skipped(fd: int) -> int:
     return int.from_bytes(bytes(info[_RECURSION_MISSES : _RECURSION_MISSES + 8]), "little")
 
 
-def load(name: str, type_: int, instructions: bytes) -> int:
+def load(name: str, type_: int, instructions: bytes, hook: tuple[int, int] = (0, 0)) -> int:
     """Loads a program and returns its descriptor.  Raises ProbeError.
 
-    bcc sees by the name which function of the kernel a tracing program is for.
+    ``hook``, of a tracing program: its enum bpf_attach_type in linux/bpf.h, and the kernel's number for
+    the function.  By the name alone, libbcc would read all of the kernel's types for each program.
     """
     import bcc
 
-    level = 2 if int(os.environ.get("UNIXSOCK_DEBUG", "0")) & bcc.DEBUG_BPF_REGISTER_STATE else 0
-    fd = bcc.lib.bcc_prog_load(
-        *(type_, name.encode()),
-        *(ctypes.cast(ctypes.c_char_p(instructions), ctypes.c_void_p), len(instructions)),
-        *(b"GPL", 0, level, None, 0),
-    )
+    debug = int(os.environ.get("UNIXSOCK_DEBUG", "0")) & bcc.DEBUG_BPF_REGISTER_STATE
+    options = ProgramOptions(expected_attach_type=hook[0], attach_btf_id=hook[1])
+    fd = None if debug else load_program(type_, name.encode(), instructions, options)
+    if fd is None or fd < 0:  # by libbcc, which shows what the verifier says
+        fd = bcc.lib.bcc_prog_load(
+            *(type_, name.encode()),
+            *(ctypes.cast(ctypes.c_char_p(instructions), ctypes.c_void_p), len(instructions)),
+            *(b"GPL", 0, 2 if debug else 0, None, 0),
+        )
     if fd < 0:
         raise ProbeError(f"the program {name} can't be loaded: {os.strerror(ctypes.get_errno())}")
     return int(fd)

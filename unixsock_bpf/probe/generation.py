@@ -20,6 +20,7 @@ from unixsock_bpf.probe.maps import Map
 
 if TYPE_CHECKING:
     from unixsock_bpf.options import Settings
+    from unixsock_bpf.probe.btf import Btf
 
 #: A hook in the C, by the function: ON_ENTRY(function, body), EVENT_ON_RETURN(function, body, ...).
 _HOOK = re.compile(
@@ -29,6 +30,8 @@ _HOOK = re.compile(
 _SLOT = re.compile(r"^#define SLOT_(\w+) (\w+)$", re.MULTILINE)
 #: A program's name, as bcc wants it.
 _PROGRAM = re.compile(r"(kfunc|kretfunc|kprobe|kretprobe|raw_tracepoint)__(?:vmlinux__)?(\w+)")
+#: What the kernel calls the kinds that BTF describes: BPF_TRACE_FENTRY and _FEXIT in linux/bpf.h.
+_ATTACH_TYPES = {"kfunc": 24, "kretfunc": 25}
 #: Functions that tell of messages and that a thread may lose its processor in.
 _INTERRUPTIBLE = ("skb_copy_datagram_from_iter", "skb_splice_from_iter")
 #: The same of events.
@@ -58,13 +61,15 @@ class Program:
 class Generation:
     """Programs for ``settings``, loaded but not attached.  Raises ProbeError.
 
-    ``macros``: layouts and sizes.  ``way``: fentry or kprobe.  ``number``: from 1 on.  ``attached``:
-    programs of earlier generations.  ``first``: the one whose maps are shared; None: this is it.
+    ``btf``: the kernel's types.  ``macros``: layouts and sizes.  ``way``: fentry or kprobe.
+    ``number``: from 1 on.  ``attached``: programs of earlier generations.  ``first``: the one whose
+    maps are shared; None: this is it.
     """
 
     def __init__(
         self,
         settings: Settings,
+        btf: Btf,
         macros: dict[str, int],
         way: str,
         number: int,
@@ -72,6 +77,7 @@ class Generation:
         first: Generation | None,
     ) -> None:
         self.number = number
+        self._btf = btf
         #: Descriptors by what they attach.
         self._hooks: dict[Program, int] = {}
         #: Descriptors of what only this generation has.
@@ -125,7 +131,9 @@ class Generation:
 
     def _loaded(self, program: Program, instructions: code.Code) -> int:
         fds = {name: one.fd for name, one in self.maps.items()}
-        return code.load(program.name, _bpf_type(program.kind), instructions.linked(fds))
+        attach_type = _ATTACH_TYPES.get(program.kind)
+        hook = (attach_type, self._btf.function(program.function)) if attach_type else (0, 0)
+        return code.load(program.name, _bpf_type(program.kind), instructions.linked(fds), hook)
 
     def _load(self) -> dict[Program, int]:
         """The hooks that no earlier generation has, and their descriptors."""

@@ -93,12 +93,9 @@ def _preemptible(symbols: dict[str, int]) -> bool:
     return "(none)" not in kinds and "(voluntary)" not in kinds
 
 
-def _macros(cpus: int, symbols: dict[str, int]) -> dict[str, int]:
+def _macros(btf: Btf, cpus: int, symbols: dict[str, int]) -> dict[str, int]:
     """Layouts and sizes for the C that are the same for all generations."""
-    try:
-        macros = layout.macros(Btf())
-    except BtfError as error:
-        raise ProbeError(f"This kernel can't be traced: {error}.") from None
+    macros = layout.macros(btf)
     if _preemptible(symbols):
         macros["PREEMPTIBLE"] = 1
     return macros | {
@@ -129,7 +126,11 @@ class Probe:
                 "or python3-bcc (Fedora, openSUSE, Arch: python-bcc)."
             ) from None
         symbols = _kernel_symbols((*_BASES, "preempt_schedule"))
-        self._macros = _macros(len(bcc.utils.get_possible_cpus()), symbols)
+        try:
+            self._btf = Btf()
+            self._macros = _macros(self._btf, len(bcc.utils.get_possible_cpus()), symbols)
+        except BtfError as error:
+            raise ProbeError(f"This kernel can't be traced: {error}.") from None
         self._generation, self.attached = self._first(settings)
         #: Those that others took over from, but that are attached.
         self._kept = [self._generation]
@@ -147,7 +148,7 @@ class Probe:
         failures = []
         for way in ["fentry", "kprobe"] if wanted == "auto" else [wanted]:
             try:
-                generation = Generation(settings, self._macros, way, 1, frozenset(), None)
+                generation = Generation(settings, self._btf, self._macros, way, 1, frozenset(), None)
                 generation.take_over(generation)
                 generation.attach()
                 return generation, way
@@ -164,7 +165,8 @@ class Probe:
         """
         attached: frozenset[Program] = frozenset().union(*(one.attached for one in self._kept))
         number = self._generation.number + 1
-        return Generation(settings, self._macros, self.attached, number, attached, self._kept[0])
+        first = self._kept[0]
+        return Generation(settings, self._btf, self._macros, self.attached, number, attached, first)
 
     def switch(self, generation: Generation) -> None:
         """Lets ``generation`` take over: each message goes by the old filter or the new one, once."""
