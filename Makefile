@@ -50,7 +50,7 @@ test-wireshark: setup
 # Each row of docs/KERNELS.md is one of these tests.
 FEATURES := $(patsubst %,tests/guest/test_%.py,basic ways who names descriptors events exact loss filter_load)
 test-kernels: setup
-	$(VENV)/pytest --verbose --kernels bullseye,bookworm,trixie,sid --attach fentry,kprobe --own-root \
+	$(VENV)/pytest --verbose --kernels bullseye,bookworm,trixie,sid --attach fentry,kprobe --own-root --one-thread \
 	    --kernel-table docs/KERNELS.md $(FEATURES)
 
 bench bench-short:

@@ -112,10 +112,13 @@ def boot(
     env: Mapping[str, str] | None = None,
     files: Mapping[str, str] | None = None,
     cpus: int = 2,
+    one_thread: bool = False,
 ) -> Iterator[Guest]:
     """Run the shell ``command`` as root in a guest, in the checkout, with ``env`` besides.
 
     ``files`` (names and texts) are put into ``results``, which the command knows as $RESULTS.
+    ``one_thread``: emulated processors take turns in one thread.  Else, where there are more of them than
+    real ones, those that wait for each other keep them busy, and all becomes many times slower.
 
     The guest sees this machine's own files, or those in ``root``, read-only; the checkout is shared
     read-write.  It is turned off when the block ends.  Raises SetupError if it can't be started.
@@ -124,7 +127,7 @@ def boot(
     kvm = _use_kvm(kernel)
     if not kvm:
         say("  emulated, as KVM is not usable here; that is slower")
-    with _start(kernel, command, root, env or {}, files or {}, cpus, kvm) as guest:
+    with _start(kernel, command, root, env or {}, files or {}, cpus, kvm, one_thread) as guest:
         yield guest
 
 
@@ -137,6 +140,7 @@ def _start(
     files: Mapping[str, str],
     cpus: int,
     kvm: bool,
+    one_thread: bool = False,
 ) -> Iterator[Guest]:
     (CACHE / "guests").mkdir(parents=True, exist_ok=True)
     results = Path(tempfile.mkdtemp(prefix="run-", dir=CACHE / "guests"))
@@ -162,6 +166,7 @@ def _start(
     words += ["--append", "tsc=reliable"]
     if not kvm:
         words.append("--disable-kvm")
+        words += ["--qemu-opts=-accel tcg,thread=single"] if one_thread else []
     if root:
         (root / CHECKOUT.relative_to("/")).mkdir(parents=True, exist_ok=True)
         words += ["--root", str(root)]

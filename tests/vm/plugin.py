@@ -23,6 +23,9 @@ from vm.table import Table
 
 _TESTS = CHECKOUT / "tests" / "guest"
 
+#: Guests that run at a time: an emulated one keeps little more than one core busy.
+_AT_ONCE = 2
+
 #: Seconds without any report after which a guest is given up.
 _PATIENCE = 1500
 
@@ -40,7 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--own-root", action="store_true", help="with each kernel's own user land, where Python is new enough"
     )
     group.addoption(
-        "--at-once", type=int, default=2, metavar="N", help="guests that run at a time; one keeps a core busy"
+        "--one-thread", action="store_true", help="emulate guests' processors in turn: see vm.guest.boot"
     )
     group.addoption(
         "--kernel-table", metavar="FILE", help="write what works on which kernel to FILE (Markdown)"
@@ -96,7 +99,14 @@ class GuestRun:
                 env["UNIXSOCK_LONG"] = os.environ["UNIXSOCK_LONG"]
             files = {"tests": "".join(f"{item.original.nodeid}\n" for item in self.items)}
             self._guest = self._stack.enter_context(
-                guest.boot(kernel, command, root=root, env=env, files=files)
+                guest.boot(
+                    kernel,
+                    command,
+                    root=root,
+                    env=env,
+                    files=files,
+                    one_thread=self._config.getoption("--one-thread"),
+                )
             )
         except SetupError as problem:
             self._problem = str(problem)
@@ -220,7 +230,7 @@ class Guests:
         for run in self._runs:
             if run.started or not run.items:
                 continue
-            if sum(other.running() for other in self._runs) >= self._config.getoption("--at-once"):
+            if sum(other.running() for other in self._runs) >= _AT_ONCE:
                 return
             with self._terminal():
                 run.start()
