@@ -161,11 +161,10 @@ def _start(
         (results / name).write_text(text)
     words = ["vng", "--run", str(kernel.image), "--cpus", str(cpus), "--memory", _MEMORY, "--force-9p"]
     words += ["--user", "root", "--rwdir", f"{CHECKOUT}={CHECKOUT}"]
-    # Emulated processors' counters are one and the same; a kernel that mistrusts them asks a device
-    # for the time, each time, which costs more than most of what is measured here.
-    words += ["--append", "tsc=reliable"]
     if not kvm:
-        words.append("--disable-kvm")
+        # Emulated processors' counters are one and the same; a kernel that mistrusts them asks a device
+        # for the time, each time, which costs more than most of what is measured here.
+        words += ["--disable-kvm", "--append", "tsc=reliable"]
         words += ["--qemu-opts=-accel tcg,thread=single"] if one_thread else []
     if root:
         (root / CHECKOUT.relative_to("/")).mkdir(parents=True, exist_ok=True)
