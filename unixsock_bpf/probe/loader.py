@@ -78,16 +78,16 @@ def _kernel_symbols(names: tuple[str, ...]) -> dict[str, int]:
     return found
 
 
-def _preemptible(symbols: dict[str, int]) -> bool:
+def preemptible(symbols: dict[str, int], report: str = "/sys/kernel/debug/sched/preempt") -> bool:
     """Whether this kernel may take the processor from a thread that is inside of it, as far as it says.
 
     Which of the kinds that it was built with it uses is in debugfs, since Linux commit
-    1011dcce99f8 ("sched,preempt: Move preempt_dynamic to debug.c"), v5.13.
+    1011dcce99f8 ("sched,preempt: Move preempt_dynamic to debug.c"), v5.13.  Without that, it may.
     """
     if "preempt_schedule" not in symbols:
         return False
     try:
-        kinds = Path("/sys/kernel/debug/sched/preempt").read_text()
+        kinds = Path(report).read_text()
     except OSError:
         return True
     return "(none)" not in kinds and "(voluntary)" not in kinds
@@ -96,7 +96,7 @@ def _preemptible(symbols: dict[str, int]) -> bool:
 def _macros(btf: Btf, cpus: int, symbols: dict[str, int]) -> dict[str, int]:
     """Layouts and sizes for the C that are the same for all generations."""
     macros = layout.macros(btf)
-    if _preemptible(symbols):
+    if preemptible(symbols):
         macros["PREEMPTIBLE"] = 1
     return macros | {
         "PAGE_SIZE": mmap.PAGESIZE,
