@@ -11,7 +11,6 @@ import contextlib
 import os
 import select
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -21,9 +20,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from live import CHECKOUT, Live
+from live import Live
 
-from unixsock_bpf import pcapng, record
+from unixsock_bpf import pcapng, record, tshark
 from unixsock_bpf.record import Event, Flag
 
 TYPES = {"stream": socket.SOCK_STREAM, "dgram": socket.SOCK_DGRAM, "seqpacket": socket.SOCK_SEQPACKET}
@@ -213,22 +212,16 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Live, li
 
 def check_with_tshark(path: Path, done: list[Channel]) -> None:
     """The whole capture again, as tshark reads it through the dissector."""
-    fields = ["event", "src.inode", "dst.inode", "seq", "payload"]
-    command = [
-        "tshark",
-        "-r",
-        str(path),
-        "-X",
-        f"lua_script:{CHECKOUT}/dissector/unixsock.lua",
-        "-T",
-        "fields",
-    ]
-    for name in fields:
-        command += ["-e", f"unixsock.{name}"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    options = ["-r", "-", "-T", "fields"]
+    for name in ("event", "src.inode", "dst.inode", "payload"):
+        options += ["-e", f"unixsock.{name}"]
+    with path.open("rb") as file:
+        reading = tshark.start(options, file)
+    said, complaints = (text.decode() for text in reading.communicate())
+    assert reading.returncode == 0, complaints
     seen: dict[tuple[int, int], list[bytes]] = {}
     for line in said.splitlines():
-        event, src, dst, _, payload = line.split("\t")
+        event, src, dst, payload = line.split("\t")
         if event == "0" and src and dst:
             seen.setdefault((int(src), int(dst)), []).append(bytes.fromhex(payload))
     assert done
