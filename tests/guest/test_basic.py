@@ -157,7 +157,7 @@ def test_the_largest_datagram_arrives_whole() -> None:
 
 
 def test_a_filter_sees_sockets_that_talked_before_it_was_attached() -> None:
-    """What the filter says of a name must not be decided before its tables are loaded."""
+    # What the filter says of a name must not be decided before its tables are loaded.
     Path(SERVER).unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
         server.bind(SERVER)

@@ -153,7 +153,7 @@ def test_a_message_without_descriptors_has_none(records: list[Record]) -> None:
 def test_as_many_as_the_kernel_allows(
     records: list[Record], descriptors: dict[str, tuple[int, FdKind]]
 ) -> None:
-    """All have their kind and inode; paths end where there is no more room for them."""
+    # All have their kind and inode; paths end where there is no more room for them.
     fd = descriptors["file"][0]
     record = of(records, b"many")
     assert record.fds_count == len(record.fds) == MOST

@@ -88,7 +88,7 @@ def said() -> Said:
 
 
 def test_connect_is_the_first_of_a_conversation(said: Said) -> None:
-    """The accepted socket has no inode yet, but an identity that stays."""
+    # The accepted socket has no inode yet, but an identity that stays.
     first, *_ = said.of("client")
     assert (first.event, first.type, first.dst_name, first.role) == (
         *(Event.CONNECT, socket.SOCK_STREAM, NAME_BYTES),

@@ -181,7 +181,7 @@ def test_a_deleted_name_stays(captured: Captured) -> None:
 
 @pytest.mark.parametrize("name", [b"relative", b"older"])
 def test_a_relative_name_has_its_absolute_path(captured: Captured, name: bytes) -> None:
-    """``older`` was bound before the capture."""
+    # ``older`` was bound before the capture.
     path = bytes(captured.folder / "deep" / "er" / os.fsdecode(name))
     question, answer = captured.both(name)
     assert (question.dst_name, question.dst_path, question.src_path) == (name, path, b"")
