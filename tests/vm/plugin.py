@@ -65,6 +65,7 @@ class GuestRun:
         self.suite = suite
         self.attach = attach
         self.label = " ".join(filter(None, (kernels.SUITES[suite], attach)))
+        self.bcc = ""
         self.items: list[GuestItem] = []
         self.reports: dict[str, list[pytest.TestReport]] = {}
         self._stack = contextlib.ExitStack()
@@ -88,6 +89,7 @@ class GuestRun:
             # bullseye's Python is too old for this project.
             own_root = self._config.getoption("--own-root") and self.suite not in ("bullseye", "bookworm")
             root = rootfs.build(kernel) if own_root else None
+            self.bcc = rootfs.bcc_version(root)
             # Another release's Python takes pytest from Debian, ours from .venv.
             python = "/usr/bin/python3" if root else str(CHECKOUT / ".venv/bin/python")
             command = (

@@ -42,3 +42,10 @@ def build(kernel: Kernel) -> Path:
     if not modules.exists():
         shutil.copytree(kernel.modules, modules)
     return root
+
+
+def bcc_version(root: Path | None) -> str:
+    """Which bcc a user land has, as Debian counts; ``None`` is this machine's."""
+    admin = ["--admindir", str(root / "var/lib/dpkg")] if root else []
+    query = ["--show", "--showformat=${source:Upstream-Version}", "python3-bpfcc"]
+    return run("dpkg-query", *admin, *query).partition("+")[0]

@@ -33,6 +33,7 @@ class Table:
         lines = [
             "| | " + " | ".join(run.label for run in self._runs) + " |",
             "|---" * (len(self._runs) + 1) + "|",
+            "| bcc's version | " + " | ".join(run.bcc for run in self._runs) + " |",
         ]
         section = ""
         for key, (title, row) in self._rows().items():
