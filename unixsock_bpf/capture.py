@@ -29,8 +29,8 @@ BATCH_BYTES = 1 << 20
 #: took, so that reading does not take the processor from those who talk; the ring holds what they say.
 BUSY_WAIT = (0.005, 0.1)
 REST = 3
-#: Seconds of the longest sleep when nobody talks, and of that with somebody to call each second.
-IDLE_WAIT = (10.0, 1.0)
+#: Seconds of the longest sleep when nobody talks, but somebody is to be called each second.
+IDLE_WAIT = 1.0
 
 Block = Union[bytes, memoryview]
 
@@ -227,11 +227,16 @@ class Capture(Waiting):
             events = self._poll_others(0 if full else min(max(BUSY_WAIT[0], REST * took), BUSY_WAIT[1]))
         else:
             self._probe.settings[_READER_WAITS] = 1
-            timeout = IDLE_WAIT[bool(self.each_second)] if self._ring.empty else 0.001
-            events = self._poll.poll(timeout * 1000)
+            events = self._poll.poll(self._longest_sleep())
             self._probe.settings[_READER_WAITS] = 0
         if self.jumps in self._answer(events):
             clock.seen(self.jumps)
+
+    def _longest_sleep(self) -> float | None:
+        """Milliseconds after which something is due in any case; None: nothing is."""
+        if not self._ring.empty:
+            return 1
+        return IDLE_WAIT * 1000 if self.each_second else None
 
     def _poll_others(self, timeout: float) -> list[tuple[int, int]]:
         """Waits without the ring, so that a burst is read in few batches."""
