@@ -36,9 +36,8 @@ check: setup
 
 # Half an hour is the most that this may take under emulation: what takes long has targets of its own.
 FAULTS := $(addprefix tests/guest/,test_faults.py test_hostile.py test_ordinary_users.py test_filter_change.py)
-LONG := $(FAULTS) tests/guest/test_gui.py
 test: check
-	$(VENV)/pytest --verbose --kernels bookworm,sid --brief $(LONG:%=--ignore %) \
+	$(VENV)/pytest --verbose --kernels bookworm,sid --brief $(FAULTS:%=--ignore %) \
 	    tests/unit tests/wireshark tests/gui tests/guest
 
 test-gui: setup
