@@ -23,11 +23,11 @@ from vm.table import Table
 
 _TESTS = CHECKOUT / "tests" / "guest"
 
-#: Guests that run at a time: an emulated one keeps little more than one core busy.
-_AT_ONCE = 2
-
 #: Seconds without any report after which a guest is given up.
 _PATIENCE = 1500
+
+#: Guests that run at a time: an emulated one keeps little more than one core busy.
+_AT_ONCE = 2
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

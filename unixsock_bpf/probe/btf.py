@@ -42,6 +42,8 @@ class Btf:
 
     def __init__(self) -> None:
         self._lib = libbpf.library()
+        #: What was looked up: each look goes through all of the kernel's types.
+        self._found: dict[tuple[str, int], int] = {}
         load = getattr(self._lib, "btf__load_vmlinux_btf", None) or self._lib.libbpf_find_kernel_btf
         load.restype = ctypes.c_void_p
         self._lib.btf__type_by_id.restype = ctypes.POINTER(_Type)
@@ -58,7 +60,9 @@ class Btf:
             raise BtfError("the kernel has no BTF (/sys/kernel/btf/vmlinux is missing)")
 
     def _find(self, name: str, kind: int) -> int:
-        return int(self._lib.btf__find_by_name_kind(self._btf, name.encode(), kind))
+        if (name, kind) not in self._found:
+            self._found[name, kind] = int(self._lib.btf__find_by_name_kind(self._btf, name.encode(), kind))
+        return self._found[name, kind]
 
     def _type(self, type_id: int) -> _Type:
         found: _Type = self._lib.btf__type_by_id(self._btf, type_id).contents
