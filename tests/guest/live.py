@@ -137,3 +137,16 @@ def streams(records: list[record.Record]) -> dict[tuple[int, int], bytes]:
         assert r.seq - first + r.offset == len(data), f"position {r.seq}+{r.offset}, expected {len(data)}"
         data += r.payload
     return {key: bytes(data) for key, data in out.items()}
+
+
+def accounted(sent: list[record.Record]) -> tuple[int, int, int]:
+    """Messages and bytes that one socket's records of DATA and LOST make up, and how many messages were lost.
+
+    Asserts that no position and no number is there twice or missing.
+    """
+    messages = size = lost = 0
+    for r in sent:
+        assert (r.seq, r.message) == (size, messages)
+        count, length = r.lost[:2] if r.lost else (1, r.len)
+        messages, size, lost = messages + count, size + length, lost + (count if r.lost else 0)
+    return messages, size, lost

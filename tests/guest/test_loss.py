@@ -7,7 +7,7 @@ import socket
 import struct
 from pathlib import Path
 
-from live import Live
+from live import Live, accounted
 
 from unixsock_bpf import pcapng
 from unixsock_bpf.record import Event, Flag, LostReason, Record
@@ -28,20 +28,17 @@ def blast(kind: int, count: int, size: int, back: int) -> tuple[int, int]:
 
 def accounts_for(records: list[Record], src: int, count: int, size: int) -> int:
     """Checks that captured and lost messages make up what one socket sent.  Returns how many were lost."""
-    position = number = lost = 0
-    for r in (r for r in records if r.src_inode == src and r.event in (Event.DATA, Event.LOST)):
-        assert (r.seq, r.message) == (position, number)
+    sent = [r for r in records if r.src_inode == src and r.event in (Event.DATA, Event.LOST)]
+    for r in sent:
         if r.event == Event.DATA:
-            assert struct.unpack_from("<I", r.payload)[0] == number
-            position, number = position + r.len, number + 1
+            assert struct.unpack_from("<I", r.payload)[0] == r.message
         else:
             assert r.lost is not None
             messages, size_lost, reasons = r.lost
             assert reasons == LostReason.RING_FULL
             assert size_lost == messages * size
-            position, number, lost = position + size_lost, number + messages, lost + messages
-    assert number == count
-    assert position == count * size
+    *made_up, lost = accounted(sent)
+    assert made_up == [count, count * size]
     return lost
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 import pytest
-from live import Live
+from live import Live, accounted
 
 from unixsock_bpf.record import Event, Record
 
@@ -164,15 +164,10 @@ def follow(records: list[Record], conversations: list[Conversation]) -> int:
             by_inode[r.src_inode].append(r)
     lost = 0
     for c in conversations:
-        messages = size = 0
-        for r in by_inode[c.inode]:
-            assert (r.seq, r.message) == (size, messages)
-            if r.lost:
-                messages, size, lost = messages + r.lost[0], size + r.lost[1], lost + r.lost[0]
-            else:
-                assert r.payload == said(c.number, r.seq, r.len)
-                messages, size = messages + 1, size + r.len
-        assert (messages, size) == (c.messages, c.size)
+        assert all(r.payload == said(c.number, r.seq, r.len) for r in by_inode[c.inode] if not r.lost)
+        *made_up, missing = accounted(by_inode[c.inode])
+        assert made_up == [c.messages, c.size]
+        lost += missing
     return lost
 
 
