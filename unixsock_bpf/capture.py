@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Union
 
 from unixsock_bpf import clock, pcapng, record
 from unixsock_bpf.announcement import ANNOUNCEMENT, endpoint_name
+from unixsock_bpf.pace import IdleTime, Pace
 from unixsock_bpf.probe.errors import ProbeError
 from unixsock_bpf.waiting import Waiting
 
@@ -25,10 +26,8 @@ if TYPE_CHECKING:
 #: Blocks and bytes in one batch: as many as one writev takes, and what a large pipe takes.
 BATCH = 1000
 BATCH_BYTES = 1 << 20
-#: Seconds between two looks while messages come in.  After a batch we rest for some times as long as it
-#: took, so that reading does not take the processor from those who talk; the ring holds what they say.
-BUSY_WAIT = (0.005, 0.1)
-REST = 3
+#: Seconds until the next look at a record that a program in the kernel has begun and not ended.
+UNFINISHED = 0.001
 #: Seconds of the longest sleep when nobody talks, but somebody is to be called each second.
 IDLE_WAIT = 1.0
 
@@ -77,6 +76,7 @@ class Capture(Waiting):
         #: Readable when the wall clock was set.
         self.jumps = clock.jumps()
         self._poll.register(self.jumps, select.POLLIN)
+        self.idle_time = IdleTime()
         self._hooks: list[int] | None = None
         #: Changes of the settings that are wanted, and one that was prepared, or failed, meanwhile.
         self._wanted: list[tuple[Settings, Callable[[str], None]]] = []
@@ -84,9 +84,11 @@ class Capture(Waiting):
         self._prepared: Generation | ProbeError | None = None
         self._probe: Probe
         self._ring: Ring
+        self._pace: Pace
 
     def __enter__(self) -> Capture:
         self._probe, self._ring = self._attach(self._settings)
+        self._pace = Pace(self._ring.size, self.idle_time)
         self._probe.settings[_RUNNING] = 1
         self._poll.register(self._ring.fd, select.POLLIN)
         return self
@@ -159,6 +161,7 @@ class Capture(Waiting):
             self._preparing.join()
         self.detach()
         os.close(self.jumps)
+        self.idle_time.close()
         self._close()
 
     def detach(self) -> None:
@@ -198,12 +201,15 @@ class Capture(Waiting):
         while not self._stopped:
             if self._wanted:
                 self._change()
-            began = time.monotonic()
-            batch = self._take(self._ring)
-            if batch:
-                yield batch
-                self._ring.release()
-            self._wait(bool(batch), time.monotonic() - began)
+            rest = self._pace.rest(self._ring.waiting)
+            if not rest:
+                began, waited = time.monotonic(), self._ring.waiting
+                if batch := self._take(self._ring):
+                    yield batch
+                    self._pace.done(began, waited, self._ring.release(), self._ring.waiting)
+                elif not self._ring.empty:
+                    rest = UNFINISHED
+            self._wait(rest)
         self.detach()
         while batch := self._take(self._ring):
             yield batch
@@ -218,25 +224,18 @@ class Capture(Waiting):
         """Whether the ring fills up: what is said may soon be lost."""
         return self._ring.held > self._ring.size // 2
 
-    def _wait(self, taken: bool, took: float) -> None:
-        """Until there may be something to do.  ``took``: seconds that the last batch took."""
+    def _wait(self, rest: float) -> None:
+        """For ``rest`` seconds, or until there may be something to do."""
         self._probe.settings[_CLOCK_OFFSET] = clock.offset()
-        if taken:
+        if rest or not self._ring.empty:
             # The toolbar and the end of the fifo are looked at however much comes in.
-            full = self._ring.waiting > self._ring.size // 4
-            events = self._poll_others(0 if full else min(max(BUSY_WAIT[0], REST * took), BUSY_WAIT[1]))
+            events = self._poll_others(rest)
         else:
             self._probe.settings[_READER_WAITS] = 1
-            events = self._poll.poll(self._longest_sleep())
+            events = self._poll.poll(IDLE_WAIT * 1000 if self.each_second else None)
             self._probe.settings[_READER_WAITS] = 0
         if self.jumps in self._answer(events):
             clock.seen(self.jumps)
-
-    def _longest_sleep(self) -> float | None:
-        """Milliseconds after which something is due in any case; None: nothing is."""
-        if not self._ring.empty:
-            return 1
-        return IDLE_WAIT * 1000 if self.each_second else None
 
     def _poll_others(self, timeout: float) -> list[tuple[int, int]]:
         """Waits without the ring, so that a burst is read in few batches."""

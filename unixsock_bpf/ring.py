@@ -69,9 +69,11 @@ class Ring:
         self._next = at
         return taken
 
-    def release(self) -> None:
-        """Gives the space of all taken records back to the kernel."""
+    def release(self) -> int:
+        """Gives the space of all taken records back to the kernel; returns how many bytes that is."""
+        released: int = self._next - self._consumer[0]
         self._consumer[0] = self._next
+        return released
 
     @property
     def empty(self) -> bool:

@@ -147,7 +147,9 @@ def _drain(capture: Capture, uid: int, keep: int | None, buffer_mib: int) -> Non
     capture.watch(_IN, select.POLLIN, drain.stop)
     capture.each_second = _Losses(capture).tell
     capture.detach_by_closing(_release_programs())
-    sandbox.enter(uid, {_IN, capture.wake, capture.jumps}, {_OUT, _ERR, capture.waker}, keep)
+    sandbox.enter(
+        uid, {_IN, capture.wake, capture.jumps, capture.idle_time.fd}, {_OUT, _ERR, capture.waker}, keep
+    )
     _report("attached", capture.attached)
     try:
         statistics = drain.run()

@@ -99,6 +99,7 @@ def filter_system_calls(readable: Iterable[int], writable: Iterable[int]) -> Non
         calls.add_rule(ALLOW, name)
     for fd in readable:
         calls.add_rule(ALLOW, "read", Arg(0, EQ, fd))
+        calls.add_rule(ALLOW, "pread64", Arg(0, EQ, fd))
     for fd in writable:
         calls.add_rule(ALLOW, "write", Arg(0, EQ, fd))
         calls.add_rule(ALLOW, "writev", Arg(0, EQ, fd))
