@@ -20,88 +20,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from leftovers import ended, family, gone, hooks, only, pinned, programs, readable
 from live import EXTCAP, READY_TIMEOUT, Live
 
-from unixsock_bpf import pcapng, record, saved
+from unixsock_bpf import record, saved
 from unixsock_bpf.record import Event
 
 pytestmark = pytest.mark.thorough
 
 LONG = bool(os.environ.get("UNIXSOCK_LONG"))
 
-#: Seconds in which probes must be gone: one, on a machine that does not emulate its processor.
-SOON = 10
-
 COMMAND = [sys.executable, "-m", "unixsock_bpf"]
 CHECKOUT = Path(__file__).parents[2]
-
-
-def _programs() -> int:
-    with open("/proc/kallsyms") as symbols:
-        return sum("\tbpf_prog_" in line or " bpf_prog_" in line for line in symbols)
-
-
-#: What the kernel has of its own.
-BEFORE = _programs()
-
-
-def programs() -> int:
-    """BPF programs that the kernel holds, whoever refers to them: each is a symbol."""
-    return _programs() - BEFORE
-
-
-def gone(count: int = 0) -> float:
-    """Seconds until at most ``count`` of them are left."""
-    begin = time.monotonic()
-    while (left := programs()) > count:
-        assert time.monotonic() - begin < SOON, f"{left} BPF programs are left, of {count}"
-        time.sleep(0.02)
-    return time.monotonic() - begin
-
-
-def pinned() -> list[str]:
-    """What is pinned in BPF's file system."""
-    return [
-        str(path) for path in Path("/sys/fs/bpf").rglob("*") if path.name not in ("progs.debug", "maps.debug")
-    ]
-
-
-def alive(pid: int) -> bool:
-    """Whether a process still runs: not reaped yet does not count."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] != "Z"
-    return False
-
-
-def ended(pids: list[int]) -> float:
-    """Seconds until none of these processes runs."""
-    begin = time.monotonic()
-    while any(map(alive, pids)):
-        assert time.monotonic() - begin < SOON, f"still alive: {[pid for pid in pids if alive(pid)]}"
-        time.sleep(0.02)
-    return time.monotonic() - begin
-
-
-def family(pid: int) -> dict[int, str]:
-    """A process and those below it, with their command lines."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError):
-                parent = int((entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
-                found[int(entry.name)] = (
-                    parent,
-                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"),
-                )
-    below = {pid}
-    while more := {one for one, (parent, _) in found.items() if parent in below} - below:
-        below |= more
-    return {one: found[one][1] for one in below if one in found}
-
-
-def only(processes: dict[int, str], word: str) -> int:
-    """The process whose command line holds ``word``; of a process and its forks, the first."""
-    return min(pid for pid, line in processes.items() if word in line)
 
 
 @contextmanager
@@ -130,15 +60,6 @@ def numbers(records: list[record.Record], inode: int) -> list[int]:
     """What ``blast`` said, as captured."""
     ours = [r for r in records if r.src_inode == inode and r.event == Event.DATA]
     return [struct.unpack("<I", r.payload)[0] for r in ours]
-
-
-def readable(path: Path) -> list[record.Record]:
-    """The whole records of a file whose writer may have been killed."""
-    found = []
-    with suppress(pcapng.PcapngError, saved.SavedError):
-        for one in saved.read(str(path)):
-            found.append(one.record)
-    return found
 
 
 @pytest.fixture
@@ -194,6 +115,23 @@ def test_kill_9_in_a_burst_with_four_captures_at_once(interface: Path) -> None:
         found = numbers(readable(files[who]), inode)
         assert found
         assert found == list(range(found[0], found[0] + len(found)))
+
+
+def test_what_costs_those_who_talk_goes_first_when_killed() -> None:
+    """The kernel takes hooks out one by one, the last first: those that tell of messages."""
+    with Live() as live:
+        attached = hooks()
+        assert attached > 5
+        live.process.kill()
+        begin = time.monotonic()
+        while hooks() > attached - 2:
+            assert time.monotonic() - begin < 1
+        first = time.monotonic() - begin
+        print(
+            f"kill -9 of the extcap: message hooks gone after {first:.2f} s,"
+            f" all {attached} {gone():.2f} s later"
+        )
+        live.process.wait()
 
 
 def start(number: int, folder: Path) -> tuple[subprocess.Popen[str], str | None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 from gui.desktop import Desktop
 from gui.shop import API, FOLDER, NUMBERS, Shop
+from leftovers import ended, family, gone, hooks, only, pinned, readable
 
 from unixsock_bpf import pcapng, record
 from unixsock_bpf.record import Event, Record
@@ -187,6 +189,49 @@ def test_the_saved_file_has_every_packet(session: Session) -> None:
     told = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.splitlines()
     assert len(told) == session.all_packets
     assert [uri for line in told if (uri := line.split("\t")[1])] == session.pages
+
+
+def test_kill_9_of_wireshark_in_a_burst_leaves_nothing(session: Session) -> None:
+    """Its dumpcap and the extcap end by themselves; the file has what came until then, without a gap."""
+    wireshark, shop = session.wireshark, session.shop
+    wireshark.rows()[0][6].click()
+    session.desktop.keys("ctrl+e")  # captures again, with the same filter
+    wireshark.window("^Capturing from Unix sockets")
+    deadline = time.monotonic() + 120
+    while not wireshark.packets()[0]:
+        assert time.monotonic() < deadline, "no packet appeared"
+        shop.say(b"Is anybody listening?\n")
+        time.sleep(0.5)
+    sent: list[bytes] = []
+    ending = threading.Event()
+
+    def burst() -> None:
+        while not ending.is_set():
+            sent.append(b"burst number %d" % len(sent))
+            shop.say(sent[-1])
+
+    talker = threading.Thread(target=burst)
+    talker.start()
+    try:
+        time.sleep(3)
+        processes = family(wireshark.process.pid)
+        assert only(processes, "dumpcap") != only(processes, "extcap/unixsock")
+        before = len(sent)
+        wireshark.process.kill()
+        wireshark.process.wait()
+        print(
+            f"kill -9 of Wireshark: all its processes are gone after {ended(list(processes)):.2f} s", end=""
+        )
+        print(f", probes {gone():.2f} s later")
+    finally:
+        ending.set()
+        talker.join()
+    assert (hooks(), pinned()) == (0, [])
+    file = max(session.file.parent.glob("wireshark_*.pcapng"), key=lambda path: path.stat().st_mtime)
+    found = [r.payload for r in readable(file) if r.payload.startswith(b"burst")]
+    print(f"{len(found)} messages are in the file, {before} were said before")
+    assert len(found) > before / 2
+    assert found == sent[: len(found)]
 
 
 def numbers(records: list[Record]) -> list[bytes]:
