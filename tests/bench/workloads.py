@@ -24,7 +24,10 @@ CONNECTIONS = 200
 
 @dataclass(frozen=True)
 class Workload:
-    """One kind of traffic.  ``size``: bytes of a message.  ``rejected``: on a socket nobody watches."""
+    """One kind of traffic.  ``size``: bytes of a message.  ``rejected``: on a socket nobody watches.
+
+    ``lasts``: how many times as long as others.
+    """
 
     key: str
     title: str
@@ -32,6 +35,7 @@ class Workload:
     size: int
     rejected: bool = False
     number: float = 0
+    lasts: int = 1
 
     def speaks(self, family: str) -> bool:
         """Whether there is the same over ``family``."""
@@ -41,6 +45,7 @@ class Workload:
 WORKLOADS = (
     Workload("pingpong", "ping-pong 64 B", "pingpong", 64),
     Workload("blast", "blast 64 B", "blast", 64),
+    Workload("blast_on", "blast 64 B, eight times as long", "blast", 64, lasts=8),
     Workload("blast30k", "blast 30 kB", "blast", 30_000),
     Workload("many", f"{CONNECTIONS} connections, 64 B", "many", 64, number=CONNECTIONS),
     Workload("dgram", "datagrams 64 B", "dgram", 64),
@@ -75,16 +80,17 @@ def build() -> None:
 def run(
     workload: Workload, family: str, seconds: float, *, opened: int = 0, wrap: Sequence[str] = ()
 ) -> Said:
-    """Says ``workload`` over ``family`` for ``seconds``, with ``opened`` other sockets open.
+    """Says ``workload`` over ``family``, with ``opened`` other sockets open.
 
-    ``wrap``: a command that runs the generator.
+    ``seconds``: of a workload that lasts as long as most.  ``wrap``: a command that runs the generator.
     """
     addresses = IGNORED if workload.rejected else WATCHED
     address = addresses["dgram" if workload.kind == "dgram" else family]
     command = [*wrap, str(UNHEARD if workload.rejected else LOAD)]
     if opened:
         command += ["-o", str(opened)]
-    command += [family, address, workload.kind, str(workload.size), str(seconds), str(workload.number)]
+    command += [family, address, workload.kind, str(workload.size)]
+    command += [str(seconds * workload.lasts), str(workload.number)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     messages, size, wall, cpu = map(int, done.stdout.split())
     return Said(messages, size, wall / 1e9, cpu / 1e9)
