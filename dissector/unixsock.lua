@@ -162,7 +162,8 @@ function proto.dissector(tvb, pinfo, tree)
     host.current = rec
 
     self = self or Dissector.get("unixsock")
-    local asked = tree:referenced(self)
+    local asked = tree:referenced(self) -- true, too, where the tree is shown
+    rec.asked = asked
     local remarkable = rec.says.remarkable or rec.wrong or event == EVENT.SEND_ERROR
     local t
     if asked or remarkable then

@@ -3,7 +3,7 @@
 Reading costs processor time, ours and that of whoever writes the file, and on a machine without an
 idle processor it is those who talk that pay: most of what a capture adds to a burst is that.  The
 ring is there to hold a burst, so it is left there while the processors have nothing to spare; but
-not longer than ``LATEST``, and not when the ring fills up or there is little to read.
+not longer than ``LATEST``, and not when the ring fills up, there is little to read, or no more comes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Pace:
         self._idle, self._now = idle, now
         #: When the ring was last read to its end: what waits is not older.
         self._emptied = self._ended = self._looked = float("-inf")
-        self._idle_then = 0.0
+        self._idle_then, self._waiting_then = 0.0, 0
         #: Seconds and bytes of the last batch, and how long to rest after it.
         self._took, self._bytes, self._rest = 0.0, 1, 0.0
         #: Bytes that waited after it.
@@ -63,7 +63,7 @@ class Pace:
         ``left``: bytes that wait now.
         """
         self._ended = self._looked = self._now()
-        self._idle_then = self._idle()
+        self._idle_then, self._waiting_then = self._idle(), left
         self._took, self._bytes, self._left = self._ended - began, max(size, 1), left
         self._rest = min(max(REST[0], RESTS * self._took), REST[1])
         if size >= waited:
@@ -83,9 +83,9 @@ class Pace:
         if passed < LOOK:
             return LOOK - passed
         idle = self._idle()
-        spare = idle - self._idle_then >= SPARE * passed
-        self._looked, self._idle_then = now, idle
-        return 0 if spare else LOOK
+        spare, over = idle - self._idle_then >= SPARE * passed, waiting == self._waiting_then
+        self._looked, self._idle_then, self._waiting_then = now, idle, waiting
+        return 0 if spare or over else LOOK
 
     def _fills(self, waiting: int, since: float) -> bool:
         """Whether half of the ring will be full by the next look."""

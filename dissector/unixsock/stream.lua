@@ -38,7 +38,9 @@ function M.address(rec, pinfo, tree)
     end
     pinfo.src, pinfo.dst = rec.way.src_address, rec.way.dst_address
     -- Follow Stream looks for the selected packet's conversation by these, which nobody hides again.
-    if tree and tree.visible then pinfo.net_src, pinfo.net_dst = rec.way.src_address, rec.way.dst_address end
+    if rec.asked and tree and tree.visible then
+        pinfo.net_src, pinfo.net_dst = rec.way.src_address, rec.way.dst_address
+    end
     return rec.way.src_port, rec.way.dst_port
 end
 

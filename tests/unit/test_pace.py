@@ -27,12 +27,13 @@ class Machine:
         self.passes(took)
         self.pace.done(began, size + left, size, left)
 
-    def left_alone(self, waiting: int) -> float:
-        """Seconds until it says that ``waiting`` bytes should be read."""
+    def left_alone(self, waiting: int, growing: int = 8) -> float:
+        """Seconds until it says that ``waiting`` bytes should be read, and ``growing`` more at each look."""
         began = self.time
         while rest := self.pace.rest(waiting):
             assert rest > 0
             self.passes(max(rest, 1e-4))
+            waiting += growing
             assert self.time < began + 10
         return self.time - began
 
@@ -51,6 +52,10 @@ def test_the_first_message_is_read_at_once() -> None:
 
 def test_a_burst_waits_while_no_processor_is_idle_but_not_for_ever(busy: Machine) -> None:
     assert LATEST - 0.02 - LOOK < busy.left_alone(MUCH) < LATEST + LOOK
+
+
+def test_a_burst_that_is_over_is_read_at_the_next_look(busy: Machine) -> None:
+    assert busy.left_alone(MUCH, growing=0) < 0.06 + 2 * LOOK
 
 
 def test_what_is_late_is_read_until_the_ring_is_empty(busy: Machine) -> None:

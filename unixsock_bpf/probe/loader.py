@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).parent
 
 #: Sockets whose state the probe keeps at a time, and processes in the snapshot of socket holders.
-MAX_SOCKETS = 65_536
+MAX_SOCKETS = 131_072
 MAX_HOLDERS = 65_536
 #: Control groups in the snapshot: half of what the probe's map holds.
 MAX_GROUPS = 2048
