@@ -19,8 +19,11 @@ RESTS = 3
 LATEST = 1.0
 #: Seconds between two looks for one: the kernel tells idle time in hundredths of a second.
 LOOK = 0.04
-#: Processors that must have been idle: what reading and writing a file needs.
-SPARE = 0.5
+#: Processors that must have been idle: reading the ring and writing a file are two processes, and less
+#: is no more than the gaps in which a program and the one that it talks to wait for each other.  Of a
+#: single processor, this part.
+SPARE = 1.2
+SPARE_OF_ONE = 0.75
 #: Part of one processor that we take without asking.
 LITTLE = 0.1
 
@@ -41,13 +44,18 @@ class IdleTime:
 class Pace:
     """Says how long to leave what waits in a ring of ``size`` bytes.
 
-    ``idle``: seconds of idle time so far; ``now``: a clock in seconds.
+    ``idle``: seconds of idle time so far; ``now``: a clock in seconds; ``processors``: this machine's.
     """
 
     def __init__(
-        self, size: int, idle: Callable[[], float], now: Callable[[], float] = time.monotonic
+        self,
+        size: int,
+        idle: Callable[[], float],
+        now: Callable[[], float] = time.monotonic,
+        processors: int | None = None,
     ) -> None:
         self._half = size // 2
+        self._spare = SPARE if (processors or os.cpu_count() or 1) > 1 else SPARE_OF_ONE
         self._idle, self._now = idle, now
         #: When the ring was last read to its end: what waits is not older.
         self._emptied = self._ended = self._looked = float("-inf")
@@ -83,7 +91,7 @@ class Pace:
         if passed < LOOK:
             return LOOK - passed
         idle = self._idle()
-        spare, over = idle - self._idle_then >= SPARE * passed, waiting == self._waiting_then
+        spare, over = idle - self._idle_then >= self._spare * passed, waiting == self._waiting_then
         self._looked, self._idle_then, self._waiting_then = now, idle, waiting
         return 0 if spare or over else LOOK
 

@@ -14,9 +14,9 @@ MUCH = 4_000_000
 class Machine:
     """Time passes as told, of which ``spare`` processors are idle."""
 
-    def __init__(self, spare: float) -> None:
+    def __init__(self, spare: float, processors: int = 2) -> None:
         self.time, self.idle, self.spare = 100.0, 0.0, spare
-        self.pace = Pace(SIZE, lambda: self.idle, lambda: self.time)
+        self.pace = Pace(SIZE, lambda: self.idle, lambda: self.time, processors)
 
     def passes(self, seconds: float) -> None:
         self.time += seconds
@@ -66,12 +66,19 @@ def test_what_is_late_is_read_until_the_ring_is_empty(busy: Machine) -> None:
     assert busy.left_alone(MUCH) > LATEST / 2
 
 
-def test_an_idle_processor_reads_after_the_usual_rest() -> None:
-    machine = Machine(spare=1)
+@pytest.mark.parametrize(("spare", "processors"), [(0.8, 1), (1.3, 2), (1.3, 8)])
+def test_an_idle_processor_reads_after_the_usual_rest(spare: float, processors: int) -> None:
+    machine = Machine(spare, processors)
     machine.reads(100_000, 0.02)
     assert machine.left_alone(MUCH) == pytest.approx(0.06, abs=0.001)
     machine.reads(100, 0.0001)
     assert machine.left_alone(MUCH) == pytest.approx(LOOK, abs=0.001)  # time enough to see that it is idle
+
+
+def test_the_gaps_of_two_who_wait_for_each_other_are_none() -> None:
+    machine = Machine(spare=1)
+    machine.reads(100_000, 0.02)
+    assert machine.left_alone(MUCH) > LATEST / 2
 
 
 def test_a_ring_that_fills_up_is_read_at_once(busy: Machine) -> None:
