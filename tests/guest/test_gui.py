@@ -194,7 +194,7 @@ def test_the_saved_file_has_every_packet(session: Session) -> None:
 def test_kill_9_of_wireshark_in_a_burst_leaves_nothing(session: Session) -> None:
     """Its dumpcap and the extcap end by themselves; the file has what came until then, without a gap."""
     wireshark, shop = session.wireshark, session.shop
-    wireshark.buttons.find("push button", "^Start$").click()  # again, with the same filter
+    wireshark.buttons.find("check box", "^Start$").click()  # again, with the same filter
     try:
         wireshark.window("^Capturing from Unix sockets")
     finally:
