@@ -239,8 +239,8 @@ def targets(measured: Measured, native: dict[str, float] | None, dissector: dict
 _EMULATED = """\
 The guest is **emulated**: every instruction costs ten to thirty times what it costs natively, and not all
 by the same factor. Ratios between tools that ran side by side in it mean something; microseconds do not.
-The emulator forgets what it knows of memory whenever another process runs, so that the same probe costs
-several times as much in a ping-pong, where that happens for each message, as in a blast.
+The same probe costs several times as much in a ping-pong as in a blast, most likely because the emulator
+forgets what it knows of memory whenever another process runs, there for each message.
 """
 
 _METHOD = """\

@@ -10,8 +10,8 @@ from pathlib import Path
 from unixsock_bpf import pcapng, record, saved
 from unixsock_bpf.probe.libbpf import library
 
-#: Seconds in which probes must be gone.  The kernel needs an eighth of one for each function that has
-#: an fentry program; an emulated processor makes that longer.
+#: Seconds in which probes must be gone.  In the guest the kernel takes an eighth of one for each function
+#: that has an fentry program; an emulated processor that has other work needs longer.
 SOON = 10
 
 

@@ -185,7 +185,7 @@ class Generation:
     def _rank(self, program: Program) -> tuple[bool, bool]:
         """Entries come before returns, so that no return is seen without its entry, and those that tell of
         messages come last: detach, and the kernel at the end of a process that was killed, begin with
-        the last, and the kernel takes an eighth of a second for each function."""
+        the last, and closing each took an eighth of a second where it was measured."""
         return self._behind.get(program.function) == "message", "ret" in program.kind
 
     @property
