@@ -148,3 +148,34 @@ def test_no_message_is_lost_or_doubled() -> None:
         assert numbers == sorted(set(numbers))
         assert 0 < len(numbers) < talk.sent
     assert streams([r for talk in kept for r in data[talk] if talk.word.startswith("stream")])
+
+
+def test_events_come_and_go_with_the_filter() -> None:
+    """Hooks that an earlier filter had no use for are added; gates are given back to what needs no record."""
+    said: list[tuple[int, list[Event]]] = []
+
+    def talk() -> int:
+        """A stream that is made, said something on, and refused."""
+        left, right = socket.socketpair()
+        with left:
+            number = os.fstat(left.fileno()).st_ino
+            left.send(b"word")
+            right.close()
+            with pytest.raises(BrokenPipeError):
+                left.send(b"too late", socket.MSG_NOSIGNAL)
+        return number
+
+    toolbar = Toolbar(Path("/dev/shm"))
+    with Live(*toolbar.options) as live:
+        plain = talk()
+        toolbar.apply("event connect or event send_error or event data")
+        eventful = talk()
+        toolbar.apply("")
+        plain_again = talk()
+    for number in (plain, eventful, plain_again):
+        said.append((number, [r.event for r in live.records if r.src_inode == number]))
+    assert said == [
+        (plain, [Event.DATA, Event.CLOSE]),
+        (eventful, [Event.CONNECT, Event.DATA, Event.SEND_ERROR]),
+        (plain_again, [Event.DATA, Event.CLOSE]),
+    ]

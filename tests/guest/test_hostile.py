@@ -23,7 +23,7 @@ import pytest
 from unixsock_bpf import extcap, pcapng, saved
 from unixsock_bpf.command import main
 from unixsock_bpf.command.sinks import FORMATS, sink
-from unixsock_bpf.probe.loader import MAX_SOCKETS
+from unixsock_bpf.probe.maps import MAX_SOCKETS
 from unixsock_bpf.record import Event, display_name
 from unixsock_bpf.tshark import dissector_arguments
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 import system
+from leftovers import SOON, programs
 from live import EXTCAP, READY_TIMEOUT, Live
 from system import MEMBER, STRANGER, as_user, run
-from test_stop import SOON, probes
 
 from unixsock_bpf import pcapng
 from unixsock_bpf.options import Settings
@@ -80,7 +80,7 @@ def wait_until(true: object, seconds: float = SOON) -> None:
 
 
 def gone() -> bool:
-    return not privileged() and probes() == 0
+    return not privileged() and programs() == 0
 
 
 def test_all_arrives_once_in_order_and_root_is_given_up() -> None:

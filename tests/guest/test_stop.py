@@ -7,31 +7,15 @@ import signal
 import socket
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
+from leftovers import SOON, gone
 from live import READY_TIMEOUT, Live
 
 from unixsock_bpf import pcapng
 from unixsock_bpf.record import Event
 
 pytestmark = pytest.mark.thorough
-
-#: Seconds: a second on a real machine; emulation takes several times as long to detach.
-SOON = 10
-
-
-def probes() -> int:
-    """BPF programs that are loaded in this guest, counted by the links that hold them."""
-    count = 0
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            for fd in (process / "fd").glob("*"):
-                try:
-                    count += "bpf" in os.readlink(fd)
-                except OSError:
-                    continue
-    return count
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
@@ -50,7 +34,7 @@ def test_a_signal_in_the_middle_of_a_burst_loses_nothing(number: signal.Signals)
     ours = [r.payload for r in live.records if r.src_inode == inode and r.event == Event.DATA]
     assert ours == [n.to_bytes(4, "little") for n in range(5000)]
     assert live.blocks[-1][0] == pcapng.ISB
-    assert probes() == 0
+    gone()
 
 
 def test_a_reader_that_goes_away_ends_it() -> None:
@@ -65,4 +49,4 @@ def test_a_reader_that_goes_away_ends_it() -> None:
     assert process.wait(READY_TIMEOUT) == 0
     assert process.stderr is not None
     assert process.stderr.read() == b""
-    assert probes() == 0
+    gone()

@@ -8,7 +8,7 @@ from collections import Counter
 from unixsock_bpf.probe import generation
 from unixsock_bpf.probe.compiler import source
 
-SOURCE = source("probe.c")
+SOURCE = source("hooks.c")
 SLOTS = {match[1]: int(match[2], 0) for match in generation._SLOT.finditer(SOURCE)}
 HOOKS = [(match[1], match[2]) for match in generation._HOOK.finditer(SOURCE)]
 #: Hooked on different kernels.

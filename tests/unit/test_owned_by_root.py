@@ -74,7 +74,7 @@ def _open(path: Path) -> None:
         "unixsock_bpf",
         "unixsock_bpf/capture.py",
         "unixsock_bpf/probe",
-        "unixsock_bpf/probe/probe.c",
+        "unixsock_bpf/probe/hooks.c",
     ],
 )
 def test_whatever_others_could_write_is_not_run(
@@ -89,7 +89,7 @@ def test_whatever_others_could_write_is_not_run(
     )
 
 
-@pytest.mark.parametrize("path", ["unixsock_bpf/probe/probe.c", "unixsock_bpf/filter", "unixsock_bpf"])
+@pytest.mark.parametrize("path", ["unixsock_bpf/probe/hooks.c", "unixsock_bpf/filter", "unixsock_bpf"])
 def test_a_link_of_roots_to_a_place_of_others_is_not_followed(path: str, library: Path) -> None:
     """Such a place is a checkout to which root linked, to try something out."""
     elsewhere = library / "elsewhere"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path("/var/cache/unixsock")
-#: Files that are kept: one for each filter and setting, about 100 kB each.
+#: Files that are kept: one for each filter, and one for the hooks that all filters share; about 100 kB each.
 MOST = 64
 #: Whether ``keep`` keeps anything: the privileged part writes nowhere but to its caller.
 writable = True

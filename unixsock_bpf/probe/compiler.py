@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unixsock_bpf.probe import cache, code, maps
+from unixsock_bpf.probe.apart import Apart, with_last_line
 from unixsock_bpf.probe.code import Code
 from unixsock_bpf.probe.errors import ProbeError
 from unixsock_bpf.probe.maps import Shape
@@ -19,7 +21,9 @@ _HERE = Path(__file__).parent
 
 #: Flags that make the compiler faster and the code no worse: bcc optimises by itself after clang, and
 #: nobody reads the debugging information.
-_CHEAPER = [*("-O1", "-g0", "-Xclang", "-disable-llvm-passes"), "-Wno-unused-function", "-Wno-unused-label"]
+_CHEAPER = ["-O1", "-g0", "-Xclang", "-disable-llvm-passes"]
+_WARNINGS = ["-Wno-unused-function", "-Wno-unused-label", "-Werror=implicit-function-declaration"]
+_FLAGS = [*_CHEAPER, *_WARNINGS]
 
 
 @dataclass(frozen=True)
@@ -36,30 +40,43 @@ def source(name: str) -> str:
     return "".join(source(line.split('"')[1]) if line.startswith('#include "') else line for line in lines)
 
 
-def compiled(text: str, flags: list[str]) -> tuple[Compiled, dict[str, int]]:
-    """``text`` compiled, and descriptors of its maps, which the caller has to close, if bcc made them for it.
-
-    What was compiled before comes without maps: see maps.create.
-    """
+def compiled(sources: Sequence[tuple[str, list[str]]]) -> list[Compiled]:
+    """``sources``, each a C text and its flags, compiled side by side.  Raises ProbeError."""
     import bcc
 
-    name = cache.key(bcc.__version__, *flags, *_CHEAPER, text)
-    kept = cache.get(name)
-    if kept is not None:
-        with contextlib.suppress(KeyError, TypeError, ValueError):
-            return _from_json(kept), {}
+    names = [cache.key(bcc.__version__, *flags, *_FLAGS, text) for text, flags in sources]
+    found = [_kept(name) for name in names]
+    with contextlib.ExitStack() as stack:
+        #: All of them begin before the first one is waited for.
+        jobs = [
+            None if kept else stack.enter_context(Apart(functools.partial(_compiled_now, *one)))
+            for kept, one in zip(found, sources)
+        ]
+        for at, job in enumerate(jobs):
+            if job:
+                made = job.result()
+                found[at] = _from_json(made)
+                cache.keep(names[at], made)
+    return [one for one in found if one]
+
+
+def _compiled_now(text: str, flags: list[str]) -> dict[str, Any]:
+    """Programs and maps as ``_to_json`` has them."""
+    import bcc
 
     class Unattached(bcc.BPF):  # type: ignore[misc]
         def _trace_autoload(self) -> None:
             """bcc would attach by name at once."""
 
     debug = int(os.environ.get("UNIXSOCK_DEBUG", "0")) & ~1
-    bpf = Unattached(text=text.encode(), cflags=[*flags, *_CHEAPER], debug=debug)
-    found = Compiled(code.programs(bpf), maps.shapes(bpf))
-    fds = {name: os.dup(fd) for name, fd in code.map_fds(bpf).items()}
-    bpf.cleanup()
-    cache.keep(name, _to_json(found))
-    return found, fds
+    bpf = Unattached(text=text.encode(), cflags=[*flags, *_FLAGS], debug=debug)
+    return _to_json(Compiled(code.programs(bpf), maps.shapes(bpf)))
+
+
+def _kept(name: str) -> Compiled | None:
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        return _from_json(cache.get(name) or {})
+    return None
 
 
 def _to_json(found: Compiled) -> dict[str, Any]:
@@ -92,36 +109,19 @@ def errors_told() -> Iterator[None]:
     if os.environ.get("UNIXSOCK_DEBUG"):
         os.write(2, said[0].encode())
     if failure:
-        detail = [line for line in said[0].splitlines() if line.strip()]
-        raise ProbeError(f"{failure} ({detail[-1].strip()[:200]})" if detail else failure)
+        raise ProbeError(with_last_line(failure, said[0]))
 
 
 @contextlib.contextmanager
 def _stderr_kept() -> Iterator[list[str]]:
-    """Keeps what libbcc and libbpf write to stderr, which Wireshark would show as an error.
-
-    LLVM ends the whole process when it gives up; a child that waits for that says why.
-    """
+    """Keeps what libbcc and libbpf write to stderr, which Wireshark would show as an error."""
     said: list[str] = []
     with tempfile.TemporaryFile() as kept:
         saved = os.dup(2)
-        alive, done = os.pipe()
-        watcher = os.fork()
-        if watcher == 0:
-            os.close(done)
-            finished = os.read(alive, 1)
-            kept.seek(0)
-            if not finished and (reason := kept.read().decode(errors="replace").strip()):
-                os.write(saved, f"The capture filter can't be compiled: {reason[-300:]}\n".encode())
-            os._exit(0)
         os.dup2(kept.fileno(), 2)
         try:
             yield said
         finally:
-            os.write(done, b"k")
-            os.close(done)
-            os.close(alive)
-            os.waitpid(watcher, 0)
             os.dup2(saved, 2)
             os.close(saved)
             kept.seek(0)

@@ -1,24 +1,28 @@
 """The probe's programs for one filter: compiled, loaded and attached through bcc.
 
-The first generation makes the maps and is attached.  A later one, for another filter,
-shares the maps and takes over through the gates that hooks.h tells of.
+The first generation makes the maps and is attached.  A later one, for another filter, shares
+the maps and takes over through the gates that hooks.h tells of; it adds hooks only where
+events are wanted that no earlier one was to tell of.
 """
 
 from __future__ import annotations
 
 import ctypes
-import mmap
+import dataclasses
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from unixsock_bpf.filter import everything
 from unixsock_bpf.probe import code, maps
-from unixsock_bpf.probe.compiler import compiled, errors_told, source
+from unixsock_bpf.probe.compiler import Compiled, compiled, errors_told, source
 from unixsock_bpf.probe.errors import ProbeError
 from unixsock_bpf.probe.maps import Map
 
 if TYPE_CHECKING:
+    from unixsock_bpf.filter import Filter
     from unixsock_bpf.options import Settings
     from unixsock_bpf.probe.btf import Btf
 
@@ -40,8 +44,8 @@ _INTERRUPTIBLE_EVENTS = ("unix_stream_connect", "unix_accept", "unix_socketpair"
 _AGAIN = "__scm_send"
 #: The map that each generation has for itself.
 _OWN = "filter_tables"
-#: What a later generation compiles with: it does not use maps of that size, but the first's.
-_SMALL = {"RING_PAGES": 1, "MAX_SOCKETS": 1, "MAX_HOLDERS": 1}
+#: Settings that the hooks don't depend on.
+_RECORDS_ONLY = ("SNAPLEN", "WITH_CAPTURERS")
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,8 @@ class Generation:
     """Programs for ``settings``, loaded but not attached.  Raises ProbeError.
 
     ``btf``: the kernel's types.  ``macros``: layouts and sizes.  ``way``: fentry or kprobe.
-    ``number``: from 1 on.  ``attached``: programs of earlier generations.  ``first``: the one whose
-    maps are shared; None: this is it.
+    ``earlier``: generations that are attached, the one whose maps are shared first; none: this is it.
+    ``number``: from 1 on.
     """
 
     def __init__(
@@ -73,8 +77,7 @@ class Generation:
         macros: dict[str, int],
         way: str,
         number: int,
-        attached: frozenset[Program],
-        first: Generation | None,
+        earlier: Sequence[Generation] = (),
     ) -> None:
         self.number = number
         self._btf = btf
@@ -82,28 +85,30 @@ class Generation:
         self._hooks: dict[Program, int] = {}
         #: Descriptors of what only this generation has.
         self._open: list[int] = []
-        text = source("probe.c")
+        text = source("hooks.c")
         slots = {match[1]: int(match[2], 0) for match in _SLOT.finditer(text)}
-        hooks = [(match[1], match[2]) for match in _HOOK.finditer(text)]
         #: Functions whose hooks have a gate, and the name of what belongs behind it.
-        self._behind = _behind_gates(hooks, settings.events)
+        self._behind = _behind_gates(text, settings.events)
         self._events = settings.events
-        there = {program.function for program in attached}
-        macros = macros | _settings_macros(settings) | {"GENERATION": number} | (_SMALL if first else {})
-        flags = [f"-D{macro}={value}{'ULL' if value > 0xFFFFFFFF else ''}" for macro, value in macros.items()]
-        functions = [function for _, function in hooks]
-        flags += [f"-DHOOK_{name}={'static' if name in there else ''}" for name in functions]
-        if way == "fentry":
-            flags.append("-DATTACH_FENTRY")
+        attached: frozenset[Program] = frozenset().union(*(one.attached for one in earlier))
+        macros = macros | _settings_macros(settings)
+        sources = [("records.c", settings.filter, macros | {"GENERATION": number})]
+        if not any(one._events or not settings.events for one in earlier):
+            hooks = {name: value for name, value in macros.items() if name not in _RECORDS_ONLY}
+            sources.append(("hooks.c", everything(), hooks))
         #: Descriptors of what is behind gates, by function.
         self._gated: dict[str, int] = {}
         try:
             with errors_told():
-                found, made = compiled("#include <linux/types.h>\n" + settings.filter.to_c() + text, flags)
-                self._code = found.programs
-                self.maps = self._take_maps(found.maps, made, first)
-                self._programs = self._load()
-                self._load_gated(attached, slots)
+                found = compiled([_with_flags(*one, way) for one in sources])
+                self._code = {name: program for part in found for name, program in part.programs.items()}
+                if earlier:
+                    self._code = {**earlier[0].unfiltered, **self._code}
+                self.maps = self._take_maps(found, settings.buffer_mib, earlier)
+                self._programs = self._load({program.function for program in attached})
+                # News is the same for all filters: its gates stay as they are.
+                for_ever = {match[2] for match in _HOOK.finditer(text) if match[1] == "NEWS" and earlier}
+                self._load_gated([one for one in attached if one.function not in for_ever], slots)
         except ProbeError:
             self.close()
             raise
@@ -113,21 +118,28 @@ class Generation:
                 settings.filter.tables.ljust(ctypes.sizeof(table.Leaf), b"\0")
             )
 
+    @property
+    def unfiltered(self) -> dict[str, code.Code]:
+        """What goes behind gates and is the same for all filters."""
+        return {"news": self._code["news"]}
+
     def _take_maps(
-        self, wanted: dict[str, maps.Shape], made: dict[str, int], first: Generation | None
+        self, parts: Sequence[Compiled], buffer_mib: int, earlier: Sequence[Generation]
     ) -> dict[str, Map]:
-        """The maps by name: the first generation's, or new ones, of which ``made`` are there already."""
-        found = {}
-        for name, shape in wanted.items():
-            if first and name != _OWN and name in first.maps:
-                found[name] = first.maps[name]
+        """The maps by name: the first generation's, or new ones."""
+        sizes = maps.sizes(buffer_mib)
+        shared = earlier[0].maps if earlier else {}
+        found: dict[str, Map] = {}
+        for name, shape in (one for part in parts for one in part.maps.items()):
+            if name in found:
                 continue
-            fd = made.pop(name) if name in made else maps.create(name, shape)
-            found[name] = Map(fd, shape)
-            self._open.append(fd)
-        for fd in made.values():
-            os.close(fd)
-        return found
+            if name in shared and name != _OWN:
+                found[name] = shared[name]
+                continue
+            whole = dataclasses.replace(shape, max_entries=sizes.get(name, shape.max_entries))
+            found[name] = Map(maps.create(name, whole), whole)
+            self._open.append(found[name].fd)
+        return {**shared, **found}
 
     def _loaded(self, program: Program, instructions: code.Code) -> int:
         fds = {name: one.fd for name, one in self.maps.items()}
@@ -135,12 +147,12 @@ class Generation:
         hook = (attach_type, self._btf.function(program.function)) if attach_type else (0, 0)
         return code.load(program.name, _bpf_type(program.kind), instructions.linked(fds), hook)
 
-    def _load(self) -> dict[Program, int]:
-        """The hooks that no earlier generation has, and their descriptors."""
+    def _load(self, there: set[str]) -> dict[Program, int]:
+        """The hooks on other functions than those, and their descriptors."""
         loaded = {}
         for name, instructions in self._code.items():
             match = _PROGRAM.fullmatch(name)
-            if not match:
+            if not match or match[2] in there:
                 continue
             alone = match[1] != "kprobe" or f"kretprobe__{match[2]}" not in self._code
             program = Program(name, match[1], match[2], alone)
@@ -151,7 +163,7 @@ class Generation:
                 again[again.Key(0)] = again.Leaf(fd)
         return loaded
 
-    def _load_gated(self, attached: frozenset[Program], slots: dict[str, int]) -> None:
+    def _load_gated(self, attached: Sequence[Program], slots: dict[str, int]) -> None:
         """Loads what belongs behind each gate, for its slot, as a program on the same function."""
         for program in {**dict.fromkeys(attached), **self._programs}:
             behind = self._code.get(self._behind.get(program.function, ""))
@@ -239,11 +251,16 @@ def _event(program: Program) -> bytes:
     return f"{program.kind[:-5]}_{program.function}".encode()
 
 
-def _behind_gates(hooks: list[tuple[str | None, str]], events: bool) -> dict[str, str]:
-    """By function, the program behind its gate.  ``hooks``: what a hook tells of, and its function."""
-    behind = {function: kind.lower() for kind, function in hooks if kind}
-    if not events:  # where a function has a hook without a gate too, that one is compiled
-        behind = {function: kind for function, kind in behind.items() if (None, function) not in hooks}
+def _with_flags(name: str, filter_: Filter, macros: dict[str, int], way: str) -> tuple[str, list[str]]:
+    """A file of ours after the filter's functions, and the compiler's flags for it."""
+    text = "#include <linux/types.h>\n" + filter_.to_c() + source(name)
+    flags = [f"-D{macro}={value}{'ULL' if value > 0xFFFFFFFF else ''}" for macro, value in macros.items()]
+    return text, [*flags, *(["-DATTACH_FENTRY"] if way == "fentry" else [])]
+
+
+def _behind_gates(text: str, events: bool) -> dict[str, str]:
+    """By function, the program behind its gate, from the C of all hooks."""
+    behind = {match[2]: match[1].lower() for match in _HOOK.finditer(text) if match[1]}
     moment = "event" if events else "news"
     return {function: moment if kind == "moment" else kind for function, kind in behind.items()}
 
@@ -257,11 +274,7 @@ def _bpf_type(kind: str) -> int:
 
 
 def _settings_macros(settings: Settings) -> dict[str, int]:
-    pages = settings.buffer_mib * 2**20 // mmap.PAGESIZE
-    macros = {
-        "RING_PAGES": max(1, 1 << (pages - 1).bit_length()),
-        "SNAPLEN": settings.snaplen or 0x7FFFFFFF,
-    }
+    macros = {"SNAPLEN": settings.snaplen or 0x7FFFFFFF}
     if settings.events:
         macros["WITH_EVENTS"] = 1
     if settings.include_capture_processes:

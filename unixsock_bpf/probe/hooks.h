@@ -2,15 +2,12 @@
  * then its result) as ctx[0], ctx[1], ...; kprobes get registers, and a kretprobe has lost the
  * arguments, so an entry probe keeps them.  The loader attaches each program by its name.
  *
- * What needs much code is compiled once for all hooks: `message`, `event` and `news` in probe.c and events.h.
+ * What needs much code is compiled once for all hooks: `message` and `event` in records.c, `news` in hooks.c.
  * A hook only notes what it saw (struct call in state.h) and goes on through its gate, a PROG_ARRAY of
  * its own, since programs on functions with other arguments may not share one (Linux commit
  * 28ead3eaabc1 ("bpf: Prevent tail call between progs attached to different hooks"), v6.12).  The
  * loader puts the right one of them there, and when the filter changes, that of the next
- * generation: so each message goes by one filter or the other, never by both or by none.
- *
- * The first generation's hooks stay for all; the loader makes HOOK_<function> `static`, so that
- * nothing becomes of it, where a later generation has no hook to add. */
+ * generation: so each message goes by one filter or the other, never by both or by none. */
 #ifndef UNIXSOCK_HOOKS_H
 #define UNIXSOCK_HOOKS_H
 
@@ -26,7 +23,7 @@
 #endif
 
 #define AT_ENTRY(function, body)                                        \
-	HOOK_##function int FENTRY_NAME(function)(u64 *ctx)             \
+	int FENTRY_NAME(function)(u64 *ctx)                             \
 	{                                                               \
 		body(ctx, ctx[0], ctx[1]);                              \
 		return 0;                                               \
@@ -34,7 +31,7 @@
 
 /* `count`: how many arguments the function has; `nth`: the one, from 1 on, that is wanted besides the first. */
 #define AT_RETURN(function, body, count, nth)                           \
-	HOOK_##function int FEXIT_NAME(function)(u64 *ctx)              \
+	int FEXIT_NAME(function)(u64 *ctx)                              \
 	{                                                               \
 		body(ctx, ctx[0], ctx[nth - 1], (int)ctx[count]);       \
 		return 0;                                               \
@@ -86,19 +83,19 @@ static __always_inline bool take_arguments(struct arguments *args, u64 function)
 }
 
 #define KPROBE_AT_ENTRY(function, body)                                 \
-	HOOK_##function int kprobe__##function(struct pt_regs *ctx)     \
+	int kprobe__##function(struct pt_regs *ctx)                     \
 	{                                                               \
 		body(ctx, REG_ARG1(ctx), REG_ARG2(ctx));                \
 		return 0;                                               \
 	}
 
 #define KPROBE_AT_RETURN(function, body, count, nth)                                    \
-	HOOK_##function int kprobe__##function(struct pt_regs *ctx)                     \
+	int kprobe__##function(struct pt_regs *ctx)                                     \
 	{                                                                               \
 		keep_arguments(ENTRY(function), REG_ARG1(ctx), REG_ARG##nth(ctx));      \
 		return 0;                                                               \
 	}                                                                               \
-	HOOK_##function int kretprobe__##function(struct pt_regs *ctx)                  \
+	int kretprobe__##function(struct pt_regs *ctx)                                  \
 	{                                                                               \
 		struct arguments args;                                                  \
 		if (take_arguments(&args, ENTRY(function)))                             \
@@ -110,7 +107,6 @@ static __always_inline bool take_arguments(struct arguments *args, u64 function)
 
 /* A program at the return of a function of three arguments that gets the third and the result, and runs
  * again, without them, as long as the body says so: the loader puts it into its own array. */
-#if GENERATION == 1
 BPF_TABLE("prog", u32, u32, again, 1);
 static __always_inline void run_again(void *ctx)
 {
@@ -140,7 +136,6 @@ static __always_inline void run_again(void *ctx)
 			run_again(ctx);                                         \
 		return 0;                                                       \
 	}
-#endif
 #endif
 
 /* Hooks that need no more than their body... */

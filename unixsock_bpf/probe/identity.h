@@ -195,45 +195,6 @@ static __always_inline struct endpoint *endpoint_of(u64 sk, struct workspace *w)
 	return ep;
 }
 
-/* Puts into `ep` what the filter says of it by now. */
-static __always_inline void judge(struct endpoint *ep, struct workspace *w)
-{
-	struct verdict *v = &ep->verdicts[GENERATION & 1];
-	u32 socket_changes = ep->socket_changes, owner_changes = ep->owner_changes;
-
-	if (v->generation == GENERATION && v->socket_changes == socket_changes && v->owner_changes == owner_changes)
-		return;
-	u32 pid = ep->pid, parent = ep->parent;
-	ep->capturer = capturers.lookup(&pid) != NULL || capturers.lookup(&parent) != NULL;
-	u64 atoms = filter_socket_atoms(ep->inode, ep->netns);
-	const u8 *name = ep->name;
-	u64 len = ep->name_len;
-#pragma clang loop unroll(disable)
-	for (u32 i = 0; i < 2; i++) {
-		if (ep->named && len <= 108)
-			atoms |= filter_name_atoms(name, len, &w->filter);
-		/* A relative name counts by its path as well. */
-		struct place *place = ep->place ? places.lookup(&ep->place) : NULL;
-		if (!place)
-			break;
-		name = place->path;
-		len = place->len;
-	}
-	v->socket_atoms = atoms;
-	atoms = 0;
-	struct cgroup_line *line = cgroups.lookup(&ep->cgroup);
-	if (!line)
-		line = &w->no_cgroup;
-	if (ep->owner)
-		atoms = filter_owner_atoms(ep->pid, ep->uid, ep->comm, line->ids, &w->filter);
-	v->owner_atoms = atoms;
-	if (v->generation != GENERATION)
-		v->rejected_peer = 0;
-	v->socket_changes = socket_changes;
-	v->owner_changes = owner_changes;
-	v->generation = GENERATION;
-}
-
 /* Whether it was decided that the filter lets nothing through from `ep` to `other`; 0: to whom it sent last. */
 static __always_inline bool left_out(struct endpoint *ep, u64 other)
 {
@@ -245,16 +206,6 @@ static __always_inline bool left_out(struct endpoint *ep, u64 other)
 	struct verdict *v = &ep->verdicts[generation & 1];
 	return v->generation == generation && v->rejected_at == (u32)t->renames && v->rejected_peer &&
 	       (!other || v->rejected_peer == other);
-}
-
-/* Whether all that the filter asks of a socket is known. */
-static __always_inline bool final(struct endpoint *ep)
-{
-#ifdef FILTER_ASKS_INODES
-	return ep->inode != 0;
-#else
-	return true;
-#endif
 }
 
 /* Which side is the server: known from connect, else the side with a name. */

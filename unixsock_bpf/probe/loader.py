@@ -6,14 +6,15 @@ import contextlib
 import ctypes
 import mmap
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unixsock_bpf.probe import layout
 from unixsock_bpf.probe.btf import Btf, BtfError
 from unixsock_bpf.probe.errors import ProbeError
-from unixsock_bpf.probe.generation import Generation, Program
-from unixsock_bpf.probe.maps import Map
+from unixsock_bpf.probe.generation import Generation
+from unixsock_bpf.probe.maps import MAX_HOLDERS, Map
 from unixsock_bpf.probe.pseudo_files import PSEUDO_FILES
 from unixsock_bpf.record import Event, Record
 from unixsock_bpf.sockets import cgroup_of
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 
-#: Sockets whose state the probe keeps at a time, and processes in the snapshot of socket holders.
-MAX_SOCKETS = 131_072
-MAX_HOLDERS = 65_536
 #: Control groups in the snapshot: half of what the probe's map holds.
 MAX_GROUPS = 2048
 
@@ -64,18 +62,29 @@ def _tracing_refused() -> str | None:
     return None
 
 
-def _kernel_symbols(names: tuple[str, ...]) -> dict[str, int]:
-    """Addresses of kernel variables; without those that kallsyms lacks or hides."""
-    table = Path("/proc/kallsyms").read_bytes()
-    found = {}
-    for name in names:
-        at = table.find(b" " + name.encode() + b"\n")
-        if at >= 0:
-            line = table[table.rfind(b"\n", 0, at) + 1 : at]
-            address = int(line.split()[0], 16)
-            if address:
-                found[name] = address
-    return found
+class _Symbols:
+    """Addresses of kernel variables, read while something else is done: it takes as long as all else before
+    the compile."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._found: dict[str, int] = {}
+        self._thread = threading.Thread(target=self._read, args=[names], daemon=True)
+        self._thread.start()
+
+    def found(self) -> dict[str, int]:
+        """By name, without those that kallsyms lacks or hides."""
+        self._thread.join()
+        return self._found
+
+    def _read(self, names: tuple[str, ...]) -> None:
+        table = Path("/proc/kallsyms").read_bytes()
+        for name in names:
+            at = table.find(b" " + name.encode() + b"\n")
+            if at >= 0:
+                line = table[table.rfind(b"\n", 0, at) + 1 : at]
+                address = int(line.split()[0], 16)
+                if address:
+                    self._found[name] = address
 
 
 def preemptible(symbols: dict[str, int], report: str = "/sys/kernel/debug/sched/preempt") -> bool:
@@ -98,12 +107,7 @@ def _macros(btf: Btf, cpus: int, symbols: dict[str, int]) -> dict[str, int]:
     macros = layout.macros(btf)
     if preemptible(symbols):
         macros["PREEMPTIBLE"] = 1
-    return macros | {
-        "PAGE_SIZE": mmap.PAGESIZE,
-        "CPUS": cpus,
-        "MAX_SOCKETS": MAX_SOCKETS,
-        "MAX_HOLDERS": MAX_HOLDERS,
-    }
+    return macros | {"PAGE_SIZE": mmap.PAGESIZE, "CPUS": cpus}
 
 
 class Probe:
@@ -117,6 +121,7 @@ class Probe:
         refused = _tracing_refused()
         if refused:
             raise ProbeError(refused)
+        reading = _Symbols((*_BASES, "preempt_schedule"))
         try:
             os.environ["BCC_KERNEL_SOURCE"] = str(_HERE / "kernel")
             import bcc
@@ -125,9 +130,9 @@ class Probe:
                 f"The Python package bcc is missing ({error}): install python3-bpfcc (Debian, Ubuntu) "
                 "or python3-bcc (Fedora, openSUSE, Arch: python-bcc)."
             ) from None
-        symbols = _kernel_symbols((*_BASES, "preempt_schedule"))
         try:
             self._btf = Btf()
+            symbols = reading.found()
             self._macros = _macros(self._btf, len(bcc.utils.get_possible_cpus()), symbols)
         except BtfError as error:
             raise ProbeError(f"This kernel can't be traced: {error}.") from None
@@ -148,7 +153,7 @@ class Probe:
         failures = []
         for way in ["fentry", "kprobe"] if wanted == "auto" else [wanted]:
             try:
-                generation = Generation(settings, self._btf, self._macros, way, 1, frozenset(), None)
+                generation = Generation(settings, self._btf, self._macros, way, 1)
                 generation.take_over(generation)
                 generation.attach()
                 return generation, way
@@ -163,10 +168,8 @@ class Probe:
 
         The ring's size stays.  Raises ProbeError.
         """
-        attached: frozenset[Program] = frozenset().union(*(one.attached for one in self._kept))
         number = self._generation.number + 1
-        first = self._kept[0]
-        return Generation(settings, self._btf, self._macros, self.attached, number, attached, first)
+        return Generation(settings, self._btf, self._macros, self.attached, number, self._kept)
 
     def switch(self, generation: Generation) -> None:
         """Lets ``generation`` take over: each message goes by the old filter or the new one, once."""

@@ -1,4 +1,4 @@
-"""Maps of the kernel: how one is made, and its elements in Python.
+"""Maps of the kernel: how large they are, how one is made, and its elements in Python.
 
 Source: Documentation/bpf/maps.rst; bcc's JSON for the types in C.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,17 @@ from unixsock_bpf.probe.errors import ProbeError
 
 #: BPF_MAP_TYPE_RINGBUF in linux/bpf.h, whose maps have no elements.
 _RING = 27
+
+#: Sockets whose state the probe keeps at a time, and processes in the snapshot of socket holders.
+MAX_SOCKETS = 131_072
+MAX_HOLDERS = 65_536
+
+
+def sizes(buffer_mib: int) -> dict[str, int]:
+    """Elements, or the ring's bytes, of maps that are small in C, so that compiling takes little memory."""
+    pages = buffer_mib * 2**20 // mmap.PAGESIZE
+    ring = mmap.PAGESIZE * max(1, 1 << (pages - 1).bit_length())
+    return {"ring": ring, "endpoints": MAX_SOCKETS, "holders": MAX_HOLDERS}
 
 
 @dataclass(frozen=True)

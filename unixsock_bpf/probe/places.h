@@ -10,7 +10,6 @@ struct naming {
 };
 BPF_TABLE("array", u32, struct naming, namings, 2 * CPUS);
 
-#if GENERATION == 1
 /* Finds out where the relative name of `sk` lies, if it has one. */
 static __always_inline void take_place(u64 sk, u32 which)
 {
@@ -77,5 +76,4 @@ int raw_tracepoint__cgroup_mkdir(u64 *ctx)
 	cgroups.update(&id, line);
 	return 0;
 }
-#endif
 #endif

@@ -1,7 +1,7 @@
 /* What the probe remembers: settings from the reader, totals for it, and a state for each socket.
  *
- * The filter can be changed while a capture runs.  Each filter is a generation of programs: compiled
- * with the number GENERATION, it takes over hook by hook (hooks.h), and shares all maps with the one
+ * The filter can be changed while a capture runs.  Each filter is a generation of programs: records.c,
+ * compiled with the number GENERATION, takes over hook by hook (hooks.h), and shares all maps with the one
  * before.  What one filter decided about a socket must not be taken for another's decision, so that
  * is kept apart for odd and even generations. */
 #ifndef UNIXSOCK_STATE_H
@@ -117,7 +117,7 @@ struct totals {
 	u64 lost_messages;
 	u64 lost_bytes;
 	u64 truncated;
-	u64 untracked; /* messages of sockets beyond MAX_SOCKETS */
+	u64 untracked; /* messages of sockets beyond those that endpoints has room for */
 	u64 lost_events;
 	u64 renames; /* how often a socket that was known got a name */
 };
@@ -135,17 +135,18 @@ struct ring_table_t {
 	int flags;
 };
 
+/* hooks.c and records.c are compiled apart, and share them.  Some are made larger than they are here: maps.py. */
 #define BPF_F_MMAPABLE 1024
 BPF_F_TABLE("array", u32, struct settings, settings, 1, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct totals, totals, 1, BPF_F_MMAPABLE);
-BPF_TABLE("hash", u64, struct endpoint, endpoints, MAX_SOCKETS);
+BPF_TABLE("hash", u64, struct endpoint, endpoints, 1);
 BPF_TABLE("lru_hash", u64, struct endpoint, orphans, 4096); /* by id: freed, with losses to report */
 BPF_TABLE("lru_hash", struct pair, struct flow, flows, 16384);
-BPF_TABLE("hash", u64, struct holder, holders, MAX_HOLDERS); /* by inode */
+BPF_TABLE("hash", u64, struct holder, holders, 1); /* by inode */
 BPF_TABLE("lru_hash", u64, struct cgroup_line, cgroups, 4096); /* by id */
 BPF_TABLE("hash", u32, u32, capturers, 1024); /* a set of processes */
 __attribute__((section("maps/ringbuf"))) struct ring_table_t ring = {
-	.max_entries = RING_PAGES * PAGE_SIZE,
+	.max_entries = PAGE_SIZE,
 };
 
 /* Each hook has its own working memory on each CPU: a hook never interrupts itself there (the kernel

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* What is attached: everything said on AF_UNIX sockets, taken where the filled sk_buff is put on the
+ * receiver's queue.  There the bytes are exactly those that the receiver will read, both socks are
+ * known, and no answer can have been sent yet.
+ *
+ * A hook notes what it saw and goes on through its gate (hooks.h) to a program of records.c, or to
+ * `news` below.  Nothing here depends on the capture filter, so that one compile serves for all filters:
+ * compiler.py runs it through bcc, with the layouts that layout.py found in BTF as macros.
+ */
+#include <linux/types.h>
+#include <asm/ptrace.h>
+#include "record.h"
+#include "read.h"
+#include "state.h"
+#include "hooks.h"
+#include "paths.h"
+#include "identity.h"
+#include "sides.h"
+#include "payload.h"
+
+/* `len` bytes go from `sk` to `other`: those of `skb`, or if `address` is not 0, those there. */
+static __always_inline bool tell_message(u32 slot, u64 sk, u64 other, u64 skb, u64 address, u32 len, u32 flags)
+{
+	struct scratch *s = get_scratch(slot);
+	struct endpoint *ep = endpoints.lookup(&sk);
+	/* This is all that a socket costs that the filter leaves out.  It may have got a name since. */
+	if (ep && left_out(ep, other) && (ep->named || !LOAD(u64, sk, UNIX_SOCK_ADDR))) {
+		count_unseen(ep, len);
+		return false;
+	}
+	if (!s)
+		return false;
+	s->call.sk = sk;
+	s->call.other = other;
+	s->call.skb = skb;
+	s->call.address = address;
+	s->call.len = len;
+	s->call.flags = flags;
+	return true;
+}
+
+/* Something happened to `sk`: see struct call. */
+static __always_inline bool tell_event(u32 slot, u64 sk, u64 other, u8 event, u8 news)
+{
+	struct small_scratch *s = get_small_scratch(slot);
+	if (!s || !sk)
+		return false;
+	s->call.sk = sk;
+	s->call.other = other;
+	s->call.event = event;
+	s->call.news = news;
+	s->call.flags = 0;
+	s->call.element = 0;
+	return true;
+}
+
+/* The same with an element. */
+static __always_inline bool tell_more(u32 slot, u64 sk, u64 other, u8 event, u32 element, u32 value)
+{
+	struct small_scratch *s = get_small_scratch(slot);
+	if (!s || !tell_event(slot, sk, other, event, NEWS_USED))
+		return false;
+	s->call.element = element;
+	s->call.value = value;
+	return true;
+}
+
+#include "oob.h"
+#include "sendpage.h"
+
+/* Datagrams and seqpackets, and streams before they were appended to the receiver's queue in place
+ * (Linux commit f4e1fb04c123 ("af_unix: Use cached value for SOCK_STREAM in unix_inq_len()."), v6.17).
+ * The receiver's lock is held, so order is the receiver's. */
+static __always_inline bool on_queue(u32 slot, u64 list, u64 skb)
+{
+	u64 sk = PEEK(u64, skb, SKB_SK);
+	if (!sk || PEEK(u16, sk, SOCK_FAMILY) != AF_UNIX)
+		return false;
+	u64 other = list - SOCK_RECEIVE_QUEUE;
+	return !is_urgent(skb, other) && tell_message(slot, sk, other, skb, 0, PEEK(u32, skb, SKB_LEN), 0);
+}
+MESSAGE_ON_ENTRY(skb_queue_tail, on_queue)
+
+#ifdef UNIX_SOCK_INQ_LEN
+#define SOCK_DEAD_BIT 0 /* of sk_flags */
+#define RCV_SHUTDOWN 1
+
+/* Streams since then: the sk_buff is filled, and is queued next unless the receiver is gone. */
+static __always_inline bool on_filled(u32 slot, u64 skb, u64 iter)
+{
+	u64 sk = LOAD(u64, skb, SKB_SK);
+	if (!sk || LOAD(u16, sk, SOCK_FAMILY) != AF_UNIX || LOAD(u16, sk, SOCK_TYPE) != TYPE_STREAM)
+		return false;
+	if (iter && is_urgent_copy(iter))
+		return false; /* on_urgent's */
+	u64 other = peer_of(sk);
+	if (!other || (LOAD(u64, other, SOCK_FLAGS) & 1 << SOCK_DEAD_BIT) ||
+	    (LOAD(u8, other, SOCK_SHUTDOWN) & RCV_SHUTDOWN))
+		return false;
+	u32 thread = bpf_get_current_pid_tgid(), flags = 0;
+	struct endpoint *ep = endpoints.lookup(&sk);
+	if (ep) {
+		if (ep->writer && ep->writer != thread)
+			flags |= FLAG_UNORDERED;
+		ep->writer = thread;
+	}
+	return tell_message(slot, sk, other, skb, 0, LOAD(u32, skb, SKB_LEN), flags);
+}
+
+static __always_inline bool on_copied(u32 slot, u64 skb, u64 iter, int result)
+{
+	return !result && on_filled(slot, skb, iter);
+}
+MESSAGE_ON_EVERY_RETURN(skb_copy_datagram_from_iter, on_copied, 4, 3)
+
+static __always_inline bool on_spliced(u32 slot, u64 skb, u64 unused, int result)
+{
+	return result > 0 && on_filled(slot, skb, 0);
+}
+MESSAGE_ON_EVERY_RETURN(skb_splice_from_iter, on_spliced, ARGS_SKB_SPLICE_FROM_ITER, 2)
+
+/* All that this thread filled is queued: it raced with nobody who comes later. */
+static __always_inline void on_written(u64 sk)
+{
+	u32 thread = bpf_get_current_pid_tgid();
+	struct endpoint *ep = endpoints.lookup(&sk);
+	if (ep && ep->writer == thread)
+		ep->writer = 0;
+}
+#endif
+
+/* Who reads: recvmsg and its kin begin with the socket. */
+static __always_inline bool on_use(u32 slot, u64 socket, u64 unused)
+{
+	u64 sk = PEEK(u64, socket, SOCKET_SK);
+	struct endpoint *ep = endpoints.lookup(&sk);
+	if (ep && ((ep->type != TYPE_DGRAM && left_out(ep, 0)) || has_user(ep)))
+		return false;
+	return tell_event(slot, sk, 0, NO_EVENT, NEWS_USED);
+}
+NEWS_ON_ENTRY(unix_stream_recvmsg, on_use)
+NEWS_ON_ENTRY(unix_dgram_recvmsg, on_use)
+NEWS_ON_ENTRY(unix_seqpacket_recvmsg, on_use)
+NEWS_ON_ENTRY(unix_stream_splice_read, on_use)
+
+/* The program for what is never recorded.  It does not depend on the filter. */
+int news(void *ctx)
+{
+	u32 slot;
+	GET_SLOT(slot);
+	struct small_scratch *s = get_small_scratch(slot);
+	struct workspace *w = get_workspace(slot);
+	struct sides sides = {};
+
+	if (s && w)
+		remember(s, &sides, w, false);
+	return 0;
+}
+
+#include "passing.h"
+#include "places.h"
+#include "events.h"
