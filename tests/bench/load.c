@@ -3,7 +3,8 @@
  *
  *   load [-o OPEN] FAMILY ADDRESS WORKLOAD SIZE SECONDS [NUMBER]
  *     FAMILY    unix (ADDRESS: a path), tcp (a port of 127.0.0.1)
- *     WORKLOAD  pingpong, blast, paced (NUMBER: messages a second), many (NUMBER: connections), dgram
+ *     WORKLOAD  pingpong (NUMBER: on how many processors, 1 or 2; 0: wherever the kernel puts them),
+ *               blast, paced (NUMBER: messages a second), many (NUMBER: connections), dgram
  *     OPEN      sockets to open beside, each having said something
  *     prints: messages, bytes, wall nanoseconds, own CPU nanoseconds
  *   load FAMILY ADDRESS mark COUNT
@@ -21,6 +22,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -254,22 +256,43 @@ static void open_others(long count)
 			fail("socketpair");
 }
 
+/* Has this process run on the first processor only, or on the last one. */
+static void stay(bool first)
+{
+	cpu_set_t all, one;
+	CPU_ZERO(&one);
+	if (sched_getaffinity(0, sizeof(all), &all))
+		fail("sched_getaffinity");
+	for (int i = 0; i < CPU_SETSIZE; i++)
+		if (CPU_ISSET(i, &all) && (!first || !CPU_COUNT(&one))) {
+			CPU_ZERO(&one);
+			CPU_SET(i, &one);
+		}
+	if (sched_setaffinity(0, sizeof(one), &one))
+		fail("sched_setaffinity");
+}
+
 static int run(const char *workload)
 {
 	int type = strcmp(workload, "dgram") ? SOCK_STREAM : SOCK_DGRAM;
 	int fds[MOST_CONNECTIONS], count = strcmp(workload, "many") ? 1 : (int)number;
 	int listener = bound(type), done[2];
+	int together = strcmp(workload, "pingpong") ? 0 : (int)number;
 	char byte;
 	if (count > MOST_CONNECTIONS || pipe(done))
 		fail("pipe");
 	pid_t server = fork();
 	if (!server) {
 		close(done[0]);
+		if (together)
+			stay(together == 1);
 		serve(workload, listener, done[1]);
 		_exit(0);
 	}
 	close(done[1]);
 	close(listener);
+	if (together)
+		stay(true);
 	for (int i = 0; i < count; i++)
 		fds[i] = connected(type);
 	uint64_t begin = now(), end = begin + seconds * 1e9, said;

@@ -210,7 +210,8 @@ def targets(measured: Measured, native: dict[str, float] | None, dissector: dict
 
     add("blast 64 B, added: this / PEER", 0.1, measured.ratio("fentry", "peer", "blast"))
     add("the same, eight times as long", 0.1, measured.ratio("fentry", "peer", "blast_on"))
-    add("ping-pong 64 B, added: this / PEER", 0.2, measured.ratio("fentry", "peer", "pingpong"))
+    for key in ("pingpong", "pingpong2", "pingpong1"):
+        add(f"{_KEYS[key].title}, added: this / PEER", 0.2, measured.ratio("fentry", "peer", key))
     for key in ("blast", "pingpong"):
         theirs = measured.added("tcpdump", key)
         if theirs is not None:
@@ -239,8 +240,10 @@ def targets(measured: Measured, native: dict[str, float] | None, dissector: dict
 _EMULATED = """\
 The guest is **emulated**: every instruction costs ten to thirty times what it costs natively, and not all
 by the same factor. Ratios between tools that ran side by side in it mean something; microseconds do not.
-The same probe costs several times as much in a ping-pong as in a blast, most likely because the emulator
-forgets what it knows of memory whenever another process runs, there for each message.
+The same probe costs several times as much where two processes take turns on one processor, most likely
+because the emulator then forgets what it knows of all memory at each turn, the kernel's too, which a
+processor does not. So the ends of a ping-pong run on two processors and on one, too; where the kernel may
+choose, it changes its mind.
 """
 
 _METHOD = """\

@@ -44,6 +44,8 @@ class Workload:
 
 WORKLOADS = (
     Workload("pingpong", "ping-pong 64 B", "pingpong", 64),
+    Workload("pingpong2", "ping-pong 64 B, on two processors", "pingpong", 64, number=2),
+    Workload("pingpong1", "ping-pong 64 B, on one processor", "pingpong", 64, number=1),
     Workload("blast", "blast 64 B", "blast", 64),
     Workload("blast_on", "blast 64 B, eight times as long", "blast", 64, lasts=8),
     Workload("blast30k", "blast 30 kB", "blast", 30_000),
