@@ -77,7 +77,7 @@ def _serve(uid: int) -> int:
         return 1
     if wanted.paused:
         capture.pause(True)
-    keep = _capability_to_read_maps(capture, uid)
+    keep = _capabilities_to_read_maps(capture, uid)
     if wanted.changes:
         _become_loader_with_drainer(capture, wanted)
     _drain(capture, uid, keep, wanted.settings.buffer_mib)
@@ -121,8 +121,8 @@ def _ended() -> bool:
     return bool(poll.poll(0))
 
 
-def _capability_to_read_maps(capture: Capture, uid: int) -> int | None:
-    """CAP_BPF where the kernel lets nobody else even read a map that is open; mostly None.
+def _capabilities_to_read_maps(capture: Capture, uid: int) -> list[int]:
+    """CAP_BPF where the kernel lets nobody else even read a map that is open; mostly none.
 
     c8644cd0efe7 (5.19) lets everybody who holds its descriptor.  Tried, because that was backported.
     """
@@ -134,10 +134,10 @@ def _capability_to_read_maps(capture: Capture, uid: int) -> int | None:
             status = 0 if capture.maps_can_be_read else 1
         finally:
             os._exit(status)
-    return None if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0 else sandbox.CAP_BPF
+    return [] if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0 else [sandbox.CAP_BPF]
 
 
-def _drain(capture: Capture, uid: int, keep: int | None, buffer_mib: int) -> None:
+def _drain(capture: Capture, uid: int, keep: list[int], buffer_mib: int) -> None:
     """Moves what is captured to stdout until stdin ends or nobody reads.  Root ends here."""
     from unixsock_bpf.drain import Drain, ReaderGone, Writer
 

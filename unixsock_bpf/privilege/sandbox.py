@@ -1,4 +1,4 @@
-"""What a process gives up once it only has to drain a ring into a pipe: everything else.
+"""What a process gives up once it only has to drain a ring into a pipe, or to compile: everything else.
 
 Capabilities and user go through prctl(2), capset(2) and setresuid(2), system calls through
 libseccomp's Python binding (Debian: python3-seccomp).  Linux only; raises SandboxError where
@@ -23,10 +23,15 @@ _CAPABILITY_VERSION_3 = 0x20080522
 #: Commands of bpf(2) on maps that are open: to read one, at the end, for losses that nothing reported.
 _BPF_MAP_LOOKUP_ELEM = 1
 _BPF_MAP_GET_NEXT_KEY = 4
+#: To read files whoever owns them, to use more memory for maps than others may, to see addresses in
+#: /proc/kallsyms, and to make maps.
+CAP_DAC_READ_SEARCH = 2
+CAP_SYS_RESOURCE = 24
+CAP_SYSLOG = 34
 CAP_BPF = 39
 
-#: Group of the drained process: Debian calls it nogroup.
-_NOGROUP = 65534
+#: User and group who have nothing: Debian calls them nobody and nogroup.
+NOBODY = 65534
 
 #: System calls that need no look at their arguments.
 _HARMLESS = (
@@ -50,8 +55,8 @@ def available() -> None:
         ) from None
 
 
-def enter(uid: int, readable: Iterable[int], writable: Iterable[int], keep: int | None = None) -> None:
-    """Confines this process, for ever: user ``uid``, no capability but ``keep``, few system calls.
+def enter(uid: int, readable: Iterable[int], writable: Iterable[int], keep: Iterable[int] = ()) -> None:
+    """Confines this process, for ever: user ``uid``, no capabilities but ``keep``, few system calls.
 
     After it, only the descriptors in ``readable`` can be read and only those in ``writable``
     written; BPF maps that are open stay readable; any other call fails with EPERM.  Raises SandboxError.
@@ -60,9 +65,16 @@ def enter(uid: int, readable: Iterable[int], writable: Iterable[int], keep: int 
     filter_system_calls(readable, writable)
 
 
-def give_up_privileges(uid: int, keep: int | None = None) -> None:
-    """Becomes ``uid`` without groups or capabilities (but ``keep``), and forbids itself new ones."""
+def give_up_privileges(uid: int, keep: Iterable[int] = ()) -> None:
+    """Becomes ``uid`` without groups or capabilities, and forbids itself new ones.
+
+    It stays with those in ``keep`` that it has.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable, twice
+    libc.capget(header, sets)
+    kept = sum(1 << capability for capability in keep) & (sets[1] | sets[4] << 32)
 
     def must(what: str, result: int) -> None:
         if result != 0:
@@ -76,15 +88,13 @@ def give_up_privileges(uid: int, keep: int | None = None) -> None:
                 break
             must("empty its bounding set", -1)
     libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-    if keep is not None:
+    if kept:
         must("keep a capability", libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0))
     os.setgroups([])
-    os.setresgid(_NOGROUP, _NOGROUP, _NOGROUP)
+    os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(uid, uid, uid)
-    kept = 0 if keep is None else 1 << keep
     low, high = kept & 0xFFFFFFFF, kept >> 32
-    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    sets = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)  # effective, permitted, inheritable, twice
+    sets[:] = [low, low, 0, high, high, 0]
     must("give up its capabilities", libc.capset(header, sets))
     # Or its user could attach a debugger to what still holds the maps.
     must("hide its memory", libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))

@@ -1,4 +1,7 @@
-"""bcc's compiler in a process of its own: LLVM ends its process when it gives up, and two compile at once.
+"""bcc's compiler in a process of its own: two compile at once, and LLVM ends its process when it gives up.
+
+The process is nobody's, who may read files and make BPF maps, as bcc does for each map in the C, but
+can write and load nothing: what it compiles was shaped by a filter that others may have written.
 
 The process sees a /proc/kallsyms of one line.  bcc reads all of it, which takes a sixth of the whole
 compile, only to learn whether the kernel has bpf_probe_read_kernel, and every kernel with BTF that
@@ -7,6 +10,7 @@ we can use has.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -16,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
+from unixsock_bpf.privilege import sandbox
 from unixsock_bpf.probe.errors import ProbeError
 
 _KALLSYMS = Path(__file__).parent / "kernel" / "kallsyms"
@@ -24,6 +29,8 @@ _KALLSYMS = Path(__file__).parent / "kernel" / "kallsyms"
 _CLONE_NEWNS = 0x20000
 _MS_BIND, _MS_REC, _MS_PRIVATE = 1 << 12, 1 << 14, 1 << 18
 _PR_SET_PDEATHSIG = 1
+
+_KEPT = (sandbox.CAP_DAC_READ_SEARCH, sandbox.CAP_SYS_RESOURCE, sandbox.CAP_BPF)
 
 
 class Apart:
@@ -86,8 +93,11 @@ def with_last_line(failure: str, said: str) -> str:
 def _work(work: Callable[[], Any], answer: int, parent: int) -> NoReturn:
     """The child: never returns, whatever happens."""
     try:
+        kept = _KEPT if _hide_symbols() else (*_KEPT, sandbox.CAP_SYSLOG)
+        # Where even this is forbidden, root compiles.
+        with contextlib.suppress(sandbox.SandboxError):
+            sandbox.give_up_privileges(sandbox.NOBODY, kept)
         _end_with(parent)
-        _hide_symbols()
         try:
             text = json.dumps(["", work()])
         except Exception as error:
@@ -99,7 +109,7 @@ def _work(work: Callable[[], Any], answer: int, parent: int) -> NoReturn:
 
 
 def _end_with(parent: int) -> None:
-    """Signals end this process at once, and so does its parent's end."""
+    """Signals end this process at once, and so does its parent's end.  Becoming another user undoes that."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGIO):
         signal.signal(number, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -107,8 +117,11 @@ def _end_with(parent: int) -> None:
         os._exit(1)
 
 
-def _hide_symbols() -> None:
-    """Puts our /proc/kallsyms over the kernel's, for this process.  Where it may not, it takes longer."""
+def _hide_symbols() -> bool:
+    """Puts our /proc/kallsyms over the kernel's, for this process.  False where it may not."""
     libc = ctypes.CDLL(None)
-    if libc.unshare(_CLONE_NEWNS) == 0 and libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None) == 0:
-        libc.mount(os.fsencode(_KALLSYMS), b"/proc/kallsyms", None, _MS_BIND, None)
+    return bool(
+        libc.unshare(_CLONE_NEWNS) == 0
+        and libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None) == 0
+        and libc.mount(os.fsencode(_KALLSYMS), b"/proc/kallsyms", None, _MS_BIND, None) == 0
+    )
