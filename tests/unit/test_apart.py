@@ -15,14 +15,16 @@ from unixsock_bpf.probe.apart import Apart
 from unixsock_bpf.probe.errors import ProbeError
 
 
-def test_work_is_done_side_by_side_and_its_answer_comes_back() -> None:
-    meeting, waiting = os.pipe()
+def test_work_is_done_side_by_side_and_its_answer_comes_back(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "meeting")
+    (tmp_path / "meeting").chmod(0o666)
+    tmp_path.chmod(0o711)
 
     def wait() -> str:
-        return os.read(meeting, 9).decode()
+        return (tmp_path / "meeting").read_text()
 
     def wake() -> list[int]:
-        os.write(waiting, b"awake")
+        (tmp_path / "meeting").write_text("awake")
         return [1, 2]
 
     with Apart(wait) as first, Apart(wake) as second:
@@ -60,7 +62,8 @@ def test_it_ends_with_the_block() -> None:
 PARENT = """
 import os, time
 from unixsock_bpf.probe.apart import Apart
-with Apart(lambda: (os.write(1, b"%d " % os.getpid()), time.sleep(100))):
+with Apart(lambda: time.sleep(100)) as job:
+    os.write(1, b"%d " % job._child)
     time.sleep(100)
 """
 
@@ -96,6 +99,7 @@ def test_it_can_read_what_root_can_but_write_nothing(tmp_path: Path) -> None:
     (tmp_path / "secret").chmod(0o600)
 
     def look() -> list[str]:
+        assert len(os.listdir("/proc/self/fd")) == 5  # stdin to stderr, the answer, and the list
         (tmp_path / "secret").read_text()
         refused = []
         for path in (tmp_path / "secret", tmp_path / "another", Path("/proc/sys/vm/drop_caches")):

@@ -42,8 +42,7 @@ class Apart:
         parent = os.getpid()
         self._child: int | None = os.fork()
         if self._child == 0:
-            os.dup2(self._said, 2)
-            _work(work, answer, parent)
+            _work(work, self._said, answer, parent)
         os.close(answer)
 
     def __enter__(self) -> Apart:
@@ -90,9 +89,10 @@ def with_last_line(failure: str, said: str) -> str:
     return f"{failure} ({detail[-1].strip()[:200]})" if detail else failure
 
 
-def _work(work: Callable[[], Any], answer: int, parent: int) -> NoReturn:
+def _work(work: Callable[[], Any], said: int, answer: int, parent: int) -> NoReturn:
     """The child: never returns, whatever happens."""
     try:
+        _keep_only(said, answer)
         kept = _KEPT if _hide_symbols() else (*_KEPT, sandbox.CAP_SYSLOG)
         # Where even this is forbidden, root compiles.
         with contextlib.suppress(sandbox.SandboxError):
@@ -106,6 +106,18 @@ def _work(work: Callable[[], Any], answer: int, parent: int) -> NoReturn:
             pipe.write(text)
     finally:
         os._exit(0)
+
+
+def _keep_only(said: int, answer: int) -> None:
+    """Closes all that the parent has open; ``said`` becomes stderr."""
+    os.dup2(said, 2)
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1):
+        os.dup2(null, standard)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) != answer:
+            with contextlib.suppress(OSError):  # the one that listed them
+                os.close(int(name))
 
 
 def _end_with(parent: int) -> None:
