@@ -60,7 +60,7 @@ prefs.paths = Pref.string("Protocols by path", "",
 prefs.heuristics = Pref.bool("Try Wireshark's TCP heuristics", false,
     "Offer payload that neither the table nor its content tells to Wireshark's heuristic dissectors")
 
-host.proto, host.prefs = proto, prefs
+host.proto, host.prefs = proto, {} -- see read_prefs()
 local layout = host.load("layout")
 local text = host.load("text")
 local record = host.load("record")
@@ -72,7 +72,13 @@ local datagram = host.load("datagram")
 host.load("statistics")
 local EVENT, FLAG, SOCKET_TYPE = layout.EVENT, layout.FLAG, layout.SOCKET_TYPE
 
+-- The preferences' values: Wireshark searches its list at each look at proto.prefs.
+local function read_prefs()
+    for _, name in ipairs({ "reassemble", "columns", "paths", "heuristics" }) do host.prefs[name] = prefs[name] end
+end
+
 local function start_file()
+    read_prefs()
     conversations.reset()
     payload.reset()
     datagram.reset()
@@ -81,6 +87,7 @@ end
 
 function proto.init() start_file() end
 function proto.prefs_changed()
+    read_prefs()
     payload.reset()
     record.forget()
 end
@@ -138,9 +145,12 @@ local function malformed(tvb, tree, item, sentence)
 end
 
 local self, no_address
+-- Functions instead of methods: Wireshark looks a method up anew for each call, which costs as much again.
+local raw, referenced, add, sub = Tvb.raw, TreeItem.referenced, TreeItem.add, string.sub
+local choices = host.prefs
 
 function proto.dissector(tvb, pinfo, tree)
-    local bytes = tvb:raw()
+    local bytes = raw(tvb)
     local have = #bytes
     local cols = pinfo.cols
     if have > 0 and bytes:byte() ~= layout.VERSION then
@@ -162,7 +172,7 @@ function proto.dissector(tvb, pinfo, tree)
     host.current = rec
 
     self = self or Dissector.get("unixsock")
-    local asked = tree:referenced(self) -- true, too, where the tree is shown
+    local asked = referenced(tree, self) -- true, too, where the tree is shown
     rec.asked = asked
     local remarkable = rec.says.remarkable or rec.wrong or event == EVENT.SEND_ERROR
     local t
@@ -171,7 +181,7 @@ function proto.dissector(tvb, pinfo, tree)
         if asked then tree_of.add_fields(t, tvb, rec, bytes) end
         if remarkable then tree_of.add_experts(t, rec) end
     else
-        tree:add(proto) -- for the protocol hierarchy
+        add(tree, proto) -- for the protocol hierarchy
     end
 
     no_address = no_address or pinfo.src -- none: the record is all there is
@@ -194,11 +204,11 @@ function proto.dissector(tvb, pinfo, tree)
             local begun = caplen > 0 and payload.waits -- the TCP dissector says so up to 4.2, and from then on:
                 or info and (info:find("TCP segment of a reassembled PDU") or info:find("TCP PDU reassembled in"))
             rec.part = begun and "  (part of a message)" or ""
-            local data = caplen > 0 and bytes:sub(header_len + 1, header_len + math.min(caplen, 65)) or ""
+            local data = caplen > 0 and sub(bytes, header_len + 1, header_len + math.min(caplen, 65)) or ""
             cols.info = rec.wrong and "Malformed: " .. rec.wrong or info_text(rec, data)
         end
     end
-    if prefs.columns then
+    if choices.columns then
         pinfo.src = no_address
         pinfo.dst = no_address
         cols.src = rec.says.src_text

@@ -81,6 +81,21 @@ function M.begins_http(bytes)
     return false
 end
 
+-- The part of `rules` that a message beginning with the byte `b` may match.  Most rules begin with a certain
+-- byte, and most messages that are nothing known would be compared with all of them for nothing.
+local function possible(rules, b)
+    local some = {}
+    for _, rule in ipairs(rules) do
+        local first, after = rule[1]:match("^%^(%[[^%]]+%])(.?)")
+        if not first then first, after = rule[1]:match("^%^(%%?.)(.?)") end
+        local optional = after:find("[?*]")
+        if optional or string.char(b):find("^" .. first .. "$") then some[#some + 1] = rule end
+    end
+    return some
+end
+
+local by_byte = { [STREAM] = {}, [MESSAGE] = {} } -- such parts, made when they are first needed
+
 -- The name of a dissector for a payload that begins with `bytes`, or nil.
 function M.recognise(bytes, rec)
     if rec.type == SOCKET_TYPE.STREAM or rec.type == 0 then
@@ -88,6 +103,10 @@ function M.recognise(bytes, rec)
         if word and METHODS[word] then return "http" end
     end
     local rules = rec.type == SOCKET_TYPE.DGRAM and MESSAGE or STREAM
+    local b = bytes:byte() or 0
+    local known = by_byte[rules]
+    known[b] = known[b] or possible(rules, b)
+    rules = known[b]
     for i = 1, #rules do
         if bytes:find(rules[i][1]) then return rules[i][2] end
     end

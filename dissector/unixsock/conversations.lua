@@ -12,10 +12,9 @@ end
 
 M.reset()
 
--- The conversation's index, counted from 0 in the order of first appearance, and its table.
--- Both directions share it: the key is the pair of sockets, in a fixed order.
-function M.index(way)
-    local a, b = way.src_sock, way.dst_sock
+-- The table of the conversation between sockets `a` and `b`, which both directions share; its index is counted
+-- from 0 in the order of first appearance.
+function M.of(a, b)
     local key = a < b and a .. b or b .. a
     local conversation = known[key]
     if not conversation then
@@ -23,7 +22,7 @@ function M.index(way)
         known[key] = conversation
         count = count + 1
     end
-    return conversation.index, conversation
+    return conversation
 end
 
 return M

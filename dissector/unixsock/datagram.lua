@@ -4,6 +4,7 @@ local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local payload = host.load("payload")
+local record = host.load("record")
 local stream = host.load("stream")
 local layout = host.load("layout")
 local FLAG, has = layout.FLAG, layout.has
@@ -21,7 +22,7 @@ M.reset()
 -- The whole message if this record completes one, or nil.
 local function join(rec, tvb, pinfo)
     if pinfo.visited then return joined[pinfo.number] end
-    local key = rec.way.src_sock .. rec.way.dst_sock
+    local key = record.src_sock(rec.way) .. record.dst_sock(rec.way)
     local message = open[key]
     if rec.offset == 0 then
         message = { number = rec.message, have = 0 }
@@ -51,7 +52,8 @@ function M.dissect(rec, tvb, pinfo, tree, own_tree, length_field)
     else
         message = tvb:range(rec.header_len, rec.caplen):tvb()
     end
-    pinfo.src_port, pinfo.dst_port = stream.address(rec, pinfo)
+    stream.address(rec, pinfo)
+    pinfo.src_port, pinfo.dst_port = Struct.unpack(">I2I2", rec.way.ports)
     return payload.dissect_raw(rec, message, pinfo, tree)
 end
 

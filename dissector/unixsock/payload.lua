@@ -6,6 +6,7 @@ if type(host) ~= "table" then return end -- run by Wireshark's own scan of its p
 local M = {}
 
 local dissectors = host.load("dissectors")
+local record = host.load("record")
 local content = host.load("content")
 local patience = host.load("patience")
 local framer = host.load("framer")
@@ -121,7 +122,10 @@ M.SAID = "said"
 -- After so many messages that look like nothing known, no more are looked at.
 local TRIES = 16
 
-local function first_bytes(tvb, length) return tvb:raw(0, math.min(length, content.ENOUGH)) end
+-- Functions instead of methods: Wireshark looks a method up anew for each call, which costs as much again.
+local raw, len, call_dissector = Tvb.raw, Tvb.len, data.call
+
+local function first_bytes(tvb, length) return raw(tvb, 0, math.min(length, content.ENOUGH)) end
 
 -- What the content was recognised as, remembered from the frame on where it was: the same in every pass.
 local function by_content(rec, tvb, pinfo, length)
@@ -139,8 +143,6 @@ local function by_content(rec, tvb, pinfo, length)
     return found
 end
 
-local call_dissector = data.call
-
 -- Gives what the dissector gives.  A C exception arrives as a Lua error when the tree already says so.
 local function call(chosen_dissector, tvb, pinfo, tree, length)
     local ok, taken = pcall(call_dissector, chosen_dissector, tvb, pinfo, tree)
@@ -157,12 +159,12 @@ end
 -- Whether HTTP is in the midst of a message that began before the capture.  Wireshark would join the rest of it
 -- with the next message; until a first line has been seen in this direction, it is shown as what it is.
 local function before_http(rec, tvb, length)
-    local synced = rec.conversation.synced or {}
+    local synced, sock = rec.conversation.synced or {}, record.src_sock(rec.way)
     rec.conversation.synced = synced
-    local since = synced[rec.way.src_sock]
+    local since = synced[sock]
     if not since and content.recognise(first_bytes(tvb, length), rec) == "http" then
         since = rec.number
-        synced[rec.way.src_sock] = since
+        synced[sock] = since
     end
     return not since or rec.number < since
 end
@@ -170,18 +172,22 @@ end
 -- Gives the number of bytes that a dissector took, or nil if there is none for them.  `waiting` if the rest of a
 -- message may come in a later record.
 local function dissect(rec, tvb, pinfo, tree, waiting)
-    local known, length = M.of(rec), tvb:len()
-    if waiting and length < 16 and (not known.dissector or known.http)
-        and content.begins_http(tvb:raw(0, length)) then
+    local says, length = rec.says, len(tvb)
+    local known = says.known or M.of(rec)
+    local found, http = known.dissector, known.http
+    if waiting and length < 16 and (not found or http) and content.begins_http(raw(tvb, 0, length)) then
         return wait(pinfo, length)
     end
-    if known.http and waiting and not rec.says.from_start and before_http(rec, tvb, length) then return nil end
-    local found = known.dissector or by_content(rec, tvb, pinfo, length)
-    if waiting and not found and length < 16 and rec.says.from_start and rec.seq_lo == 0
-        and content.begins(tvb:raw(0, length)) then
+    if http and waiting and not says.from_start and before_http(rec, tvb, length) then return nil end
+    local name = known.name
+    if not found then
+        found = by_content(rec, tvb, pinfo, length)
+        name = rec.conversation.content_name
+    end
+    if waiting and not found and length < 16 and says.from_start and rec.seq_lo == 0
+        and content.begins(raw(tvb, 0, length)) then
         return wait(pinfo, length)
     end
-    local name = known.dissector and known.name or rec.conversation.content_name
     if waiting and found and length < patience.ENOUGH and patience.waits(name, tvb, length) then
         return wait(pinfo, length)
     end
@@ -212,16 +218,12 @@ function wrapper.dissector(tvb, pinfo, tree)
     local rec = active
     if not rec then return 0 end
     asked = true
-    local waiting = pinfo.can_desegment > 0 and not rec.says.truncated -- else what is missing never comes
-    if waiting then
-        pinfo.can_desegment = 2 -- each dissector on the way takes one off
-    else
-        pinfo.can_desegment = 0
-    end
+    local waiting = not rec.says.truncated and pinfo.can_desegment > 0 -- else what is missing never comes
+    pinfo.can_desegment = waiting and 2 or 0 -- each dissector on the way takes one off
     local taken = dissect(rec, tvb, pinfo, tree, waiting)
     if not taken then
         pcall(call_dissector, data, tvb, pinfo, tree)
-        return tvb:len()
+        return len(tvb)
     end
     return taken
 end

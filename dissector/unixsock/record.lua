@@ -5,7 +5,6 @@ if type(host) ~= "table" then return end -- run by Wireshark's own scan of its p
 local layout = host.load("layout")
 local text = host.load("text")
 local conversations = host.load("conversations")
-local ERRNO = host.load("errno")
 local HEADER_LEN, AT, ELEMENT, FLAG, ROLE = layout.HEADER_LEN, layout.AT, layout.ELEMENT, layout.FLAG, layout.ROLE
 local has = layout.has
 
@@ -73,7 +72,7 @@ local function read_values(el, bytes)
     local place = el[ELEMENT.ERROR]
     if place then
         local errno = unpack_at(place, "<I4")
-        el.error = ERRNO[errno] or ("errno %d"):format(errno)
+        el.error = host.load("errno")[errno] or ("errno %d"):format(errno)
     end
     place = el[ELEMENT.FDS]
     if place or el.fds then el.fds_count = place and unpack_at(place, "<I4") or #el.fds end
@@ -141,14 +140,15 @@ end
 
 M.forget()
 
--- The header in one call: strings for the pair of sockets, and the low half of `ack` only.  64-bit numbers are
--- read as two halves, low first: Lua 5.2 has no integers of that size.
-local READ = "<BBI2xxxxxxxxBBI2I4" .. ("x"):rep(AT.src_sock - AT.src_tid - 4) .. "c16"
-    .. ("x"):rep(AT.seq - AT.dst_sock - 8) .. "I4I4I4xxxxI4I4I4I4"
+-- What every record has of its own, from `seq` to the header's end.  64-bit numbers are read as two halves, low
+-- first: Lua 5.2 has no integers of that size.  (What is passed over with "x" would cost as much as what is read.)
+local READ, READ_AT = "<I4I4I4I4I4I4I4I4", AT.seq + 1
+local SOCKS, SOCKS_LAST = AT.src_sock + 1, AT.src_inode -- the pair of sockets
 local PROCESSES = { AT.src_pid + 1, AT.src_tid } -- pids, type, role and flags
 
 -- What is the same in the records of a way: the header from its length to its positions, and the elements.
 local FIRST, LAST, ELEMENTS = AT.header_len + 1, AT.seq, HEADER_LEN + 1
+local sub, byte, find = string.sub, string.byte, string.find
 
 local function say(bytes, elements, kind, role, flags)
     local src_pid, dst_pid = unpack("<I4I4", bytes, AT.src_pid + 1)
@@ -168,40 +168,37 @@ local function say(bytes, elements, kind, role, flags)
     return says
 end
 
-local function new_way(bytes, header_len, kind, role, flags, src_tid, socks)
-    local elements = bytes:sub(ELEMENTS, header_len)
+local function new_way(bytes, header_len, fixed, socks)
+    local elements = sub(bytes, ELEMENTS, header_len)
     local same = said[elements] or {}
-    local processes = bytes:sub(PROCESSES[1], PROCESSES[2])
+    local processes = sub(bytes, PROCESSES[1], PROCESSES[2])
     local says = same[processes]
     if not says then
+        local kind, role, flags = unpack("<BBI2", bytes, AT.type + 1)
         says = say(bytes, elements, kind, role, flags)
         said[elements], same[processes], said_count = same, says, said_count + 1
     end
-    local way = {
-        header_len = header_len, flags = flags, src_tid = src_tid, says = says, fixed = bytes:sub(FIRST, LAST),
-        src_sock = socks:sub(1, 8), dst_sock = socks:sub(9),
+    local src, dst = sub(socks, 1, 8), sub(socks, 9)
+    -- There may be thousands of ways: at most eight fields, or each takes twice the memory.
+    return {
+        says = says, fixed = fixed, src_is_server = src_is_server(says, src, dst),
+        conversation = conversations.of(src, dst),
     }
-    way.src_is_server = src_is_server(says, way.src_sock, way.dst_sock)
-    way.stream, way.conversation = conversations.index(way)
-    return way
 end
 
-local function way_of(bytes, header_len, kind, role, flags, src_tid, socks)
+local function way_of(bytes, header_len)
+    local socks, fixed = sub(bytes, SOCKS, SOCKS_LAST), sub(bytes, FIRST, LAST)
     local list = ways[socks]
     if list then
         for i = 1, #list do
             local way = list[i]
-            if way.src_tid == src_tid and way.header_len == header_len and way.flags == flags
-                and bytes:find(way.fixed, FIRST, true) == FIRST
-                and bytes:find(way.says.elements, ELEMENTS, true) == ELEMENTS then
-                return way
-            end
+            if way.fixed == fixed and find(bytes, way.says.elements, ELEMENTS, true) == ELEMENTS then return way end
         end
     end
     if way_count >= KEPT or said_count >= KEPT then M.forget() end
     list = ways[socks] or {}
     ways[socks] = list
-    local way = new_way(bytes, header_len, kind, role, flags, src_tid, socks)
+    local way = new_way(bytes, header_len, fixed, socks)
     if #list < VARIANTS then
         list[#list + 1], way_count = way, way_count + 1
     else
@@ -210,6 +207,11 @@ local function way_of(bytes, header_len, kind, role, flags, src_tid, socks)
     end
     return way
 end
+
+-- The way's two sockets, as bytes.
+local SRC_SOCK, DST_SOCK = AT.src_sock - AT.header_len + 1, AT.dst_sock - AT.header_len + 1
+function M.src_sock(way) return sub(way.fixed, SRC_SOCK, SRC_SOCK + 7) end
+function M.dst_sock(way) return sub(way.fixed, DST_SOCK, DST_SOCK + 7) end
 
 local rec = {}
 
@@ -220,17 +222,18 @@ function M.read(bytes)
     if have < HEADER_LEN then
         return nil, ("record ends in its header: %d of %d bytes"):format(have, HEADER_LEN)
     end
-    local _, event, header_len, kind, role, flags, src_tid, socks, seq_lo, seq_hi, ack_lo, message, len, offset,
-        caplen = unpack(READ, bytes)
+    local event, low, high = byte(bytes, AT.event + 1, AT.header_len + 2)
+    local header_len = low + high * 256
     if header_len < HEADER_LEN then
         return nil, ("header_len %d is less than the fixed header's %d"):format(header_len, HEADER_LEN)
     elseif header_len > have then
         return nil, ("record ends in its elements: %d of %d bytes"):format(have, header_len)
     end
-    local way = way_of(bytes, header_len, kind, role, flags, src_tid, socks)
+    local way = way_of(bytes, header_len)
     local says = way.says
+    local seq_lo, seq_hi, ack_lo, _, message, len, offset, caplen = unpack(READ, bytes, READ_AT)
     rec.way, rec.says, rec.el, rec.conversation = way, says, says.el, way.conversation
-    rec.event, rec.type, rec.header_len, rec.wrong = event, kind, header_len, says.el.wrong
+    rec.event, rec.type, rec.header_len, rec.wrong = event, says.type, header_len, says.el.wrong
     rec.seq_lo, rec.seq_hi, rec.ack_lo, rec.message, rec.len, rec.offset = seq_lo, seq_hi, ack_lo, message, len, offset
     if header_len + caplen > have then
         rec.wrong = rec.wrong or ("record ends early: %d of %d bytes"):format(have, header_len + caplen)

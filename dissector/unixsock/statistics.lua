@@ -30,7 +30,7 @@ local function collector()
     function M.packet(pinfo)
         local rec = host.current
         if not rec or rec.number ~= pinfo.number then return end
-        local r, el = row(rec.way.stream), rec.el
+        local r, el = row(rec.conversation.index), rec.el
         -- Side 1 is the client where that is known.
         local from, to = 1, 2
         if rec.way.src_is_server then from, to = 2, 1 end

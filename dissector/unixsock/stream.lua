@@ -7,14 +7,17 @@ local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local payload = host.load("payload")
+local record = host.load("record")
 local layout = host.load("layout")
 local EVENT = layout.EVENT
 
 local FIN, SYN, PSH_ACK = 0x11, 0x02, 0x18
 local M = {}
 
-local pack, unpack = Struct.pack, Struct.unpack
+local pack, unpack, sub = Struct.pack, Struct.unpack, string.sub
 local tcp = Dissector.get("tcp")
+-- Functions instead of methods: Wireshark looks a method up anew for each call, which costs as much again.
+local call, new_bytes, as_tvb = tcp.call, ByteArray.new, ByteArray.tvb
 
 -- Addresses are dear to make; a bounded number of them is kept.
 local addresses, address_count = {}, 0
@@ -28,20 +31,24 @@ local function address(sock)
     return known
 end
 
--- Puts the sockets' pseudo addresses into pinfo; gives the ports.  `tree`: the packet's, if it is one of a stream.
+-- Puts the sockets' pseudo addresses into pinfo, and the ports into the way as four bytes.
+-- `tree`: the packet's, if it is one of a stream.
 function M.address(rec, pinfo, tree)
-    if not rec.way.src_port then
-        local client = rec.way.src_is_server and rec.way.dst_sock or rec.way.src_sock
-        rec.way.src_port, rec.way.dst_port = payload.client_port(client), payload.of(rec).port
-        if rec.way.src_is_server then rec.way.src_port, rec.way.dst_port = rec.way.dst_port, rec.way.src_port end
-        rec.way.src_address, rec.way.dst_address = address(rec.way.src_sock), address(rec.way.dst_sock)
+    local way = rec.way
+    if not way.ports then
+        local src, dst, server_port = record.src_sock(way), record.dst_sock(way), payload.of(rec).port
+        if way.src_is_server then
+            way.ports = pack(">I2I2", server_port, payload.client_port(dst))
+        else
+            way.ports = pack(">I2I2", payload.client_port(src), server_port)
+        end
+        way.src_address, way.dst_address = address(src), address(dst)
     end
-    pinfo.src, pinfo.dst = rec.way.src_address, rec.way.dst_address
+    pinfo.src, pinfo.dst = way.src_address, way.dst_address
     -- Follow Stream looks for the selected packet's conversation by these, which nobody hides again.
     if rec.asked and tree and tree.visible then
-        pinfo.net_src, pinfo.net_dst = rec.way.src_address, rec.way.dst_address
+        pinfo.net_src, pinfo.net_dst = way.src_address, way.dst_address
     end
-    return rec.way.src_port, rec.way.dst_port
 end
 
 -- The TCP flags of an event, or nil if it takes no part in the stream of bytes.
@@ -54,13 +61,15 @@ local function tcp_flags(rec)
     local ends = event == EVENT.CLOSE or event == EVENT.SHUTDOWN and (rec.el.how == 1 or rec.el.how == 2)
     if not ends then return nil end
     -- A close after a shutdown ends nothing more.  The frame that ended the direction is remembered.
-    local finished = rec.conversation.finished or {}
+    local finished, sock = rec.conversation.finished or {}, record.src_sock(rec.way)
     rec.conversation.finished = finished
-    finished[rec.way.src_sock] = finished[rec.way.src_sock] or rec.number
-    return finished[rec.way.src_sock] == rec.number and FIN or nil
+    finished[sock] = finished[sock] or rec.number
+    return finished[sock] == rec.number and FIN or nil
 end
 
-local call = tcp.call
+-- The TCP header after the sequence numbers: length, flags, window, checksum, urgent pointer.
+local REST = {}
+for _, flags in ipairs({ FIN, SYN, PSH_ACK }) do REST[flags] = pack(">BBI2I2I2", 0x50, flags, 65535, 0, 0) end
 
 -- Hands the record, given its bytes too, to the TCP dissector.  Gives what payload.finish gives.
 function M.dissect(rec, bytes, tvb, pinfo, tree)
@@ -72,14 +81,14 @@ function M.dissect(rec, bytes, tvb, pinfo, tree)
     end
     local flags = tcp_flags(rec)
     if not flags then return false end
-    local src_port, dst_port = M.address(rec, pinfo, tree)
-    local seq = rec.seq_lo + rec.offset + (flags == SYN and 0 or 1)
-    local segment = pack(">I2I2I4I4BBI2I2I2c0", src_port, dst_port, seq % 4294967296,
-        flags == SYN and 0 or (rec.ack_lo + 1) % 4294967296, 0x50, flags, 65535, 0, 0,
-        bytes:sub(from + 1, from + caplen))
+    M.address(rec, pinfo, tree)
+    local seq, ack = rec.seq_lo + rec.offset, 0
+    if flags ~= SYN then seq, ack = seq + 1, (rec.ack_lo + 1) % 4294967296 end
+    local segment = rec.way.ports .. pack(">I4I4", seq % 4294967296, ack) .. REST[flags]
+        .. sub(bytes, from + 1, from + caplen)
     payload.begin(rec)
     -- A C exception in a dissector arrives as a Lua error when the tree already says "Malformed Packet".
-    pcall(call, tcp, ByteArray.new(segment, true):tvb("Unix stream"), pinfo, tree)
+    pcall(call, tcp, as_tvb(new_bytes(segment, true), "Unix stream"), pinfo, tree)
     return payload.finish()
 end
 

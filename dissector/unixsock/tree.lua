@@ -243,7 +243,7 @@ function M.add_fields(t, tvb, rec, bytes)
         if wanted("flags.abstract") then flags:add(F["flags.abstract"], rec.says.name:byte() == 0):set_generated() end
         if wanted("path") then t:add(F.path, tvb:range(rec.says.name_at[1], rec.says.name_at[2]), rec.says.path) end
     end
-    if wanted("stream") then t:add(F.stream, rec.way.stream):set_generated() end
+    if wanted("stream") then t:add(F.stream, rec.conversation.index):set_generated() end
     if wanted("seq") then
         t:add(F.seq, tvb:range(AT.seq, 8), UInt64.new(rec.seq_lo, rec.seq_hi) + rec.offset)
     end

@@ -6,7 +6,6 @@ if type(host) ~= "table" then return end -- run by Wireshark's own scan of its p
 
 local framer = host.load("framer")
 local text = host.load("text")
-local INTERFACES = host.load("wayland_names")
 local F = {
     object = ProtoField.uint32("wayland.object", "Object"),
     opcode = ProtoField.uint16("wayland.opcode", "Opcode"),
@@ -59,7 +58,7 @@ end
 
 -- The name of a message and its arguments {name, type, interface of a new object}; nil if it isn't known.
 local function signature(interface, request, opcode)
-    local messages = INTERFACES[interface]
+    local messages = host.load("wayland_names")[interface]
     messages = messages and messages[request and "requests" or "events"]
     local words = messages and messages[opcode + 1]
     if not words then return nil end
