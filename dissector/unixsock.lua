@@ -114,14 +114,16 @@ local function extras(rec)
     return words
 end
 
-local function info_text(rec, data)
-    local event, words = rec.event, rec.says.about
+local glance = text.glance
+
+-- For the record, given its bytes too; `part` is said of a payload.
+local function info_text(rec, bytes, part)
+    local event, says, caplen = rec.event, rec.says, rec.caplen
+    local words = says.about
     if event == EVENT.DATA then
-        words = words .. "  len=" .. rec.len
-        if rec.offset > 0 then words = words .. "  offset=" .. rec.offset end
-        rec.says.extras = rec.says.extras or extras(rec)
-        words = words .. rec.says.extras .. rec.part
-        return data ~= "" and words .. "  " .. text.glance(data) or words
+        if not says.extras then says.extras = extras(rec) end
+        return words .. "  len=" .. rec.len .. (rec.offset > 0 and "  offset=" .. rec.offset or "") .. says.extras
+            .. part .. (caplen > 0 and "  " .. glance(bytes, rec.header_len + 1, rec.header_len + caplen) or "")
     elseif event == EVENT.LOST then
         return words .. "  " .. (rec.el.lost or "records lost")
     elseif event == EVENT.SEND_ERROR then
@@ -146,7 +148,7 @@ end
 
 local self, no_address
 -- Functions instead of methods: Wireshark looks a method up anew for each call, which costs as much again.
-local raw, referenced, add, sub = Tvb.raw, TreeItem.referenced, TreeItem.add, string.sub
+local raw, referenced, add = Tvb.raw, TreeItem.referenced, TreeItem.add
 local choices = host.prefs
 
 function proto.dissector(tvb, pinfo, tree)
@@ -203,9 +205,8 @@ function proto.dissector(tvb, pinfo, tree)
             if added then cols.protocol = "UNIX" .. added end
             local begun = caplen > 0 and payload.waits -- the TCP dissector says so up to 4.2, and from then on:
                 or info and (info:find("TCP segment of a reassembled PDU") or info:find("TCP PDU reassembled in"))
-            rec.part = begun and "  (part of a message)" or ""
-            local data = caplen > 0 and sub(bytes, header_len + 1, header_len + math.min(caplen, 65)) or ""
-            cols.info = rec.wrong and "Malformed: " .. rec.wrong or info_text(rec, data)
+            cols.info = rec.wrong and "Malformed: " .. rec.wrong
+                or info_text(rec, bytes, begun and "  (part of a message)" or "")
         end
     end
     if choices.columns then

@@ -130,7 +130,7 @@ end
 
 -- A cache of bounded size: M.forget() empties both when one is full.
 local KEPT, VARIANTS = 8192, 8
-local ways, way_count -- lists of ways, by the pair of sockets
+local ways, way_count -- by the pair of sockets; several of a pair are chained by `next`
 local said, said_count -- by the elements, then by the header's fields in PROCESSES
 
 function M.forget()
@@ -188,22 +188,20 @@ end
 
 local function way_of(bytes, header_len)
     local socks, fixed = sub(bytes, SOCKS, SOCKS_LAST), sub(bytes, FIRST, LAST)
-    local list = ways[socks]
-    if list then
-        for i = 1, #list do
-            local way = list[i]
-            if way.fixed == fixed and find(bytes, way.says.elements, ELEMENTS, true) == ELEMENTS then return way end
-        end
+    local way, last, length = ways[socks], nil, 0
+    while way do
+        if way.fixed == fixed and find(bytes, way.says.elements, ELEMENTS, true) == ELEMENTS then return way end
+        way, last, length = way.next, way, length + 1
     end
-    if way_count >= KEPT or said_count >= KEPT then M.forget() end
-    list = ways[socks] or {}
-    ways[socks] = list
-    local way = new_way(bytes, header_len, fixed, socks)
-    if #list < VARIANTS then
-        list[#list + 1], way_count = way, way_count + 1
-    else
-        list.oldest = (list.oldest or 0) % VARIANTS + 1
-        list[list.oldest] = way
+    if way_count >= KEPT or said_count >= KEPT then
+        M.forget()
+        last, length = nil, 0
+    end
+    way = new_way(bytes, header_len, fixed, socks)
+    if last and length < VARIANTS then
+        last.next, way_count = way, way_count + 1
+    else -- the first, or the first again: what was chained is forgotten
+        ways[socks], way_count = way, way_count - length + 1
     end
     return way
 end

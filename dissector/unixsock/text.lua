@@ -52,32 +52,29 @@ for i = 0, 255 do
     IN_HEX[string.char(i)] = IN_HEX[i]
 end
 
--- For the first HEX bytes of what is longer, without gsub, which takes five times as long: each packet comes here.
+-- The first HEX bytes are looked at without gsub, which takes five times as long: each packet comes here.
 local STRANGE, LEADS = {}, {} -- by the byte: 1 if it is no ASCII text, or if a UTF-8 sequence may begin with it
 for i = 0, 255 do
     STRANGE[i] = (i == 9 or i == 10 or i == 13 or i >= 32 and i <= 126) and 0 or 1
     LEADS[i] = i >= 194 and i <= 244 and 1 or 0
 end
 
--- The number of bytes in the table `x`.
-local function count(x, bytes)
-    local a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p = bytes:byte(1, HEX)
+-- How many of HEX bytes are in the table `x`.
+local function count(x, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p)
     return x[a] + x[b] + x[c] + x[d] + x[e] + x[f] + x[g] + x[h]
         + x[i] + x[j] + x[k] + x[l] + x[m] + x[n] + x[o] + x[p]
 end
 
-local function in_hex(bytes)
-    local x, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p = IN_HEX, bytes:byte(1, HEX)
+-- HEX bytes, and that more follow.
+local function in_hex(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p)
+    local x = IN_HEX
     return x[a] .. x[b] .. x[c] .. x[d] .. x[e] .. x[f] .. x[g] .. x[h]
-        .. x[i] .. x[j] .. x[k] .. x[l] .. x[m] .. x[n] .. x[o] .. x[p]
+        .. x[i] .. x[j] .. x[k] .. x[l] .. x[m] .. x[n] .. x[o] .. x[p] .. "…"
 end
 
--- Whether more than half of `bytes`, HEX at most, is neither ASCII text nor, as far as that is cheap to tell, UTF-8.
-local function is_binary(bytes)
-    local full = #bytes == HEX
-    local strange = full and count(STRANGE, bytes) or #bytes - #bytes:gsub("[^\t\r\n\32-\126]+", "")
-    if strange * 2 <= #bytes then return false end
-    if full and count(LEADS, bytes) == 0 or not bytes:find("[\194-\244]") then return true end
+-- Whether more than half of `bytes`, of which `strange` are no ASCII text, is not even UTF-8, as far as that is
+-- cheap to tell.
+local function is_binary(bytes, strange)
     for i, sequence in ipairs(SEQUENCES) do
         local _, found = bytes:gsub(sequence, "")
         strange = strange - found * (i + 1)
@@ -85,18 +82,33 @@ local function is_binary(bytes)
     return strange * 2 > #bytes
 end
 
--- The first bytes of a payload for the Info column, on one line: as text, or in hexadecimal if they are not text.
-function M.glance(bytes)
-    local head = bytes:sub(1, HEX)
-    if head ~= "" and is_binary(head) then
-        if #bytes > HEX then return in_hex(head) .. "…" end
-        local digits = head:gsub(".", IN_HEX)
-        return digits:sub(1, -2)
+-- The payload bytes[from] to bytes[to] for the Info column, on one line: its first bytes as text, or in
+-- hexadecimal if they are not text.
+function M.glance(bytes, from, to)
+    local size = to - from + 1
+    local more = size > HEX
+    local strange
+    if more then
+        strange = count(STRANGE, bytes:byte(from, from + HEX - 1))
+        if strange * 2 > HEX then
+            if count(LEADS, bytes:byte(from, from + HEX - 1)) == 0
+                or is_binary(bytes:sub(from, from + HEX - 1), strange) then
+                return in_hex(bytes:byte(from, from + HEX - 1))
+            end
+        end
+    else
+        local head = bytes:sub(from, to)
+        strange = #head - #head:gsub("[^\t\r\n\32-\126]+", "")
+        if strange * 2 > #head and is_binary(head, strange) then
+            local digits = head:gsub(".", IN_HEX)
+            return digits:sub(1, -2)
+        end
     end
-    head = bytes:sub(1, GLANCE)
-    if #bytes > GLANCE then head = head:gsub("[\192-\255][\128-\191]*$", "") end -- perhaps cut in a character
+    local cut = size > GLANCE
+    local head = bytes:sub(from, cut and from + GLANCE - 1 or to)
+    if cut then head = head:gsub("[\192-\255][\128-\191]*$", "") end -- perhaps cut in a character
     local text = with_escapes(head, function() return "\0" end):gsub("%z+", ".")
-    return #bytes > GLANCE and text .. "…" or text
+    return cut and text .. "…" or text
 end
 
 -- A socket name as people write it: @ for the abstract name space, as in /proc/net/unix.

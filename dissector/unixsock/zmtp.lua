@@ -127,7 +127,7 @@ local function show(message, pinfo, tree)
             info = ("%s, %d bytes"):format(info, whole - head)
             if body then
                 t:add(F.data, body:range(0, body:len()))
-                info = info .. "  " .. text.glance(body:raw(0, math.min(body:len(), 65)))
+                info = info .. "  " .. text.glance(body:raw(), 1, body:len())
             end
         end
     end
