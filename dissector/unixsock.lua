@@ -61,6 +61,7 @@ prefs.heuristics = Pref.bool("Try Wireshark's TCP heuristics", false,
     "Offer payload that neither the table nor its content tells to Wireshark's heuristic dissectors")
 
 host.proto, host.prefs = proto, {} -- see read_prefs()
+local attributes = host.load("attributes")
 local layout = host.load("layout")
 local text = host.load("text")
 local record = host.load("record")
@@ -149,37 +150,38 @@ end
 local self, no_address
 -- Functions instead of methods: Wireshark looks a method up anew for each call, which costs as much again.
 local raw, referenced, add = Tvb.raw, TreeItem.referenced, TreeItem.add
-local choices = host.prefs
+local get_cols, get_number = attributes.getter("Pinfo", "cols"), attributes.getter("Pinfo", "number")
+local set_src, set_dst = attributes.setter("Pinfo", "src"), attributes.setter("Pinfo", "dst")
+local choices, read, dissect_stream, SAID = host.prefs, record.read, stream.dissect, payload.SAID
+local DATA, LOST, SEND_ERROR, STREAM = EVENT.DATA, EVENT.LOST, EVENT.SEND_ERROR, SOCKET_TYPE.STREAM
 
 function proto.dissector(tvb, pinfo, tree)
     local bytes = raw(tvb)
     local have = #bytes
-    local cols = pinfo.cols
-    if have > 0 and bytes:byte() ~= layout.VERSION then
-        local sentence = ("record of format version %d; this dissector knows version %d"):format(
-            bytes:byte(), layout.VERSION)
-        local t = malformed(tvb, tree, tree_of.experts.version, sentence)
+    local cols = get_cols(pinfo)
+    local rec, wrong, version = read(bytes)
+    if version then
+        local t = malformed(tvb, tree, tree_of.experts.version, wrong)
         t:add(tree_of.fields.version, tvb:range(0, 1))
-        cols.protocol, cols.info = "UNIX", sentence
+        cols.protocol, cols.info = "UNIX", wrong
         return have
     end
-    local rec, wrong = record.read(bytes)
     if not rec then
         malformed(tvb, tree, tree_of.experts.malformed, wrong)
         cols.protocol, cols.info = "UNIX", "Malformed: " .. wrong
         return have
     end
-    local event, caplen, header_len = rec.event, rec.caplen, rec.header_len
-    rec.number = pinfo.number
+    local event, says = rec.event, rec.says
+    rec.number = get_number(pinfo)
     host.current = rec
 
     self = self or Dissector.get("unixsock")
     local asked = referenced(tree, self) -- true, too, where the tree is shown
     rec.asked = asked
-    local remarkable = rec.says.remarkable or rec.wrong or event == EVENT.SEND_ERROR
+    local remarkable = says.remarkable or rec.wrong or event == SEND_ERROR
     local t
     if asked or remarkable then
-        t = tree:add(proto, tvb:range(0, header_len))
+        t = tree:add(proto, tvb:range(0, rec.header_len))
         if asked then tree_of.add_fields(t, tvb, rec, bytes) end
         if remarkable then tree_of.add_experts(t, rec) end
     else
@@ -188,32 +190,32 @@ function proto.dissector(tvb, pinfo, tree)
 
     no_address = no_address or pinfo.src -- none: the record is all there is
     local handled = false -- and nothing was queued by a failed or lost send
-    if event == EVENT.LOST or event == EVENT.SEND_ERROR then
+    if event == LOST or event == SEND_ERROR then
         handled = false
-    elseif rec.type == SOCKET_TYPE.STREAM then
-        handled = stream.dissect(rec, bytes, tvb, pinfo, tree)
-    elseif event == EVENT.DATA then
+    elseif rec.type == STREAM then
+        handled = dissect_stream(rec, bytes, tvb, pinfo, tree)
+    elseif event == DATA then
         cols.protocol = "UNIX"
         handled = datagram.dissect(rec, tvb, pinfo, tree, t, tree_of.fields["reassembled.len"])
     end
-    if handled ~= payload.SAID then
+    if handled ~= SAID then
         local protocol = handled and tostring(cols.protocol) or "TCP"
         -- Who took the bytes and said nothing, or only added its name, leaves the TCP dissector's ports in Info.
         local added = protocol == "TCP" and "" or protocol:match("^TCP(/.*)")
         local info = handled and tostring(cols.info)
         if added or info == "" then
             if added then cols.protocol = "UNIX" .. added end
-            local begun = caplen > 0 and payload.waits -- the TCP dissector says so up to 4.2, and from then on:
+            local begun = rec.caplen > 0 and payload.waits -- the TCP dissector says so up to 4.2, and from then on:
                 or info and (info:find("TCP segment of a reassembled PDU") or info:find("TCP PDU reassembled in"))
             cols.info = rec.wrong and "Malformed: " .. rec.wrong
                 or info_text(rec, bytes, begun and "  (part of a message)" or "")
         end
     end
     if choices.columns then
-        pinfo.src = no_address
-        pinfo.dst = no_address
-        cols.src = rec.says.src_text
-        cols.dst = rec.says.dst_text
+        set_src(pinfo, no_address)
+        set_dst(pinfo, no_address)
+        cols.src = says.src_text
+        cols.dst = says.dst_text
     end
     return have
 end

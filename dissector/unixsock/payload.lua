@@ -5,6 +5,7 @@ if type(host) ~= "table" then return end -- run by Wireshark's own scan of its p
 
 local M = {}
 
+local attributes = host.load("attributes")
 local dissectors = host.load("dissectors")
 local record = host.load("record")
 local content = host.load("content")
@@ -112,6 +113,7 @@ end
 ---------------------------------------------------------------------------------------------------
 -- Choosing and calling
 
+local choices = host.prefs
 local active -- the record whose payload is being dissected, or nil
 local shown -- a dissector has accepted some of it
 local asked -- the wrapper has been called for it
@@ -124,6 +126,8 @@ local TRIES = 16
 
 -- Functions instead of methods: Wireshark looks a method up anew for each call, which costs as much again.
 local raw, len, call_dissector = Tvb.raw, Tvb.len, data.call
+local get_can, set_can = attributes.getter("Pinfo", "can_desegment"), attributes.setter("Pinfo", "can_desegment")
+local get_wanted = attributes.getter("Pinfo", "desegment_len")
 
 local function first_bytes(tvb, length) return raw(tvb, 0, math.min(length, content.ENOUGH)) end
 
@@ -194,7 +198,7 @@ local function dissect(rec, tvb, pinfo, tree, waiting)
     if found and not known.opaque then
         local taken = call(found, tvb, pinfo, tree, length)
         if taken ~= 0 then
-            if waiting and pinfo.desegment_len ~= 0 and pinfo.desegment_offset == 0 then
+            if waiting and get_wanted(pinfo) ~= 0 and pinfo.desegment_offset == 0 then
                 shown, M.waits = false, true
             else
                 shown = (name == "http" or framer.said(rec)) and M.SAID or true
@@ -202,7 +206,7 @@ local function dissect(rec, tvb, pinfo, tree, waiting)
             return taken
         end
     end
-    if host.prefs.heuristics then
+    if choices.heuristics then
         local ok, taken = pcall(DissectorTable.try_heuristics, "tcp", tvb, pinfo, tree)
         if ok and taken then
             shown = true
@@ -218,8 +222,8 @@ function wrapper.dissector(tvb, pinfo, tree)
     local rec = active
     if not rec then return 0 end
     asked = true
-    local waiting = not rec.says.truncated and pinfo.can_desegment > 0 -- else what is missing never comes
-    pinfo.can_desegment = waiting and 2 or 0 -- each dissector on the way takes one off
+    local waiting = not rec.says.truncated and get_can(pinfo) > 0 -- else what is missing never comes
+    set_can(pinfo, waiting and 2 or 0) -- each dissector on the way takes one off
     local taken = dissect(rec, tvb, pinfo, tree, waiting)
     if not taken then
         pcall(call_dissector, data, tvb, pinfo, tree)

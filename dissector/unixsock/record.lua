@@ -6,7 +6,7 @@ local layout = host.load("layout")
 local text = host.load("text")
 local conversations = host.load("conversations")
 local HEADER_LEN, AT, ELEMENT, FLAG, ROLE = layout.HEADER_LEN, layout.AT, layout.ELEMENT, layout.FLAG, layout.ROLE
-local has = layout.has
+local VERSION, has = layout.VERSION, layout.has
 
 local M = {}
 local unpack = Struct.unpack
@@ -213,14 +213,17 @@ function M.dst_sock(way) return sub(way.fixed, DST_SOCK, DST_SOCK + 7) end
 
 local rec = {}
 
--- What a record's bytes say, valid until the next call; or nil and the sentence that says what is wrong.
--- wrong is such a sentence where some of it can be shown all the same.
+-- What a record's bytes say, valid until the next call; or nil and the sentence that says what is wrong, and true
+-- if that is the version.  wrong is such a sentence where some of it can be shown all the same.
 function M.read(bytes)
     local have = #bytes
+    local version, event, low, high = byte(bytes, 1, AT.header_len + 2)
+    if have > 0 and version ~= VERSION then
+        return nil, ("record of format version %d; this dissector knows version %d"):format(version, VERSION), true
+    end
     if have < HEADER_LEN then
         return nil, ("record ends in its header: %d of %d bytes"):format(have, HEADER_LEN)
     end
-    local event, low, high = byte(bytes, AT.event + 1, AT.header_len + 2)
     local header_len = low + high * 256
     if header_len < HEADER_LEN then
         return nil, ("header_len %d is less than the fixed header's %d"):format(header_len, HEADER_LEN)
@@ -230,8 +233,9 @@ function M.read(bytes)
     local way = way_of(bytes, header_len)
     local says = way.says
     local seq_lo, seq_hi, ack_lo, _, message, len, offset, caplen = unpack(READ, bytes, READ_AT)
-    rec.way, rec.says, rec.el, rec.conversation = way, says, says.el, way.conversation
-    rec.event, rec.type, rec.header_len, rec.wrong = event, says.type, header_len, says.el.wrong
+    local el = says.el
+    rec.way, rec.says, rec.el, rec.conversation = way, says, el, way.conversation
+    rec.event, rec.type, rec.header_len, rec.wrong = event, says.type, header_len, el.wrong
     rec.seq_lo, rec.seq_hi, rec.ack_lo, rec.message, rec.len, rec.offset = seq_lo, seq_hi, ack_lo, message, len, offset
     if header_len + caplen > have then
         rec.wrong = rec.wrong or ("record ends early: %d of %d bytes"):format(have, header_len + caplen)

@@ -6,10 +6,11 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
+local attributes = host.load("attributes")
 local payload = host.load("payload")
 local record = host.load("record")
 local layout = host.load("layout")
-local EVENT = layout.EVENT
+local EVENT, DATA, choices = layout.EVENT, layout.EVENT.DATA, host.prefs
 
 local FIN, SYN, PSH_ACK = 0x11, 0x02, 0x18
 local M = {}
@@ -18,6 +19,7 @@ local pack, unpack, sub = Struct.pack, Struct.unpack, string.sub
 local tcp = Dissector.get("tcp")
 -- Functions instead of methods: Wireshark looks a method up anew for each call, which costs as much again.
 local call, new_bytes, as_tvb = tcp.call, ByteArray.new, ByteArray.tvb
+local set_src, set_dst = attributes.setter("Pinfo", "src"), attributes.setter("Pinfo", "dst")
 
 -- Addresses are dear to make; a bounded number of them is kept.
 local addresses, address_count = {}, 0
@@ -33,7 +35,7 @@ end
 
 -- Puts the sockets' pseudo addresses into pinfo, and the ports into the way as four bytes.
 -- `tree`: the packet's, if it is one of a stream.
-function M.address(rec, pinfo, tree)
+local function put_address(rec, pinfo, tree)
     local way = rec.way
     if not way.ports then
         local src, dst, server_port = record.src_sock(way), record.dst_sock(way), payload.of(rec).port
@@ -44,17 +46,20 @@ function M.address(rec, pinfo, tree)
         end
         way.src_address, way.dst_address = address(src), address(dst)
     end
-    pinfo.src, pinfo.dst = way.src_address, way.dst_address
+    set_src(pinfo, way.src_address)
+    set_dst(pinfo, way.dst_address)
     -- Follow Stream looks for the selected packet's conversation by these, which nobody hides again.
     if rec.asked and tree and tree.visible then
         pinfo.net_src, pinfo.net_dst = way.src_address, way.dst_address
     end
 end
 
+M.address = put_address
+
 -- The TCP flags of an event, or nil if it takes no part in the stream of bytes.
 local function tcp_flags(rec)
     local event = rec.event
-    if event == EVENT.DATA then return rec.caplen > 0 and PSH_ACK or nil end
+    if event == DATA then return rec.caplen > 0 and PSH_ACK or nil end
     if event == EVENT.CONNECT then
         return rec.says.from_start and rec.seq_lo == 0 and rec.seq_hi == 0 and SYN or nil
     end
@@ -73,18 +78,18 @@ for _, flags in ipairs({ FIN, SYN, PSH_ACK }) do REST[flags] = pack(">BBI2I2I2",
 
 -- Hands the record, given its bytes too, to the TCP dissector.  Gives what payload.finish gives.
 function M.dissect(rec, bytes, tvb, pinfo, tree)
-    local from, caplen = rec.header_len, rec.caplen
-    if not host.prefs.reassemble then
+    local from, caplen, way = rec.header_len, rec.caplen, rec.way
+    if not choices.reassemble then
         if rec.event ~= EVENT.DATA or caplen == 0 then return false end
         M.address(rec, pinfo, tree)
         return payload.dissect_raw(rec, tvb:range(from, caplen):tvb(), pinfo, tree)
     end
     local flags = tcp_flags(rec)
     if not flags then return false end
-    M.address(rec, pinfo, tree)
+    put_address(rec, pinfo, tree)
     local seq, ack = rec.seq_lo + rec.offset, 0
     if flags ~= SYN then seq, ack = seq + 1, (rec.ack_lo + 1) % 4294967296 end
-    local segment = rec.way.ports .. pack(">I4I4", seq % 4294967296, ack) .. REST[flags]
+    local segment = way.ports .. pack(">I4I4", seq % 4294967296, ack) .. REST[flags]
         .. sub(bytes, from + 1, from + caplen)
     payload.begin(rec)
     -- A C exception in a dissector arrives as a Lua error when the tree already says "Malformed Packet".
