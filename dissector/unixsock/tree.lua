@@ -170,6 +170,10 @@ local function plan_of(rec, bytes)
     return way.plan
 end
 
+-- Functions instead of methods: Wireshark looks a method up anew for each call, which costs as much again.
+local add, add_le, referenced, range_of = TreeItem.add, TreeItem.add_le, TreeItem.referenced, Tvb.range
+local set_hidden, set_generated = TreeItem.set_hidden, TreeItem.set_generated
+
 local POSITIONS = { { F.ack, AT.ack, 8 }, { F.message, AT.message, 4 } }
 local LENGTHS = { { F.len, AT.len, 4 }, { F.caplen, AT.caplen, 4 } }
 local PART_LENGTHS = { LENGTHS[1], { F.offset, AT.offset, 4 }, LENGTHS[2] }
@@ -179,14 +183,14 @@ local function add_list(t, tvb, list, shown)
     local at, size, range
     for i = 1, #list do
         local one = list[i]
-        if shown or t:referenced(one[1]) then
+        if shown or referenced(t, one[1]) then
             if one[2] ~= at or one[3] ~= size then
                 at, size = one[2], one[3]
-                range = tvb:range(at, size)
+                range = range_of(tvb, at, size)
             end
             local item
-            if one[4] then item = t:add(one[1], range, one[4]) else item = t:add_le(one[1], range) end
-            if one.hidden then item:set_hidden() end
+            if one[4] then item = add(t, one[1], range, one[4]) else item = add_le(t, one[1], range) end
+            if one.hidden then set_hidden(item) end
         end
     end
 end
@@ -233,19 +237,20 @@ end
 -- The fields of a record, given its bytes too.
 function M.add_fields(t, tvb, rec, bytes)
     local shown = t.visible
-    local function wanted(key) return shown or t:referenced(F[key]) end
+    local function wanted(key) return shown or referenced(t, F[key]) end
     local lists = plan_of(rec, bytes)
     add_list(t, tvb, lists.head, shown)
     local flags = t
-    if wanted("flags") then flags = t:add_le(F.flags, tvb:range(AT.flags, 2)) end
+    if wanted("flags") then flags = add_le(t, F.flags, range_of(tvb, AT.flags, 2)) end
     add_list(flags, tvb, lists.flags, shown)
-    if rec.says.name then
-        if wanted("flags.abstract") then flags:add(F["flags.abstract"], rec.says.name:byte() == 0):set_generated() end
-        if wanted("path") then t:add(F.path, tvb:range(rec.says.name_at[1], rec.says.name_at[2]), rec.says.path) end
+    local name, place = rec.says.name, rec.says.name_at
+    if name then
+        if wanted("flags.abstract") then set_generated(add(flags, F["flags.abstract"], name:byte() == 0)) end
+        if wanted("path") then add(t, F.path, range_of(tvb, place[1], place[2]), rec.says.path) end
     end
-    if wanted("stream") then t:add(F.stream, rec.conversation.index):set_generated() end
+    if wanted("stream") then set_generated(add(t, F.stream, rec.conversation.index)) end
     if wanted("seq") then
-        t:add(F.seq, tvb:range(AT.seq, 8), UInt64.new(rec.seq_lo, rec.seq_hi) + rec.offset)
+        add(t, F.seq, range_of(tvb, AT.seq, 8), UInt64.new(rec.seq_lo, rec.seq_hi) + rec.offset)
     end
     add_list(t, tvb, POSITIONS, shown)
     if rec.event == EVENT.DATA or rec.len > 0 then
@@ -253,7 +258,7 @@ function M.add_fields(t, tvb, rec, bytes)
     end
     add_list(t, tvb, lists.elements, shown)
     add_rest(t, tvb, rec.el)
-    if rec.caplen > 0 and wanted("payload") then t:add(F.payload, tvb:range(rec.header_len, rec.caplen)) end
+    if rec.caplen > 0 and wanted("payload") then add(t, F.payload, range_of(tvb, rec.header_len, rec.caplen)) end
     if shown then t:append_text(rec.says.title) end
 end
 
