@@ -80,6 +80,7 @@ def main(file: str, *arguments: str) -> int:
     """The extcap, timed."""
     with open(file, "a") as notes:
         notes.write(f"python {_now()} {_now()}\n")
+    os.chmod(file, 0o666)  # compilers are nobody
     ctypes.CDLL = _clocked(file)  # type: ignore[misc]
     sys.path.insert(0, str(CHECKOUT))
     if os.environ.get("BENCH_IGNORE_REFUSAL"):
