@@ -77,7 +77,7 @@ probe = SimpleNamespace(settings=[0] * 8, totals=[0] * 16, skipped=lambda: 0, de
 probe.attached = "fentry"
 Capture._attach = lambda *_: (probe, Ring(int(sys.argv[1]), {SIZE}))
 helper._signal_on_input()
-helper._drain(Capture(Settings()).__enter__(), 65534, None, 8)
+helper._drain(Capture(Settings()).__enter__(), 65534, [], 8)
 os._exit(0)
 """
 
