@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from leftovers import ended, family, gone, hooks, only, pinned, programs, readable
+from leftovers import SOON, ended, family, gone, hooks, only, pinned, programs, readable
 from live import EXTCAP, READY_TIMEOUT, Live
 
 from unixsock_bpf import record, saved
@@ -99,7 +99,10 @@ def test_kill_9_in_a_burst_with_four_captures_at_once(interface: Path) -> None:
                 seconds = gone(left * each)
                 print(f"kill -9 of {who}: its probes are gone after {seconds:.2f} s, "
                       f"all its processes {ended(list(processes)):.2f} s later")  # fmt: skip
+        last, deadline = b"", time.monotonic() + SOON
+        while time.monotonic() < deadline and last != struct.pack("<I", sent[0] - 1):
             time.sleep(0.2)
+            last = [r.payload for r in readable(files["nobody"]) if r.src_inode == inode and r.payload][-1]
         running["nobody"].send_signal(signal.SIGINT)
         running["nobody"].communicate(timeout=60)
     finally:
