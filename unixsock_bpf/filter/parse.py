@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import needs
@@ -77,7 +77,7 @@ def _refuse_unreadable(text: str) -> None:
 def _parser() -> Lark:
     from lark import Lark
 
-    grammar = resources.files(__package__).joinpath("filter.lark").read_text(encoding="utf-8")
+    grammar = Path(__file__).with_name("filter.lark").read_text(encoding="utf-8")
     return Lark(grammar, parser="lalr", lexer="contextual", transformer=_Builder())
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +115,7 @@ def errors_told() -> Iterator[None]:
 def _stderr_kept() -> Iterator[list[str]]:
     """Keeps what libbcc and libbpf write to stderr, which Wireshark would show as an error."""
     said: list[str] = []
-    with tempfile.TemporaryFile() as kept:
+    with open(os.memfd_create("said"), "w+b") as kept:
         saved = os.dup(2)
         os.dup2(kept.fileno(), 2)
         try:
