@@ -95,7 +95,7 @@ def _work(work: Callable[[], Any], said: int, answer: int, parent: int) -> NoRet
         _keep_only(said, answer)
         kept = _KEPT if _hide_symbols() else (*_KEPT, sandbox.CAP_SYSLOG)
         # Where even this is forbidden, root compiles.
-        with contextlib.suppress(sandbox.SandboxError):
+        with contextlib.suppress(OSError):
             sandbox.give_up_privileges(sandbox.NOBODY, kept)
         _end_with(parent)
         try:
