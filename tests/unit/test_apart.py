@@ -52,11 +52,11 @@ def test_a_process_that_ends_itself_is_told_from_what_it_said() -> None:
 
 def test_it_ends_with_the_block() -> None:
     began = time.monotonic()
-    with Apart(lambda: time.sleep(100)):
-        pass
+    with Apart(lambda: time.sleep(100)) as job:
+        child = job._child
     assert time.monotonic() - began < 10
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert child is not None
+    assert not _alive(child)
 
 
 PARENT = """
