@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,48 +15,26 @@ from unixsock_bpf.probe.libbpf import library
 SOON = 10
 
 
-#: Kinds of programs in linux/bpf.h that trace: kprobe, tracepoint, raw tracepoint and fentry.  Services that
-#: start meanwhile bring programs of other kinds, for their cgroups.
-TRACING = (2, 5, 17, 26)
-#: Bytes of struct bpf_prog_info; its first u32 is the kind.
-_INFO_SIZE = 224
-
-
-def _ids(next_id: str) -> list[int]:
-    """All that libbpf's function ``next_id`` lists."""
-    at, found = ctypes.c_uint32(0), []
+def _count(next_id: str) -> int:
+    """How many there are of what libbpf's function ``next_id`` lists."""
+    at, count = ctypes.c_uint32(0), 0
     while getattr(library(), next_id)(at, ctypes.byref(at)) == 0:
-        found.append(at.value)
-    return found
-
-
-def _kind(program: int) -> int:
-    """A program's kind; 0 if it is gone."""
-    fd = library().bpf_prog_get_fd_by_id(program)
-    if fd < 0:
-        return 0
-    info = (ctypes.c_uint32 * (_INFO_SIZE // 4))()
-    library().bpf_obj_get_info_by_fd(fd, info, ctypes.byref(ctypes.c_uint32(_INFO_SIZE)))
-    os.close(fd)
-    return info[0]
-
-
-def _tracing() -> int:
-    return sum(_kind(program) in TRACING for program in _ids("bpf_prog_get_next_id"))
+        count += 1
+    return count
 
 
 #: What the kernel has of its own.
-BEFORE = _tracing(), len(_ids("bpf_link_get_next_id"))
+BEFORE = _count("bpf_prog_get_next_id"), _count("bpf_link_get_next_id")
 
 
 def programs() -> int:
-    """Tracing programs that the kernel holds, whoever refers to them."""
-    return _tracing() - BEFORE[0]
+    """BPF programs that the kernel holds, whoever refers to them."""
+    return _count("bpf_prog_get_next_id") - BEFORE[0]
 
 
 def hooks() -> int:
     """Places where fentry programs are attached."""
-    return len(_ids("bpf_link_get_next_id")) - BEFORE[1]
+    return _count("bpf_link_get_next_id") - BEFORE[1]
 
 
 def gone(count: int = 0) -> float:
