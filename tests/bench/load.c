@@ -277,21 +277,21 @@ static int run(const char *workload)
 	int type = strcmp(workload, "dgram") ? SOCK_STREAM : SOCK_DGRAM;
 	int fds[MOST_CONNECTIONS], count = strcmp(workload, "many") ? 1 : (int)number;
 	int listener = bound(type), done[2];
-	int together = strcmp(workload, "pingpong") ? 0 : (int)number;
+	int processors = strcmp(workload, "pingpong") ? 0 : (int)number;
 	char byte;
 	if (count > MOST_CONNECTIONS || pipe(done))
 		fail("pipe");
 	pid_t server = fork();
 	if (!server) {
 		close(done[0]);
-		if (together)
-			stay(together == 1);
+		if (processors)
+			stay(processors == 1);
 		serve(workload, listener, done[1]);
 		_exit(0);
 	}
 	close(done[1]);
 	close(listener);
-	if (together)
+	if (processors)
 		stay(true);
 	for (int i = 0; i < count; i++)
 		fds[i] = connected(type);

@@ -158,11 +158,12 @@ def one_start() -> dict[str, float]:
             del seen[:-100_000]
         total = _now() - began
         parts = {name: 0.0 for name in SHOWN}
-        for part, begin, end in notes():
+        rows = notes()
+        for part, begin, end in rows:
             if part in parts:
                 parts[part] += end - begin
-        parts["compile"] = _took(notes(), "compile")
-        first = min(begin for part, begin, _ in notes() if part in ("compile", "load"))
+        parts["compile"] = _took(rows, "compile")
+        first = min(begin for part, begin, _ in rows if part in ("compile", "load"))
     parts["imports, options, BTF"] = first
     parts["first packet"] = total
     parts["rest"] = total - first - sum(parts[part] for part in ("compile", "load", "attach"))

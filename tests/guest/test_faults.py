@@ -261,7 +261,7 @@ def test_memory_stays_flat_over_a_long_blast() -> None:
     growth, kept = max(readings[2:-1]) - readings[1], readings[-1] - readings[1]
     print(f"{before} messages in {seconds} s, then {silence} s without a reader: memory {readings} KiB")
     assert growth < 2048
-    assert kept < 6 * 1024  # the ring's 1 MiB, in pieces
+    assert kept < 4 * 1024  # at most 1 MiB, and what Python needs for it: 3.2 MiB were measured
     position = lost = 0
     for r in (r for r in live.records if r.src_inode == inode):
         assert r.message == position
