@@ -8,6 +8,8 @@ nothing twice and nothing more.  At the end tshark reads the same capture.
 from __future__ import annotations
 
 import contextlib
+import itertools
+import multiprocessing
 import os
 import select
 import socket
@@ -16,6 +18,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -146,14 +149,16 @@ def check_stream(received: bytes, ours: list[record.Record]) -> None:
     Where the kernel has no moment at which order is settled (6.17 and later), the probe marks
     messages of threads that wrote at once: then each thread's order has to be right.
     """
+    threads: dict[int, list[bytes]] = {}
+    for r in ours:
+        threads.setdefault(r.src_tid, []).append(r.payload)
     if any(r.flags & Flag.UNORDERED for r in ours):
-        threads: dict[int, list[bytes]] = {}
-        for r in ours:
-            threads.setdefault(r.src_tid, []).append(r.payload)
         assert len(threads) > 1
         assert interleaved(received, list(threads.values()))
-    else:
-        assert b"".join(r.payload for r in ours) == received
+    elif b"".join(r.payload for r in ours) != received:
+        # Megabytes of random bytes tell nobody anything.
+        order = "another order" if interleaved(received, list(threads.values())) else "other bytes"
+        pytest.fail(f"{order} in {[(r.src_tid, r.seq, r.len, r.message) for r in ours]}")
 
 
 def check_positions(ours: list[record.Record]) -> None:
@@ -247,6 +252,64 @@ def test_what_is_received_is_captured(capture: tuple[Live, list[Channel]], progr
     for channel in program:
         check(channel, records)
     done += program
+
+
+#: Streams in the test of writers that race, and processes that write to each of them.
+RACES, RACERS = 400, 3
+
+fork = multiprocessing.get_context("fork")
+
+
+def race(pairs: list[tuple[socket.socket, socket.socket]], racer: int, at: Any) -> None:
+    """One of the processes that write to the same streams, each of them at the same moment."""
+    for number, (sender, _) in enumerate(pairs):
+        with at.get_lock():
+            at.value += 1
+        while at.value < (number + 1) * RACERS:
+            os.sched_yield()
+        for count in range(2):
+            sender.send(b"%d %d %d;" % (number, racer, count))
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_writers_that_race_are_told(when: str) -> None:
+    """Processes that write to one stream at once, from its first message on."""
+    with contextlib.ExitStack() as open_ones:
+        others = check_races(when, open_ones)
+    print(f"{others} of {RACES} streams in another order, all of them told")
+
+
+def check_races(when: str, open_ones: contextlib.ExitStack) -> int:
+    """How many streams were captured in another order than received.  Raises where that was not told."""
+
+    def made() -> list[tuple[socket.socket, socket.socket]]:
+        pairs = [socket.socketpair() for _ in range(RACES)]
+        for one in itertools.chain(*pairs):
+            open_ones.enter_context(one)
+        return pairs
+
+    pairs = made() if when == "before" else []
+    with Live() as live:
+        pairs = pairs or made()
+        at = fork.Value("I", 0)
+        racers = [fork.Process(target=race, args=(pairs, racer, at)) for racer in range(RACERS)]
+        for racer in racers:
+            racer.start()
+        for racer in racers:
+            racer.join()
+        live.wait_ready()
+    records: dict[int, list[record.Record]] = {}
+    for r in live.records:
+        if r.event == Event.DATA:
+            records.setdefault(r.src_inode, []).append(r)
+    others = 0
+    for sender, receiver in pairs:
+        received = receiver.recv(1 << 16)
+        ours = records[os.fstat(sender.fileno()).st_ino]
+        check_stream(received, ours)
+        check_positions(ours)
+        others += b"".join(r.payload for r in ours) != received
+    return others
 
 
 def test_refused_sends_add_nothing(capture: tuple[Live, list[Channel]]) -> None:

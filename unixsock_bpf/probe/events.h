@@ -55,9 +55,7 @@ MOMENT_ON_RETURN(unix_socketpair, on_socketpair, 2, 2)
 static __always_inline bool on_stream_sent(u32 slot, u64 socket, u64 unused, int result)
 {
 	u64 sk = PEEK(u64, socket, SOCKET_SK);
-#ifdef UNIX_SOCK_INQ_LEN
-	on_written(sk);
-#endif
+	end_writing(sk);
 	return result < 0 && tell_more(slot, sk, peer_of(sk), EVENT_SEND_ERROR, ELEMENT_ERROR, -result);
 }
 EVENT_ON_RETURN(unix_stream_sendmsg, on_stream_sent, 3, 2)

@@ -16,6 +16,7 @@
 #include "paths.h"
 #include "identity.h"
 #include "sides.h"
+#include "writers.h"
 #include "payload.h"
 
 /* `len` bytes go from `sk` to `other`: those of `skb`, or if `address` is not 0, those there. */
@@ -97,14 +98,7 @@ static __always_inline bool on_filled(u32 slot, u64 skb, u64 iter)
 	if (!other || (LOAD(u64, other, SOCK_FLAGS) & 1 << SOCK_DEAD_BIT) ||
 	    (LOAD(u8, other, SOCK_SHUTDOWN) & RCV_SHUTDOWN))
 		return false;
-	u32 thread = bpf_get_current_pid_tgid(), flags = 0;
-	struct endpoint *ep = endpoints.lookup(&sk);
-	if (ep) {
-		if (ep->writer && ep->writer != thread)
-			flags |= FLAG_UNORDERED;
-		ep->writer = thread;
-	}
-	return tell_message(slot, sk, other, skb, 0, LOAD(u32, skb, SKB_LEN), flags);
+	return tell_message(slot, sk, other, skb, 0, LOAD(u32, skb, SKB_LEN), 0);
 }
 
 static __always_inline bool on_copied(u32 slot, u64 skb, u64 iter, int result)
@@ -118,15 +112,6 @@ static __always_inline bool on_spliced(u32 slot, u64 skb, u64 unused, int result
 	return result > 0 && on_filled(slot, skb, 0);
 }
 MESSAGE_ON_EVERY_RETURN(skb_splice_from_iter, on_spliced, ARGS_SKB_SPLICE_FROM_ITER, 2)
-
-/* All that this thread filled is queued: it raced with nobody who comes later. */
-static __always_inline void on_written(u64 sk)
-{
-	u32 thread = bpf_get_current_pid_tgid();
-	struct endpoint *ep = endpoints.lookup(&sk);
-	if (ep && ep->writer == thread)
-		ep->writer = 0;
-}
 #endif
 
 /* Who reads: recvmsg and its kin begin with the socket. */

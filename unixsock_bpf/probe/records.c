@@ -10,6 +10,7 @@
 #include "paths.h"
 #include "identity.h"
 #include "sides.h"
+#include "writers.h"
 #include "verdict.h"
 #include "emit.h"
 #include "payload.h"
@@ -128,6 +129,8 @@ static __always_inline void on_message(u32 slot)
 	m->flags = s->call.flags;
 	take_users(&sides, sk, other, w);
 	take_flow(m, &sides, sk, other);
+	if (m->type == TYPE_STREAM && others_write(sides.src))
+		m->flags |= FLAG_UNORDERED;
 	m->seq = count_up(&sides.flow->bytes, len);
 	m->number = count_up(&sides.flow->messages, 1);
 

@@ -32,6 +32,8 @@ struct verdict {
 	u32 owner_changes; /* the same for its process */
 };
 
+#define WRITERS 4
+
 /* A socket.  Kept from its first use that the probe sees until the kernel frees it.
  * What is true or false has a byte of its own: several CPUs may write at once. */
 struct endpoint {
@@ -42,6 +44,7 @@ struct endpoint {
 	u64 place; /* of its relative name; a key of places */
 	struct verdict verdicts[2];
 	struct flow flow; /* to the peer; datagrams count by pair instead */
+	u64 writers[WRITERS]; /* threads that filled messages which may not be queued yet; 0: nobody */
 	u32 pid;
 	u32 uid;
 	u32 gid;
@@ -49,8 +52,6 @@ struct endpoint {
 	u32 netns;
 	u32 socket_changes; /* it got a name or an inode */
 	u32 owner_changes; /* another process, or another program in it */
-	u32 writer; /* a thread that filled a message which may not be queued yet */
-	u32 unused;
 	u16 comm_len;
 	u16 name_len;
 	u8 type;
