@@ -77,7 +77,6 @@ class Capture(Waiting):
         self.jumps = clock.jumps()
         self._poll.register(self.jumps, select.POLLIN)
         self.idle_time = IdleTime()
-        self._hooks: list[int] | None = None
         #: Changes of the settings that are wanted, and one that was prepared, or failed, meanwhile.
         self._wanted: list[tuple[Settings, Callable[[str], None]]] = []
         self._preparing: threading.Thread | None = None
@@ -166,14 +165,7 @@ class Capture(Waiting):
 
     def detach(self) -> None:
         """Takes the hooks out."""
-        if self._hooks is None:
-            self._probe.detach()
-        while self._hooks:
-            os.close(self._hooks.pop())
-
-    def detach_by_closing(self, hooks: list[int]) -> None:
-        """Hooks will be taken out by closing their descriptors, as a confined process can."""
-        self._hooks = hooks
+        self._probe.detach()
 
     @property
     def maps_can_be_read(self) -> bool:

@@ -255,7 +255,7 @@ def test_what_is_received_is_captured(capture: tuple[Live, list[Channel]], progr
 
 
 #: Streams in the test of writers that race, and processes that write to each of them.
-RACES, RACERS = 400, 3
+RACES, RACERS = 250, 3
 
 fork = multiprocessing.get_context("fork")
 

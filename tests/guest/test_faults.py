@@ -30,6 +30,9 @@ pytestmark = pytest.mark.thorough
 
 LONG = bool(os.environ.get("UNIXSOCK_LONG"))
 
+#: Seconds after which what was killed has left no probe.
+AT_ONCE = 1.5
+
 COMMAND = [sys.executable, "-m", "unixsock_bpf"]
 CHECKOUT = Path(__file__).parents[2]
 
@@ -97,6 +100,7 @@ def test_kill_9_in_a_burst_with_four_captures_at_once(interface: Path) -> None:
                 os.kill(victim, signal.SIGKILL)
                 left -= 1
                 seconds = gone(left * each)
+                assert seconds < AT_ONCE
                 print(f"kill -9 of {who}: its probes are gone after {seconds:.2f} s, "
                       f"all its processes {ended(list(processes)):.2f} s later")  # fmt: skip
         last, deadline = b"", time.monotonic() + SOON
@@ -121,7 +125,8 @@ def test_kill_9_in_a_burst_with_four_captures_at_once(interface: Path) -> None:
 
 
 def test_what_costs_those_who_talk_goes_first_when_killed() -> None:
-    """The kernel takes hooks out one by one, the last first: those that tell of messages."""
+    """The kernel takes fentry hooks out one by one, the last first: those that tell of messages.  It takes
+    kprobes out meanwhile, and all are gone within a second, or a little more on a busy emulated processor."""
     with Live() as live:
         attached = hooks()
         assert attached > 5
@@ -130,10 +135,10 @@ def test_what_costs_those_who_talk_goes_first_when_killed() -> None:
         while hooks() > attached - 2:
             assert time.monotonic() - begin < 1
         first = time.monotonic() - begin
-        print(
-            f"kill -9 of the extcap: message hooks gone after {first:.2f} s,"
-            f" all {attached} {gone():.2f} s later"
-        )
+        gone()
+        last = time.monotonic() - begin
+        print(f"kill -9 of the extcap: message hooks gone after {first:.2f} s, all after {last:.2f} s")
+        assert last < AT_ONCE
         live.process.wait()
 
 

@@ -67,7 +67,7 @@ def privileged() -> list[int]:
     return found
 
 
-def status(pid: int) -> dict[str, str]:
+def status(pid: int | str) -> dict[str, str]:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return {name: " ".join(value.split()) for name, _, value in (line.partition(":") for line in lines)}
 
@@ -90,6 +90,11 @@ def test_all_arrives_once_in_order_and_root_is_given_up() -> None:
         (pid,) = privileged()
         left_to_it = status(pid)
         opened = {os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+        threads = [one for one in os.listdir(f"/proc/{pid}/task") if int(one) != pid]
+        left_to_threads = [status(f"{pid}/task/{one}") for one in threads]
+        kept_by_threads = [
+            [os.readlink(fd) for fd in Path(f"/proc/{pid}/task/{one}/fd").iterdir()] for one in threads
+        ]
         inode = os.fstat(left.fileno()).st_ino
         for n in range(5000):
             left.send(n.to_bytes(4, "little"))
@@ -107,6 +112,13 @@ def test_all_arrives_once_in_order_and_root_is_given_up() -> None:
     assert left_to_it["Uid"] == f"{uid} {uid} {uid} {uid}"
     assert left_to_it["Groups"] == ""
     assert (left_to_it["NoNewPrivs"], left_to_it["Seccomp"]) == ("1", "2")
+    for one in left_to_threads:
+        assert {name: int(one[name], 16) for name in kept} == dict.fromkeys(kept, 0)
+        assert {name: one[name] for name in ("Uid", "Groups", "NoNewPrivs", "Seccomp")} == {
+            "Uid": left_to_it["Uid"], "Groups": "", "NoNewPrivs": "1", "Seccomp": "2",
+        }  # fmt: skip
+    assert len(threads) > 5
+    assert kept_by_threads == [["anon_inode:[perf_event]"]] * len(threads)
     opened.discard("/proc/uptime")
     assert not [target for target in opened if "bpf-prog" in target or target.startswith("/proc")]
 

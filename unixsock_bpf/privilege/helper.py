@@ -146,7 +146,7 @@ def _drain(capture: Capture, uid: int, keep: list[int], buffer_mib: int) -> None
     signal.signal(signal.SIGIO, drain.stop)
     capture.watch(_IN, select.POLLIN, drain.stop)
     capture.each_second = _Losses(capture).tell
-    capture.detach_by_closing(_release_programs())
+    _release_programs()
     sandbox.enter(
         uid, {_IN, capture.wake, capture.jumps, capture.idle_time.fd}, {_OUT, _ERR, capture.waker}, keep
     )
@@ -172,19 +172,15 @@ class _Losses:
             _report("lost", lost)
 
 
-def _release_programs() -> list[int]:
-    """Closes what only a loader needs; returns the descriptors whose closing takes the hooks out."""
-    hooks = []
+def _release_programs() -> None:
+    """Closes what only a loader needs."""
     for name in os.listdir("/proc/self/fd"):
         try:
             target = os.readlink(f"/proc/self/fd/{name}")
         except OSError:  # the one that listed them
             continue
-        if "link" in target or "perf_event" in target:
-            hooks.append(int(name))
-        elif "bpf-prog" in target or "btf" in target:
+        if "bpf-prog" in target or "btf" in target:
             os.close(int(name))
-    return hooks
 
 
 def _become_loader_with_drainer(capture: Capture, wanted: Request) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import mmap
 import os
 from collections.abc import Iterable
@@ -70,41 +71,63 @@ def give_up_privileges(uid: int, keep: Iterable[int] = ()) -> None:
 
     It stays with those in ``keep`` that it has.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable, twice
-    libc.capget(header, sets)
-    kept = sum(1 << capability for capability in keep) & (sets[1] | sets[4] << 32)
+    kept = _kept(keep)
+    forbid_new_privileges()
+    if kept:
+        _must("keep a capability", _libc().prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0))
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(uid, uid, uid)
+    _set_capabilities(kept)
+    # Or its user could attach a debugger to what still holds the maps.
+    _must("hide its memory", _libc().prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
 
-    def must(what: str, result: int) -> None:
-        if result != 0:
-            code = ctypes.get_errno()
-            raise SandboxError(code, f"The privileged part cannot {what}: {os.strerror(code)}.")
 
-    must("forbid itself new privileges", libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+def forbid_new_privileges() -> None:
+    """The calling thread gets none by running a program, and hands none on.  Raises SandboxError."""
+    libc = _libc()
+    _must("forbid itself new privileges", libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     for capability in range(64):
         if libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
             if ctypes.get_errno() == errno.EINVAL:  # there are no more
                 break
-            must("empty its bounding set", -1)
+            _must("empty its bounding set", -1)
     libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-    if kept:
-        must("keep a capability", libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0))
-    os.setgroups([])
-    os.setresgid(NOBODY, NOBODY, NOBODY)
-    os.setresuid(uid, uid, uid)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _must(what: str, result: int) -> None:
+    if result != 0:
+        code = ctypes.get_errno()
+        raise SandboxError(code, f"The privileged part cannot {what}: {os.strerror(code)}.")
+
+
+def _kept(keep: Iterable[int]) -> int:
+    """Those of the capabilities ``keep`` that this thread has, as a bit mask."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable, twice
+    _libc().capget(header, sets)
+    return sum(1 << capability for capability in keep) & (sets[1] | sets[4] << 32)
+
+
+def _set_capabilities(kept: int) -> None:
+    """Leaves this thread those in the bit mask ``kept``."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     low, high = kept & 0xFFFFFFFF, kept >> 32
-    sets[:] = [low, low, 0, high, high, 0]
-    must("give up its capabilities", libc.capset(header, sets))
-    # Or its user could attach a debugger to what still holds the maps.
-    must("hide its memory", libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
+    sets = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
+    _must("give up its capabilities", _libc().capset(header, sets))
 
 
 def filter_system_calls(readable: Iterable[int], writable: Iterable[int]) -> None:
-    """From now on every system call fails with EPERM but those that draining needs."""
-    from seccomp import ALLOW, EQ, ERRNO, MASKED_EQ, Arg, SyscallFilter
+    """From now on every system call of all threads fails with EPERM but those that draining needs."""
+    from seccomp import ALLOW, EQ, ERRNO, MASKED_EQ, Arg, Attr, SyscallFilter
 
     calls = SyscallFilter(ERRNO(errno.EPERM))
+    calls.set_attr(Attr.CTL_TSYNC, 1)
     for name in _HARMLESS:
         calls.add_rule(ALLOW, name)
     for fd in readable:

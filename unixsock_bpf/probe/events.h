@@ -9,7 +9,7 @@ static __always_inline bool on_close(u32 slot, u64 sk, u64 unused)
 	ep->closed = 1;
 	return tell_event(slot, sk, peer_of(sk), EVENT_CLOSE, 0);
 }
-EVENT_ON_EVERY_ENTRY(unix_release_sock, on_close)
+EVENT_ON_RARE_ENTRY(unix_release_sock, on_close)
 
 /* The kernel frees the sock: its address may be used again. */
 static __always_inline void on_free(u64 sk, u64 unused)
@@ -21,7 +21,7 @@ static __always_inline void on_free(u64 sk, u64 unused)
 		orphans.update(&ep->id, ep);
 	endpoints.delete(&sk);
 }
-ON_EVERY_ENTRY(unix_sock_destructor, on_free)
+ON_RARE_ENTRY(unix_sock_destructor, on_free)
 
 static __always_inline bool on_connect(u32 slot, u64 socket, u64 unused, int result)
 {
@@ -40,15 +40,15 @@ MOMENT_ON_RETURN(unix_accept, on_accept, ARGS_UNIX_ACCEPT, 2)
 
 static __always_inline bool on_socketpair(u32 slot, u64 first, u64 second, int result)
 {
-	u64 sk = PEEK(u64, first, SOCKET_SK);
-	u64 other = PEEK(u64, second, SOCKET_SK);
+	u64 sk = LOAD(u64, first, SOCKET_SK);
+	u64 other = LOAD(u64, second, SOCKET_SK);
 	struct small_scratch *s = get_small_scratch(slot);
 	if (result || !s || !tell_event(slot, sk, other, EVENT_CONNECT, NEWS_USED | NEWS_PAIRED))
 		return false;
 	s->call.flags = FLAG_SOCKETPAIR;
 	return true;
 }
-MOMENT_ON_RETURN(unix_socketpair, on_socketpair, 2, 2)
+MOMENT_ON_RARE_RETURN(unix_socketpair, on_socketpair, 2, 2)
 
 #if defined(WITH_EVENTS) || defined(UNIX_SOCK_INQ_LEN)
 
@@ -65,10 +65,10 @@ EVENT_ON_RETURN(unix_stream_sendmsg, on_stream_sent, 3, 2)
 
 static __always_inline bool on_shutdown(u32 slot, u64 socket, u64 mode, int result)
 {
-	u64 sk = PEEK(u64, socket, SOCKET_SK);
+	u64 sk = LOAD(u64, socket, SOCKET_SK);
 	return !result && tell_more(slot, sk, peer_of(sk), EVENT_SHUTDOWN, ELEMENT_SHUTDOWN, mode);
 }
-EVENT_ON_RETURN(unix_shutdown, on_shutdown, 2, 2)
+EVENT_ON_RARE_RETURN(unix_shutdown, on_shutdown, 2, 2)
 
 static __always_inline bool on_dgram_sent(u32 slot, u64 socket, u64 unused, int result)
 {

@@ -19,6 +19,7 @@ from unixsock_bpf.filter import everything
 from unixsock_bpf.probe import code, maps
 from unixsock_bpf.probe.compiler import Compiled, compiled, errors_told, source
 from unixsock_bpf.probe.errors import ProbeError
+from unixsock_bpf.probe.keeper import Keeper
 from unixsock_bpf.probe.maps import Map
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 #: A hook in the C, by the function: ON_ENTRY(function, body), EVENT_ON_RETURN(function, body, ...).
 _HOOK = re.compile(
-    r"^(?:(MESSAGE|EVENT|NEWS|MOMENT)_)?ON_(?:EVERY_)?(?:ENTRY|RETURN)\((\w+), \w+", re.MULTILINE
+    r"^(?:(MESSAGE|EVENT|NEWS|MOMENT)_)?ON_(?:EVERY_|RARE_)?(?:ENTRY|RETURN)\((\w+), \w+", re.MULTILINE
 )
 #: A hook's working memory.
 _SLOT = re.compile(r"^#define SLOT_(\w+) (\w+)$", re.MULTILINE)
@@ -81,8 +82,8 @@ class Generation:
     ) -> None:
         self.number = number
         self._btf = btf
-        #: Descriptors by what they attach.
-        self._hooks: dict[Program, int] = {}
+        #: What is attached, and the descriptor or its keeper.
+        self._hooks: dict[Program, int | Keeper] = {}
         #: Descriptors of what only this generation has.
         self._open: list[int] = []
         text = source("hooks.c")
@@ -192,12 +193,13 @@ class Generation:
         """Attaches the hooks that no earlier generation has.  Raises ProbeError."""
         with errors_told():
             for program in sorted(self._programs, key=self._rank):
-                self._hooks[program] = _attached(program, self._programs[program])
+                hook = _attached(program, self._programs[program])
+                self._hooks[program] = Keeper(hook) if "probe" in program.kind else hook
 
     def _rank(self, program: Program) -> tuple[bool, bool]:
         """Entries come before returns, so that no return is seen without its entry, and those that tell of
         messages come last: detach, and the kernel at the end of a process that was killed, begin with
-        the last, and closing each took an eighth of a second where it was measured."""
+        the last, and closing each that is no kprobe took an eighth of a second where it was measured."""
         return self._behind.get(program.function) == "message", "ret" in program.kind
 
     @property
@@ -206,16 +208,16 @@ class Generation:
         return frozenset(self._hooks)
 
     def detach(self) -> None:
-        """Takes the hooks out."""
-        import bcc
-
+        """Takes the hooks out: a confined process can do that, too."""
+        keepers = [hook for hook in self._hooks.values() if isinstance(hook, Keeper)]
+        for keeper in keepers:
+            keeper.let_go()
         while self._hooks:
-            program, hook = self._hooks.popitem()
-            if "probe" in program.kind:
-                bcc.lib.bpf_close_perf_event_fd(hook)
-                bcc.lib.bpf_detach_kprobe(_event(program))
-            else:
+            _, hook = self._hooks.popitem()
+            if not isinstance(hook, Keeper):
                 os.close(hook)
+        for keeper in keepers:
+            keeper.join()
 
     def close(self) -> None:
         """Frees it, once another generation took over from it."""

@@ -114,19 +114,28 @@ static __always_inline bool on_spliced(u32 slot, u64 skb, u64 unused, int result
 MESSAGE_ON_EVERY_RETURN(skb_splice_from_iter, on_spliced, ARGS_SKB_SPLICE_FROM_ITER, 2)
 #endif
 
-/* Who reads: recvmsg and its kin begin with the socket. */
-static __always_inline bool on_use(u32 slot, u64 socket, u64 unused)
+static __always_inline bool is_used(u32 slot, u64 sk)
 {
-	u64 sk = PEEK(u64, socket, SOCKET_SK);
 	struct endpoint *ep = endpoints.lookup(&sk);
 	if (ep && ((ep->type != TYPE_DGRAM && left_out(ep, 0)) || has_user(ep)))
 		return false;
 	return tell_event(slot, sk, 0, NO_EVENT, NEWS_USED);
 }
+
+/* Who reads: recvmsg and its kin begin with the socket. */
+static __always_inline bool on_use(u32 slot, u64 socket, u64 unused)
+{
+	return is_used(slot, PEEK(u64, socket, SOCKET_SK));
+}
 NEWS_ON_ENTRY(unix_stream_recvmsg, on_use)
 NEWS_ON_ENTRY(unix_dgram_recvmsg, on_use)
-NEWS_ON_ENTRY(unix_seqpacket_recvmsg, on_use)
-NEWS_ON_ENTRY(unix_stream_splice_read, on_use)
+
+static __always_inline bool on_rare_use(u32 slot, u64 socket, u64 unused)
+{
+	return is_used(slot, LOAD(u64, socket, SOCKET_SK));
+}
+NEWS_ON_RARE_ENTRY(unix_seqpacket_recvmsg, on_rare_use)
+NEWS_ON_RARE_ENTRY(unix_stream_splice_read, on_rare_use)
 
 /* The program for what is never recorded.  It does not depend on the filter. */
 int news(void *ctx)

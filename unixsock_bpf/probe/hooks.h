@@ -42,16 +42,20 @@
 #define AT_RETURN KPROBE_AT_RETURN
 #endif
 
+/* Functions that are rarely called have kprobes in any case: the kernel needs an eighth of a second to let go
+ * of an fentry program, one after the other, but lets go of kprobes side by side (keeper.py).  They may
+ * not be functions in which many threads sleep at once: there the kernel skips a kretprobe. */
+#define AT_RARE_ENTRY KPROBE_AT_ENTRY
+#define AT_RARE_RETURN KPROBE_AT_RETURN
+
 /* Where the kernel may take the processor from a thread while it runs a program, and gives it to one that
  * comes to the same hook, it skips the second run of an fentry program.  It never does that while it runs
- * a kprobe's.  But a kretprobe is skipped where too many threads sleep in the function, so that this is for
- * functions that don't. */
+ * a kprobe's.  This is for functions in which threads don't sleep, either. */
 #if defined(ATTACH_FENTRY) && !defined(PREEMPTIBLE)
-#define AT_EVERY_ENTRY AT_ENTRY
 #define AT_EVERY_RETURN AT_RETURN
 #else
-#define AT_EVERY_ENTRY KPROBE_AT_ENTRY
 #define AT_EVERY_RETURN KPROBE_AT_RETURN
+#endif
 
 struct arguments {
 	u64 first, other;
@@ -103,8 +107,6 @@ static __always_inline bool take_arguments(struct arguments *args, u64 function)
 		return 0;                                                               \
 	}
 
-#endif
-
 /* A program at the return of a function of three arguments that gets the third and the result, and runs
  * again, without them, as long as the body says so: the loader puts it into its own array. */
 BPF_TABLE("prog", u32, u32, again, 1);
@@ -113,16 +115,7 @@ static __always_inline void run_again(void *ctx)
 	again.call(ctx, 0);
 }
 
-#ifdef ATTACH_FENTRY
-#define AGAIN_ON_RETURN(function, body)                                         \
-	int FEXIT_NAME(function)(u64 *ctx)                                      \
-	{                                                                       \
-		if (body(ctx[2], (int)ctx[3]))                                  \
-			run_again(ctx);                                         \
-		return 0;                                                       \
-	}
-#else
-#define AGAIN_ON_RETURN(function, body)                                         \
+#define AGAIN_ON_RARE_RETURN(function, body)                                    \
 	int kprobe__##function(struct pt_regs *ctx)                             \
 	{                                                                       \
 		keep_arguments(ENTRY(function), 0, REG_ARG3(ctx));              \
@@ -136,7 +129,6 @@ static __always_inline void run_again(void *ctx)
 			run_again(ctx);                                         \
 		return 0;                                                       \
 	}
-#endif
 
 /* Hooks that need no more than their body... */
 #define SIMPLE_ENTRY(function, body, at)                                                                \
@@ -145,15 +137,7 @@ static __always_inline void run_again(void *ctx)
 		body(first, second);                                                                    \
 	}                                                                                               \
 	at(function, at_##function)
-#define ON_ENTRY(function, body) SIMPLE_ENTRY(function, body, AT_ENTRY)
-#define ON_EVERY_ENTRY(function, body) SIMPLE_ENTRY(function, body, AT_EVERY_ENTRY)
-
-#define ON_RETURN(function, body, count, nth)                                                           \
-	static __always_inline void at_##function(void *ctx, u64 first, u64 other, int result)          \
-	{                                                                                               \
-		body(first, other, result);                                                             \
-	}                                                                                               \
-	AT_RETURN(function, at_##function, count, nth)
+#define ON_RARE_ENTRY(function, body) SIMPLE_ENTRY(function, body, AT_RARE_ENTRY)
 
 /* ...and those whose body notes something in the working memory of its slot, for the program behind the gate. */
 #define TELL_ENTRY(function, body, at)                                                                  \
@@ -173,15 +157,22 @@ static __always_inline void run_again(void *ctx)
 #define TELL_ON_ENTRY(function, body) TELL_ENTRY(function, body, AT_ENTRY)
 #define TELL_ON_RETURN(function, body, count, nth) TELL_RETURN(function, body, count, nth, AT_RETURN)
 
+#define TELL_ON_RARE_ENTRY(function, body) TELL_ENTRY(function, body, AT_RARE_ENTRY)
+#define TELL_ON_RARE_RETURN(function, body, count, nth) TELL_RETURN(function, body, count, nth, AT_RARE_RETURN)
+
 /* By the program behind the gate: the loader looks at these names. */
 #define MESSAGE_ON_ENTRY TELL_ON_ENTRY
-#define MESSAGE_ON_RETURN TELL_ON_RETURN
 #define MESSAGE_ON_EVERY_RETURN(function, body, count, nth) TELL_RETURN(function, body, count, nth, AT_EVERY_RETURN)
+#define MESSAGE_ON_RARE_ENTRY TELL_ON_RARE_ENTRY
+#define MESSAGE_ON_RARE_RETURN TELL_ON_RARE_RETURN
 #define EVENT_ON_RETURN TELL_ON_RETURN
-#define EVENT_ON_EVERY_ENTRY(function, body) TELL_ENTRY(function, body, AT_EVERY_ENTRY)
+#define EVENT_ON_RARE_ENTRY TELL_ON_RARE_ENTRY
+#define EVENT_ON_RARE_RETURN TELL_ON_RARE_RETURN
 #define NEWS_ON_ENTRY TELL_ON_ENTRY
-#define NEWS_ON_RETURN TELL_ON_RETURN
+#define NEWS_ON_RARE_ENTRY TELL_ON_RARE_ENTRY
+#define NEWS_ON_RARE_RETURN TELL_ON_RARE_RETURN
 #define MOMENT_ON_RETURN TELL_ON_RETURN /* an event or news */
+#define MOMENT_ON_RARE_RETURN TELL_ON_RARE_RETURN
 
 #include "gates.h"
 #endif

@@ -16,13 +16,13 @@ static __always_inline bool is_urgent(u64 skb, u64 other)
 
 static __always_inline bool on_urgent(u32 slot, u64 other, u64 unused)
 {
-	if (PEEK(u16, other, SOCK_FAMILY) != AF_UNIX)
+	if (LOAD(u16, other, SOCK_FAMILY) != AF_UNIX)
 		return false; /* TCP has urgent bytes too */
 	u64 skb = LOAD(u64, other, UNIX_SOCK_OOB_SKB);
 	u64 sk = skb ? LOAD(u64, skb, SKB_SK) : 0;
 	return sk && tell_message(slot, sk, other, skb, LOAD(u64, skb, SKB_DATA), 1, FLAG_OOB);
 }
-MESSAGE_ON_ENTRY(sk_send_sigurg, on_urgent)
+MESSAGE_ON_RARE_ENTRY(sk_send_sigurg, on_urgent)
 
 #else
 #define is_urgent(skb, other) false

@@ -158,6 +158,6 @@ static __always_inline bool on_scm_sent(u64 scm, int result)
 	p->again = !p->complete;
 	return p->again;
 }
-AGAIN_ON_RETURN(__scm_send, on_scm_sent)
+AGAIN_ON_RARE_RETURN(__scm_send, on_scm_sent)
 
 #endif

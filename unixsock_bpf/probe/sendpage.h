@@ -6,13 +6,13 @@
 /* What was appended are the last `size` bytes of the last fragment, which may have held some before. */
 static __always_inline bool on_appended(u32 slot, u64 skb, u64 size, int result)
 {
-	u64 sk = PEEK(u64, skb, SKB_SK);
-	if (result || !sk || PEEK(u16, sk, SOCK_FAMILY) != AF_UNIX)
+	u64 sk = LOAD(u64, skb, SKB_SK);
+	if (result || !sk || LOAD(u16, sk, SOCK_FAMILY) != AF_UNIX)
 		return false;
-	u64 shared = PEEK(u64, skb, SKB_HEAD) + PEEK(u32, skb, SKB_END);
+	u64 shared = LOAD(u64, skb, SKB_HEAD) + LOAD(u32, skb, SKB_END);
 	u64 fragment = shared + SHARED_FRAGS + (LOAD(u8, shared, SHARED_NR_FRAGS) - 1) * FRAG_SIZE;
 	u64 end = fragment_address(fragment) + LOAD(u32, fragment, FRAG_LEN);
 	return tell_message(slot, sk, peer_of(sk), 0, end - size, size, 0);
 }
-MESSAGE_ON_RETURN(skb_append_pagefrags, on_appended, ARGS_SKB_APPEND_PAGEFRAGS, 4)
+MESSAGE_ON_RARE_RETURN(skb_append_pagefrags, on_appended, ARGS_SKB_APPEND_PAGEFRAGS, 4)
 #endif
