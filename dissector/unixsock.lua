@@ -151,6 +151,7 @@ local self, no_address
 -- Functions instead of methods: Wireshark looks a method up anew for each call, which costs as much again.
 local raw, referenced, add = Tvb.raw, TreeItem.referenced, TreeItem.add
 local get_cols, get_number = attributes.getter("Pinfo", "cols"), attributes.getter("Pinfo", "number")
+local get_text = attributes.getter("TreeItem", "text")
 local set_src, set_dst = attributes.setter("Pinfo", "src"), attributes.setter("Pinfo", "dst")
 local choices, read, dissect_stream, SAID = host.prefs, record.read, stream.dissect, payload.SAID
 local DATA, LOST, SEND_ERROR, STREAM = EVENT.DATA, EVENT.LOST, EVENT.SEND_ERROR, SOCKET_TYPE.STREAM
@@ -184,7 +185,7 @@ function proto.dissector(tvb, pinfo, tree)
         t = tree:add(proto, tvb:range(0, rec.header_len))
         if asked then tree_of.add_fields(t, tvb, rec, bytes) end
         if remarkable then tree_of.add_experts(t, rec) end
-    else
+    elseif get_text(tree) then -- there is a tree, which has what it hangs on
         add(tree, proto) -- for the protocol hierarchy
     end
 

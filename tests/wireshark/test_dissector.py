@@ -267,6 +267,43 @@ def test_real_tcp_is_left_alone(tshark: Tshark, tmp_path: Path) -> None:
     assert "Hypertext Transfer Protocol" in with_plugin
 
 
+_HTTP = [
+    (True, b"GET /one HTTP/1.1\r\nHost: h\r\n\r\n"),
+    (False, b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n[{"Id":"abc"}]'),
+    (True, b"POST /two HTTP/1.1\r\nContent-Length: 40\r\n\r\n" + b"x" * 40),
+    (False, b"HTTP/1.1 100 Continue\r\n\r\n"),
+    (False, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
+    (True, b"GET /three HTTP/1.1\r\n\r\n"),
+    (False, b"HTTP/1.1 204 No Content\r\n\r\n"),
+]
+
+
+@pytest.mark.parametrize("options", [(), ("-2",)], ids=["one-pass", "two-passes"])
+@pytest.mark.parametrize("sizes", ["whole", "random", "30", "7", "glued"])
+@pytest.mark.parametrize(
+    "amiss", ["in place", "twice", "late", "lost", "cut short"], ids=lambda name: name.replace(" ", "-")
+)
+def test_columns_never_show_made_up_ports(
+    tshark: Tshark, tmp_path: Path, sizes: str, options: tuple[str, ...], amiss: str
+) -> None:
+    """Whatever the TCP dissector thinks of a stream, and whoever takes its bytes or waits for more."""
+    said = conversation(b"/run/docker.sock", _HTTP if sizes == "whole" else cut(_HTTP, sizes), close=False)
+    middle = len(said) // 2
+    if amiss == "twice":
+        said.insert(middle, said[middle])
+    elif amiss == "late":
+        said.insert(middle, said.pop(middle + 1))
+    elif amiss == "lost":
+        del said[middle]
+    elif amiss == "cut short":
+        half = said[middle].payload[: len(said[middle].payload) // 2]
+        said[middle] = replace(said[middle], payload=half, flags=said[middle].flags | Flag.TRUNCATED)
+    lines = tshark.run(write(tmp_path / "c.pcapng", said), *options).splitlines()
+    assert len(lines) == len(said)
+    assert not [line for line in lines if " TCP " in line or "Seq=" in line]
+    assert [line for line in lines if " HTTP " in line]
+
+
 def test_addresses_carry_names(tshark: Tshark, tmp_path: Path) -> None:
     capture = write(tmp_path / "c.pcapng", conversation(b"/x", [(True, b"a")]))
     text = tshark.run(capture, "-N", "n", "-q", "-z", "conv,tcp")
