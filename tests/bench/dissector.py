@@ -1,5 +1,6 @@
 # ruff: noqa: E501 (tables of values)
-"""How long tshark takes for a capture of ours, and for the same payloads in a plain TCP capture.
+"""How long tshark takes for a capture of ours, and for the same payloads in a plain TCP capture: the barest
+that there can be, and one as ``tcpdump -i lo`` writes it.
 
 ``python tests/bench/dissector.py [--packets N] [--runs N]`` prints a table; ``measure()`` gives its numbers.
 No probe and no root are needed.
@@ -99,20 +100,23 @@ def _write_ours(path: Path, messages: Iterable[Message], name: bytes) -> None:
             out.write(pcapng.packet(START + at * 1000, encode(record)))
 
 
-def _write_tcp(path: Path, messages: Iterable[Message], port: int) -> None:
-    """The same as TCP segments, each with the acknowledgment that the exchange allows."""
+def _write_tcp(path: Path, messages: Iterable[Message], port: int, on_lo: bool) -> None:
+    """The same as TCP segments, each with the acknowledgment that the exchange allows.
+
+    ``on_lo``: with an Ethernet header and time stamps, as Linux sends them; else raw IP without options.
+    """
     with path.open("wb") as out:
-        out.write(struct.pack("<IHHIIII", 0xA1B23C4D, 2, 4, 0, 0, 262144, 101))  # nanoseconds, raw IP
-        ends = (socket.inet_aton("10.0.0.1"), socket.inet_aton("10.0.0.2"))
+        out.write(struct.pack("<IHHIIII", 0xA1B23C4D, 2, 4, 0, 0, 262144, 1 if on_lo else 101))  # nanoseconds
+        ends = [socket.inet_aton(end) for end in (["127.0.0.1"] * 2 if on_lo else ["10.0.0.1", "10.0.0.2"])]
         for at, one in enumerate(messages):
             ports = (20000 + one.number, port)
             step = 1 if one.client else -1
-            tcp = struct.pack(">HHIIBBHHH", *ports[::step], (one.seq + 1) % 2**32, (one.ack + 1) % 2**32, 0x50, 0x18,
-                              65535, 0, 0) + one.payload  # fmt: skip
-            packet = (
-                struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(tcp), at % 65536, 0, 64, 6, 0, *ends[::step])
-                + tcp
-            )
+            options = struct.pack(">BBBBII", 1, 1, 8, 10, 1000 + at, 999 + at) if on_lo else b""
+            tcp = struct.pack(">HHIIBBHHH", *ports[::step], (one.seq + 1) % 2**32, (one.ack + 1) % 2**32,
+                              (20 + len(options)) // 4 << 4, 0x18, 65535, 0, 0) + options + one.payload  # fmt: skip
+            packet = (bytes(12) + b"\x08\x00") if on_lo else b""
+            packet += struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(tcp), at % 65536, 0x4000, 64, 6, 0,
+                                  *ends[::step]) + tcp  # fmt: skip
             seconds, rest = divmod(START + at * 1000, 1_000_000_000)
             out.write(struct.pack("<IIII", seconds, rest, len(packet), len(packet)) + packet)
 
@@ -127,28 +131,35 @@ def _cpu_seconds(capture: Path, home: Path, options: list[str]) -> float:
 
 
 def measure(packets: int = 200_000, runs: int = 3) -> dict[str, dict[str, dict[str, float]]]:
-    """Seconds of CPU time by workload and reading: {"ours": s, "tcp": s, "ratio": ours / tcp}.
+    """Seconds of CPU time by workload and reading: {"ours": s, "tcp": s, "lo": s}.
 
-    Medians of ``runs`` alternating runs.  Raises OSError or CalledProcessError if tshark can't be run.
+    "tcp" is for bare segments, "lo" for those that ``tcpdump -i lo`` would have written.  Medians of ``runs``
+    alternating runs.  Raises OSError or CalledProcessError if tshark can't be run.
     """
     table: dict[str, dict[str, dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        ours, tcp, home = folder / "ours.pcapng", folder / "tcp.pcap", folder / "home"
+        ours, tcp, lo, home = folder / "ours.pcapng", folder / "tcp.pcap", folder / "lo.pcap", folder / "home"
         plugins = home / ".local/lib/wireshark/plugins"
         plugins.mkdir(parents=True)
         (plugins / "unixsock.lua").symlink_to(ROOT / "dissector/unixsock.lua")
         for workload, (talk, path, port) in WORKLOADS.items():
             _write_ours(ours, talk(packets), path)
-            _write_tcp(tcp, talk(packets), port)
+            _write_tcp(tcp, talk(packets), port, on_lo=False)
+            _write_tcp(lo, talk(packets), port, on_lo=True)
             for reading, options in READINGS.items():
-                # Details of everything take ten times as long, and say the same with fewer packets.
-                pairs = [
-                    (_cpu_seconds(ours, home, options), _cpu_seconds(tcp, folder, options))
+                seconds = [
+                    (
+                        _cpu_seconds(ours, home, options),
+                        _cpu_seconds(tcp, folder, options),
+                        _cpu_seconds(lo, folder, options),
+                    )
                     for _ in range(runs)
                 ]
-                a, b = (statistics.median(column) for column in zip(*pairs, strict=True))
-                table.setdefault(workload, {})[reading] = {"ours": a, "tcp": b, "ratio": a / b}
+                medians = (statistics.median(column) for column in zip(*seconds, strict=True))
+                table.setdefault(workload, {})[reading] = dict(
+                    zip(("ours", "tcp", "lo"), medians, strict=True)
+                )
     return table
 
 
@@ -159,10 +170,13 @@ def main() -> int:
     parser.add_argument("--packets", type=int, default=200_000, help="in each capture (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=3, help="medians of so many (default: %(default)s)")
     options = parser.parse_args()
-    print(f"{'':28}{'':16}{'ours':>8}{'TCP':>8}{'ratio':>7}")
+    print(f"{'':28}{'':16}{'ours':>8}{'TCP':>8}{'ratio':>7}{'on lo':>8}{'ratio':>7}")
     for workload, readings in measure(options.packets, options.runs).items():
         for reading, found in readings.items():
-            print(f"{workload:28}{reading:16}{found['ours']:7.2f}s{found['tcp']:7.2f}s{found['ratio']:7.2f}")
+            line = f"{workload:28}{reading:16}{found['ours']:7.2f}s"
+            for peer in ("tcp", "lo"):
+                line += f"{found[peer]:7.2f}s{found['ours'] / found[peer]:7.2f}"
+            print(line)
     return 0
 
 
