@@ -22,6 +22,9 @@ from unixsock_bpf.privilege import sandbox
 #: From linux/sched.h.
 _CLONE_FILES = 0x400
 
+#: Bytes for a thread that mostly waits; there are up to two dozen.
+_STACK = 1 << 18
+
 
 class Keeper:
     """Keeps the hook behind ``fd``, and takes over that descriptor.
@@ -37,11 +40,15 @@ class Keeper:
         self.apart = False
         self._thread = threading.Thread(target=self._keep, name="hook", daemon=True)
         # Signals are for the thread that knows what to do about them.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        before = (
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()),
+            threading.stack_size(_STACK),
+        )
         try:
             self._thread.start()
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before[0])
+            threading.stack_size(before[1])
         self._ready.wait()
         if self.apart:
             os.close(fd)

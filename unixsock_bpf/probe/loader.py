@@ -154,6 +154,7 @@ class Probe:
         wanted = os.environ.get("UNIXSOCK_ATTACH", "auto")
         failures = []
         for way in ["fentry", "kprobe"] if wanted == "auto" else [wanted]:
+            generation = None
             try:
                 generation = Generation(settings, self._btf, self._macros, way, 1)
                 generation.take_over(generation)
@@ -161,6 +162,9 @@ class Probe:
                 return generation, way
             except ProbeError as error:
                 failures.append(f"{way}: {error}")
+                if generation:  # some of it may be attached
+                    generation.detach()
+                    generation.close()
         if "Operation not permitted" in failures[0]:
             raise ProbeError(_NOT_PERMITTED)
         raise ProbeError("The kernel refused the probe: " + "; ".join(failures))
