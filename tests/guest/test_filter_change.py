@@ -13,6 +13,7 @@ import pytest
 from live import READY_TIMEOUT, Live, streams
 
 from unixsock_bpf.controls import Command, Control, Decoder, Message, encode
+from unixsock_bpf.probe import cache
 from unixsock_bpf.record import Event, Record
 
 pytestmark = pytest.mark.thorough
@@ -170,7 +171,9 @@ def test_events_come_and_go_with_the_filter() -> None:
         plain = talk()
         toolbar.apply("event connect or event send_error or event data")
         eventful = talk()
+        compiled = set(cache.FOLDER.iterdir())
         toolbar.apply("")
+        assert set(cache.FOLDER.iterdir()) == compiled  # it was there before
         plain_again = talk()
     for number in (plain, eventful, plain_again):
         said.append((number, [r.event for r in live.records if r.src_inode == number]))

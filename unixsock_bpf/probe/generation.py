@@ -33,6 +33,8 @@ _HOOK = re.compile(
 )
 #: A hook's working memory.
 _SLOT = re.compile(r"^#define SLOT_(\w+) (\w+)$", re.MULTILINE)
+#: What stands for the generation's number in programs that depend on the filter.
+_GENERATION = re.compile(r"^#define GENERATION_HERE (\w+)$", re.MULTILINE)
 #: A program's name, as bcc wants it.
 _PROGRAM = re.compile(r"(kfunc|kretfunc|kprobe|kretprobe|raw_tracepoint)__(?:vmlinux__)?(\w+)")
 #: What the kernel calls the kinds that BTF describes: BPF_TRACE_FENTRY and _FEXIT in linux/bpf.h.
@@ -93,7 +95,7 @@ class Generation:
         self._events = settings.events
         attached: frozenset[Program] = frozenset().union(*(one.attached for one in earlier))
         macros = macros | _settings_macros(settings)
-        sources = [("records.c", settings.filter, macros | {"GENERATION": number})]
+        sources = [("records.c", settings.filter, macros)]
         if not any(one._events or not settings.events for one in earlier):
             hooks = {name: value for name, value in macros.items() if name not in _RECORDS_ONLY}
             sources.append(("hooks.c", everything(), hooks))
@@ -103,6 +105,9 @@ class Generation:
             with errors_told():
                 found = compiled([_with_flags(*one, way) for one in sources])
                 self._code = {name: program for part in found for name, program in part.programs.items()}
+                mark = int(_GENERATION.findall(text)[0], 0)
+                for name in ("message", "event"):
+                    self._code[name] = self._code[name].with_value(mark, number)
                 if earlier:
                     self._code = {**earlier[0].unfiltered, **self._code}
                 self.maps = self._take_maps(found, settings.buffer_mib, earlier)

@@ -102,7 +102,7 @@ static __always_inline int send_payload(struct scratch *s)
 }
 
 /* What was queued for a receiver. */
-static __always_inline void on_message(u32 slot)
+static __always_inline void on_message(u32 slot, u32 generation)
 {
 	struct totals *t = get_totals();
 	struct workspace *w = get_workspace(slot);
@@ -137,7 +137,7 @@ static __always_inline void on_message(u32 slot)
 	/* Zeros where there is no skb. */
 	bpf_probe_read_kernel(s->skb, SKB_SIZE, (void *)skb);
 	take_ancillary(&s->ancillary, s->skb);
-	if (!wanted(m, &sides, other, s->ancillary.fds, s->ancillary.creds, w))
+	if (!wanted(m, &sides, other, s->ancillary.fds, s->ancillary.creds, w, generation))
 		return;
 	__sync_fetch_and_add(&t->messages, 1);
 	__sync_fetch_and_add(&t->bytes, len);
@@ -161,14 +161,15 @@ static __always_inline void on_message(u32 slot)
 
 int message(void *ctx)
 {
-	u32 slot;
+	u32 slot, generation;
 	GET_SLOT(slot);
-	on_message(slot);
+	GET_GENERATION(generation);
+	on_message(slot, generation);
 	return 0;
 }
 
 /* Makes a record of what happened, where that is wanted. */
-static __always_inline void on_event(u32 slot)
+static __always_inline void on_event(u32 slot, u32 generation)
 {
 	struct small_scratch *s = get_small_scratch(slot);
 	struct workspace *w = get_workspace(slot);
@@ -187,7 +188,7 @@ static __always_inline void on_event(u32 slot)
 	m->type = sides.src->type;
 	m->len = 0;
 	m->flags = s->call.flags;
-	if (!wanted(m, &sides, other, 0, 0, w))
+	if (!wanted(m, &sides, other, 0, 0, w, generation))
 		return;
 	take_flow(m, &sides, sk, other);
 	if (begin_record(s->data, m, &sides))
@@ -205,8 +206,9 @@ static __always_inline void on_event(u32 slot)
 
 int event(void *ctx)
 {
-	u32 slot;
+	u32 slot, generation;
 	GET_SLOT(slot);
-	on_event(slot);
+	GET_GENERATION(generation);
+	on_event(slot, generation);
 	return 0;
 }

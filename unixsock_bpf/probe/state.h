@@ -1,7 +1,7 @@
 /* What the probe remembers: settings from the reader, totals for it, and a state for each socket.
  *
- * The filter can be changed while a capture runs.  Each filter is a generation of programs: records.c,
- * compiled with the number GENERATION, takes over hook by hook (hooks.h), and shares all maps with the one
+ * The filter can be changed while a capture runs.  Each filter is a generation of programs: records.c
+ * takes over hook by hook (hooks.h), and shares all maps with the one
  * before.  What one filter decided about a socket must not be taken for another's decision, so that
  * is kept apart for odd and even generations. */
 #ifndef UNIXSOCK_STATE_H
@@ -181,6 +181,9 @@ __attribute__((section("maps/ringbuf"))) struct ring_table_t ring = {
 /* The slot that the program runs for; the loader writes it over this number. */
 #define SLOT_HERE 0x510775
 #define GET_SLOT(slot) asm volatile("%0 = " STRING(SLOT_HERE) : "=r"(slot))
+/* The same for the number of its generation. */
+#define GENERATION_HERE 0x6e6e7a
+#define GET_GENERATION(generation) asm volatile("%0 = " STRING(GENERATION_HERE) : "=r"(generation))
 #define STRING(number) STRING_OF(number)
 #define STRING_OF(text) #text
 

@@ -3,12 +3,12 @@
 #define UNIXSOCK_VERDICT_H
 
 /* Puts into `ep` what the filter says of it by now. */
-static __always_inline void judge(struct endpoint *ep, struct workspace *w)
+static __always_inline void judge(struct endpoint *ep, struct workspace *w, u32 generation)
 {
-	struct verdict *v = &ep->verdicts[GENERATION & 1];
+	struct verdict *v = &ep->verdicts[generation & 1];
 	u32 socket_changes = ep->socket_changes, owner_changes = ep->owner_changes;
 
-	if (v->generation == GENERATION && v->socket_changes == socket_changes && v->owner_changes == owner_changes)
+	if (v->generation == generation && v->socket_changes == socket_changes && v->owner_changes == owner_changes)
 		return;
 	u32 pid = ep->pid, parent = ep->parent;
 	ep->capturer = capturers.lookup(&pid) != NULL || capturers.lookup(&parent) != NULL;
@@ -34,11 +34,11 @@ static __always_inline void judge(struct endpoint *ep, struct workspace *w)
 	if (ep->owner)
 		atoms = filter_owner_atoms(ep->pid, ep->uid, ep->comm, line->ids, &w->filter);
 	v->owner_atoms = atoms;
-	if (v->generation != GENERATION)
+	if (v->generation != generation)
 		v->rejected_peer = 0;
 	v->socket_changes = socket_changes;
 	v->owner_changes = owner_changes;
-	v->generation = GENERATION;
+	v->generation = generation;
 }
 
 /* Whether all that the filter asks of a socket is known. */
@@ -53,7 +53,7 @@ static __always_inline bool final(struct endpoint *ep)
 
 /* Whether the filter lets this message through. */
 static __always_inline bool wanted(volatile struct message *m, struct sides *sides, u64 other, u32 fds, u32 creds,
-				   struct workspace *w)
+				   struct workspace *w, u32 generation)
 {
 	struct endpoint *src = sides->src, *dst = sides->dst;
 	struct endpoint *ends[2] = { src, dst };
@@ -65,10 +65,10 @@ static __always_inline bool wanted(volatile struct message *m, struct sides *sid
 	for (u32 i = 0; i < 2; i++) {
 		if (!ends[i])
 			break;
-		judge(ends[i], w);
+		judge(ends[i], w, generation);
 	}
-	struct verdict *from = &src->verdicts[GENERATION & 1];
-	struct verdict *to = dst ? &dst->verdicts[GENERATION & 1] : &w->endpoint.verdicts[0]; /* all zero */
+	struct verdict *from = &src->verdicts[generation & 1];
+	struct verdict *to = dst ? &dst->verdicts[generation & 1] : &w->endpoint.verdicts[0]; /* all zero */
 	if (dst && !filter_sockets(from->socket_atoms, to->socket_atoms, m->type, final(src), final(dst))) {
 		from->rejected_at = t->renames;
 		from->rejected_peer = other;
