@@ -271,26 +271,25 @@ def race(pairs: list[tuple[socket.socket, socket.socket]], racer: int, at: Any) 
             sender.send(b"%d %d %d;" % (number, racer, count))
 
 
-@pytest.mark.parametrize("when", ["before", "during"])
-def test_writers_that_race_are_told(when: str) -> None:
+def test_writers_that_race_are_told() -> None:
     """Processes that write to one stream at once, from its first message on."""
     with contextlib.ExitStack() as open_ones:
-        others = check_races(when, open_ones)
+        others = check_races(open_ones)
     print(f"{others} of {RACES} streams in another order, all of them told")
 
 
-def check_races(when: str, open_ones: contextlib.ExitStack) -> int:
+def check_races(open_ones: contextlib.ExitStack) -> int:
     """How many streams were captured in another order than received.  Raises where that was not told."""
 
     def made() -> list[tuple[socket.socket, socket.socket]]:
-        pairs = [socket.socketpair() for _ in range(RACES)]
+        pairs = [socket.socketpair() for _ in range(RACES // 2)]
         for one in itertools.chain(*pairs):
             open_ones.enter_context(one)
         return pairs
 
-    pairs = made() if when == "before" else []
+    pairs = made()  # half of them before the capture
     with Live() as live:
-        pairs = pairs or made()
+        pairs += made()
         at = fork.Value("I", 0)
         racers = [fork.Process(target=race, args=(pairs, racer, at)) for racer in range(RACERS)]
         for racer in racers:

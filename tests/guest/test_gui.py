@@ -168,7 +168,7 @@ def test_stop_and_save(session: Session) -> None:
     wireshark, desktop = session.wireshark, session.desktop
     wireshark.buttons.find("push button", "^Stop$").click()
     wireshark.window(r"^\*Unix sockets")
-    session.all_packets = wireshark.packets()[0]
+    session.all_packets = session.settled()  # the last ones may be read after the title has changed
     wireshark.rows()[0][6].click()  # keys go to the window that was used last, the log maybe
     desktop.keys("ctrl+s")
     dialog = wireshark.window("Save Capture File As")
