@@ -1,9 +1,9 @@
 /* What the probe remembers: settings from the reader, totals for it, and a state for each socket.
  *
  * The filter can be changed while a capture runs.  Each filter is a generation of programs: records.c
- * takes over hook by hook (hooks.h), and shares all maps with the one
- * before.  What one filter decided about a socket must not be taken for another's decision, so that
- * is kept apart for odd and even generations. */
+ * takes over hook by hook (hooks.h), and shares all maps with the one before.  What one filter decided
+ * about a socket must not be taken for another's decision, so that is kept apart for odd and even
+ * generations. */
 #ifndef UNIXSOCK_STATE_H
 #define UNIXSOCK_STATE_H
 
