@@ -1,10 +1,12 @@
 """``python3 -m unixsock_bpf``: the ``unixsock`` command, from a checkout too."""
 
-import signal
-import sys
+# Of what is in the interpreter itself: to import signal takes milliseconds.
+import _signal  # type: ignore[import-not-found]
 
 if __name__ == "__main__":  # no traceback for Ctrl-C while importing
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+
+import sys
 
 from .command import main
 

@@ -105,9 +105,8 @@ class Drain:
 
     def _answer(self, events: int) -> None:
         if events & ~select.POLLOUT:
-            self.stop()
-        else:
-            self._write([])
+            raise ReaderGone
+        self._write([])
 
     def _write(self, blocks: Sequence[Block]) -> None:
         kept = self._writer.keeps

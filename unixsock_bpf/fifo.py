@@ -7,15 +7,17 @@ told on stderr once both are open, because Wireshark listens only then.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import platform
+import select
 import signal
 import sys
 import time
 from typing import TYPE_CHECKING
 
-from unixsock_bpf import __version__, pcapng
+from unixsock_bpf import __version__, pcapng, pipeline
 from unixsock_bpf.drain import Drain, ReaderGone, Writer
 
 if TYPE_CHECKING:
@@ -107,12 +109,17 @@ def _capture(settings: Settings, writer: Writer, fd: int, control: int | None) -
             stop = drain.stop if drain else lambda *_: capture.stop()
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, stop)
+            # Killed, Wireshark stops nothing, and dumpcap notices with the next packet only.
+            if (starter := pipeline.starter()) is not None:
+                capture.watch(starter, select.POLLIN, stop)
             if control is not None:
                 from unixsock_bpf.toolbar import Toolbar
 
                 Toolbar(capture, settings, control).start()
             if drain:
-                drain.run()
+                with contextlib.suppress(ReaderGone):
+                    drain.run()
+                os._exit(0)  # the kernel takes out the rest of the probe faster than we could
             else:
                 capture.watch(fd, 0, stop)  # poll always tells of POLLERR
                 for _ in capture.blocks():

@@ -1,4 +1,4 @@
-"""The processes of the capture itself, which must not be captured: it would feed itself."""
+"""The processes of the capture itself: not to be captured, and what started it ends it by ending."""
 
 from __future__ import annotations
 
@@ -47,3 +47,20 @@ def capture_processes() -> set[int]:
             if status and status[1] in pids and status[0] in _CAPTURE_PROGRAMS:
                 pids.add(int(entry))
     return pids | downstream(pids)
+
+
+def starter() -> int | None:
+    """A pidfd of the Wireshark program that started this process, readable once that has ended.
+
+    None if something else did: a shell may end while what it started goes on.
+    """
+    pid = os.getppid()
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:  # it has just ended, or may not be looked at
+        return None
+    status = _status(pid)
+    if os.getppid() == pid and status and status[0] in _CAPTURE_PROGRAMS:
+        return fd
+    os.close(fd)
+    return None

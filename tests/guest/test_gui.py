@@ -215,7 +215,7 @@ def test_kill_9_of_wireshark_in_a_burst_leaves_nothing(session: Session) -> None
     talker = threading.Thread(target=burst)
     talker.start()
     try:
-        time.sleep(3)
+        time.sleep(5)
         processes = family(wireshark.process.pid)
         assert only(processes, "dumpcap") != only(processes, "extcap/unixsock")
         before = len(sent)

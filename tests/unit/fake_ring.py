@@ -16,21 +16,26 @@ from unixsock_bpf.ring import Ring
 _REFUSAL = "Thirteen is refused."
 
 
+def probe() -> SimpleNamespace:
+    """What Capture wants of a probe, without a hook."""
+    return SimpleNamespace(
+        settings=[0] * 8,
+        totals=[0] * 16,
+        skipped=lambda: 0,
+        silence=lambda: None,
+        detach=lambda: None,
+        attached="fentry",
+        maps_can_be_read=True,
+    )
+
+
 def use(path: str, size: int) -> None:
     """From now on, captures read the ring at ``path``, of ``size`` bytes.  A snaplen of 13 is refused."""
 
     def attach(capture: Capture, settings: Settings) -> tuple[object, Ring]:
         if settings.snaplen == 13:
             raise ProbeError(_REFUSAL)
-        probe = SimpleNamespace(
-            settings=[0] * 8,
-            totals=[0] * 16,
-            skipped=lambda: 0,
-            detach=lambda: None,
-            attached="fentry",
-            maps_can_be_read=True,
-        )
-        return probe, Ring(os.open(path, os.O_RDWR), size)
+        return probe(), Ring(os.open(path, os.O_RDWR), size)
 
     def replace_now(capture: Capture, settings: Settings) -> str:
         return _REFUSAL if settings.snaplen == 13 else ""

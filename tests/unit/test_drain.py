@@ -8,9 +8,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import pytest
+from fake_ring import probe
 from test_ring import PLAIN, SIZE, Kernel
 
 from unixsock_bpf import pcapng
@@ -30,8 +30,7 @@ def kernel() -> Iterator[Kernel]:
 
 
 def test_a_burst_comes_through_a_slow_reader(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    probe = SimpleNamespace(settings=[0] * 8, totals=[0] * 16, skipped=lambda: 0, detach=lambda: None)
-    monkeypatch.setattr(Capture, "_attach", lambda *_: (probe, Ring(kernel.fd, SIZE)))
+    monkeypatch.setattr(Capture, "_attach", lambda *_: (probe(), Ring(kernel.fd, SIZE)))
     reader, fd = os.pipe()
     os.set_blocking(fd, False)
     writer = Writer(fd)
@@ -68,14 +67,13 @@ END = pcapng.statistics(0, 0, 0)
 #: The privileged part from where the probe is attached, on a ring that the test fills.
 PRIVILEGED = f"""
 import os, signal, sys
-from types import SimpleNamespace
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+import fake_ring
 from unixsock_bpf.capture import Capture
 from unixsock_bpf.options import Settings
 from unixsock_bpf.privilege import helper
 from unixsock_bpf.ring import Ring
-probe = SimpleNamespace(settings=[0] * 8, totals=[0] * 16, skipped=lambda: 0, detach=lambda: None)
-probe.attached = "fentry"
-Capture._attach = lambda *_: (probe, Ring(int(sys.argv[1]), {SIZE}))
+Capture._attach = lambda *_: (fake_ring.probe(), Ring(int(sys.argv[1]), {SIZE}))
 helper._signal_on_input()
 helper._drain(Capture(Settings()).__enter__(), 65534, [], 8)
 os._exit(0)

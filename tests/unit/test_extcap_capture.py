@@ -59,19 +59,25 @@ def ring(home: Path) -> Iterator[Ring]:
 
 
 class Extcap:
-    """The extcap, started as dumpcap does.  Nobody reads its fifo yet."""
+    """The extcap, as Wireshark starts it, or a shell of the name ``starter``.  Nobody reads its fifo yet."""
 
-    def __init__(self, home: Path, *options: str) -> None:
+    def __init__(self, home: Path, *options: str, starter: str = "") -> None:
         fifo = home / "fifo"
         os.mkfifo(fifo)
         self.reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
         os.set_blocking(self.reader, True)
+        shell = []
+        if starter:
+            (home / starter).symlink_to("/bin/sh")
+            shell = [home / starter, "-c", '"$@" & wait', starter]
         self.process = subprocess.Popen(
             [
+                *shell,
                 home / ".config/wireshark/extcap/unixsock",
                 *("--capture", "--extcap-interface", "unixsock", "--fifo", str(fifo), *options),
             ],
             stderr=subprocess.PIPE,
+            env={"HOME": str(home), "PATH": os.environ["PATH"]},
         )
         self.seen = bytearray()
         self._thread = threading.Thread(target=self._read)
@@ -93,8 +99,17 @@ class Extcap:
         _, said = self.process.communicate(timeout=30)
         assert time.monotonic() - began < SOON
         assert (self.process.returncode, said) == (0, b"")
+        self.join()
+        return self.blocks()
+
+    def join(self) -> None:
+        """Waits until all is read, and it has closed the fifo."""
         self._thread.join(10)
+        assert not self._thread.is_alive()
         os.close(self.reader)
+
+    def blocks(self) -> list[tuple[int, bytes]]:
+        """Kind and bytes of each block that was read."""
         return [(kind, pcapng.block(kind, bytes(body))) for kind, body in pcapng.blocks(bytes(self.seen))]
 
 
@@ -141,6 +156,37 @@ def test_a_reader_that_goes_away_ends_it(home: Path, ring: Ring) -> None:
     assert (extcap.process.returncode, said) == (0, b"")
 
 
+def test_it_ends_with_wireshark_however_that_ends(home: Path, ring: Ring) -> None:
+    extcap = Extcap(home, starter="wireshark")
+    extcap.read()
+    said = [ring.say(b"%d" % number) for number in range(300)]
+    wait_until_read(ring)
+    extcap.process.kill()
+    extcap.process.wait()
+    began = time.monotonic()
+    extcap.join()
+    assert time.monotonic() - began < SOON
+    kinds, blocks = zip(*extcap.blocks())
+    assert list(blocks[2:-1]) == said
+    assert kinds[-1] == pcapng.ISB
+
+
+def test_it_outlives_a_shell_that_started_it(home: Path, ring: Ring) -> None:
+    extcap = Extcap(home, starter="shell")
+    extcap.read()
+    ring.say(b"before")
+    wait_until_read(ring)
+    extcap.process.kill()
+    extcap.process.wait()
+    time.sleep(0.5)
+    ring.say(b"after")
+    wait_until_read(ring)
+    for pid in _running(home):
+        os.kill(pid, signal.SIGTERM)
+    extcap.join()
+    assert len(extcap.blocks()) == 2 + 2 + 1  # headers, both messages, statistics
+
+
 def test_a_refusal_is_told_once_the_fifo_is_open(home: Path, ring: Ring) -> None:
     extcap = Extcap(home, "--snaplen", "13")
     _, said = extcap.process.communicate(timeout=30)
@@ -171,16 +217,16 @@ def test_tshark_shows_all_and_leaves_nothing(home: Path, ring: Ring) -> None:
     deadline = time.monotonic() + 5
     while (left := _running(home)) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert left == []
+    assert left == {}
 
 
-def _running(home: Path) -> list[str]:
-    """Processes with this home directory."""
-    found = []
+def _running(home: Path) -> dict[int, str]:
+    """Processes with this home directory, and their command lines."""
+    found = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             if f"HOME={home}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                found.append(Path(f"/proc/{pid}/cmdline").read_text())
+                found[int(pid)] = Path(f"/proc/{pid}/cmdline").read_text()
         except OSError:
             continue
     return found

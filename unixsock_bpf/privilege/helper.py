@@ -199,7 +199,7 @@ def _become_loader_with_drainer(capture: Capture, wanted: Request) -> None:
     status = 1
     try:
         _serve_changes(capture, wanted, child)
-        capture.detach()
+        capture.silence()
         os.close(here)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     except Exception as error:

@@ -212,13 +212,22 @@ class Generation:
         """Programs that are attached."""
         return frozenset(self._hooks)
 
+    def silence(self) -> None:
+        """Takes out the hooks that tell of messages and events."""
+        telling = [one for one in self._hooks if self._behind.get(one.function) in ("message", "event")]
+        self._take_out(telling)
+
     def detach(self) -> None:
         """Takes the hooks out: a confined process can do that, too."""
-        keepers = [hook for hook in self._hooks.values() if isinstance(hook, Keeper)]
+        self._take_out(list(self._hooks))
+
+    def _take_out(self, programs: Sequence[Program]) -> None:
+        """The last first."""
+        hooks = [self._hooks.pop(program) for program in reversed(programs)]
+        keepers = [hook for hook in hooks if isinstance(hook, Keeper)]
         for keeper in keepers:
             keeper.let_go()
-        while self._hooks:
-            _, hook = self._hooks.popitem()
+        for hook in hooks:
             if not isinstance(hook, Keeper):
                 os.close(hook)
         for keeper in keepers:

@@ -201,6 +201,11 @@ class Probe:
     def _table(self, name: str) -> Map:
         return self._kept[0].maps[name]
 
+    def silence(self) -> None:
+        """Takes out the hooks that tell of messages and events."""
+        for generation in self._kept:
+            generation.silence()
+
     def detach(self) -> None:
         """Takes the hooks out; the maps stay until the object goes."""
         for generation in self._kept:
