@@ -37,11 +37,11 @@ check: setup
 # Half an hour is the most that this may take under emulation: what takes long has targets of its own.
 FAULTS := $(addprefix tests/guest/,test_faults.py test_hostile.py test_ordinary_users.py test_filter_change.py)
 test: check
-	$(VENV)/pytest --verbose --kernels bookworm,sid --brief $(FAULTS:%=--ignore %) \
+	$(VENV)/pytest --verbose --kernels bookworm,sid --one-thread --brief $(FAULTS:%=--ignore %) \
 	    tests/unit tests/wireshark tests/gui tests/guest
 
 test-gui: setup
-	$(VENV)/pytest --verbose --kernels bookworm tests/gui tests/guest/test_gui.py
+	$(VENV)/pytest --verbose --kernels bookworm --one-thread tests/gui tests/guest/test_gui.py
 
 test-wireshark: setup
 	UNIXSOCK_WIRESHARK=all $(VENV)/pytest --verbose tests/wireshark
@@ -57,7 +57,7 @@ bench bench-short:
 	@$(VENV)/python -m bench --suite $(SUITE) --peer '$(PEER)' $(if $(filter bench-short,$@),--short)
 
 test-faults: setup
-	UNIXSOCK_LONG=1 $(VENV)/pytest --verbose -rP --kernels bookworm tests/unit/test_hostile_input.py \
+	UNIXSOCK_LONG=1 $(VENV)/pytest --verbose -rP --kernels bookworm --one-thread tests/unit/test_hostile_input.py \
 	    tests/wireshark/test_mutated.py $(FAULTS) tests/guest/test_stress.py
 
 guest: setup

@@ -177,8 +177,7 @@ function proto.dissector(tvb, pinfo, tree)
     host.current = rec
 
     self = self or Dissector.get("unixsock")
-    local there = get_text(tree) -- nil if no tree is made, which has a text only with what it hangs on
-    local asked = there and referenced(tree, self) -- true, too, where the tree is shown
+    local asked = referenced(tree, self) -- true, too, where the tree is shown
     rec.asked = asked
     local remarkable = says.remarkable or rec.wrong or event == SEND_ERROR
     local t
@@ -186,7 +185,7 @@ function proto.dissector(tvb, pinfo, tree)
         t = tree:add(proto, tvb:range(0, rec.header_len))
         if asked then tree_of.add_fields(t, tvb, rec, bytes) end
         if remarkable then tree_of.add_experts(t, rec) end
-    elseif there then
+    elseif get_text(tree) then -- there is a tree, which has what it hangs on
         add(tree, proto) -- for the protocol hierarchy
     end
 

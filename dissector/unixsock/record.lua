@@ -168,7 +168,7 @@ local function say(bytes, elements, kind, role, flags)
     return says
 end
 
-local function new_way(bytes, header_len, fixed, socks)
+local function new_way(bytes, header_len, socks)
     local elements = sub(bytes, ELEMENTS, header_len)
     local same = said[elements] or {}
     local processes = sub(bytes, PROCESSES[1], PROCESSES[2])
@@ -181,23 +181,24 @@ local function new_way(bytes, header_len, fixed, socks)
     local src, dst = sub(socks, 1, 8), sub(socks, 9)
     -- There may be thousands of ways: at most eight fields, or each takes twice the memory.
     return {
-        says = says, fixed = fixed, src_is_server = src_is_server(says, src, dst),
+        says = says, fixed = sub(bytes, FIRST, LAST), src_is_server = src_is_server(says, src, dst),
         conversation = conversations.of(src, dst),
     }
 end
 
 local function way_of(bytes, header_len)
-    local socks, fixed = sub(bytes, SOCKS, SOCKS_LAST), sub(bytes, FIRST, LAST)
+    local socks = sub(bytes, SOCKS, SOCKS_LAST)
     local way, last, length = ways[socks], nil, 0
     while way do
-        if way.fixed == fixed and find(bytes, way.says.elements, ELEMENTS, true) == ELEMENTS then return way end
+        if find(bytes, way.fixed, FIRST, true) == FIRST -- a string to compare with would have to be made
+            and find(bytes, way.says.elements, ELEMENTS, true) == ELEMENTS then return way end
         way, last, length = way.next, way, length + 1
     end
     if way_count >= KEPT or said_count >= KEPT then
         M.forget()
         last, length = nil, 0
     end
-    way = new_way(bytes, header_len, fixed, socks)
+    way = new_way(bytes, header_len, socks)
     if last and length < VARIANTS then
         last.next, way_count = way, way_count + 1
     else -- the first, or the first again: what was chained is forgotten

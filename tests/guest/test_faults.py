@@ -124,6 +124,26 @@ def test_kill_9_in_a_burst_with_four_captures_at_once(interface: Path) -> None:
         assert found == list(range(found[0], found[0] + len(found)))
 
 
+def test_kill_9_while_nothing_is_said(interface: Path) -> None:
+    """dumpcap, which would notice with the next packet, ends with the extcap."""
+    file = interface / "nothing.pcapng"
+    tshark = subprocess.Popen(
+        ["tshark", "-q", "-i", "unixsock", "-f", "path /nowhere", "-w", str(file)],
+        env=os.environ | {"HOME": str(interface)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + READY_TIMEOUT
+    while not programs():
+        assert time.monotonic() < deadline, "nothing was attached"
+        time.sleep(0.1)
+    time.sleep(2)
+    processes = family(tshark.pid)
+    assert only(processes, "dumpcap") != only(processes, "extcap/unixsock")
+    tshark.kill()
+    tshark.wait()
+    print(f"kill -9 of tshark while nothing is said: all its processes are gone after "
+          f"{ended(list(processes)):.2f} s, its probes {gone():.2f} s later")  # fmt: skip
+
+
 def test_what_costs_those_who_talk_goes_first_when_killed() -> None:
     """The kernel takes fentry hooks out one by one, the last first: those that tell of messages.  It takes
     kprobes out meanwhile, and all are gone within a second, or a little more on a busy emulated processor."""

@@ -118,7 +118,9 @@ def boot(
 
     ``files`` (names and texts) are put into ``results``, which the command knows as $RESULTS.
     ``one_thread``: emulated processors take turns in one thread.  Else, where there are more of them than
-    real ones, those that wait for each other keep them busy, and all becomes many times slower.
+    real ones, those that wait for each other keep them busy, and all becomes many times slower.  And QEMU
+    7.2 may go on with an old translation of code that another processor has changed: a processor that came
+    to a function just when a hook was taken out then stays at its first instruction for ever.
 
     The guest sees this machine's own files, or those in ``root``, read-only; the checkout is shared
     read-write.  It is turned off when the block ends.  Raises SetupError if it can't be started.
