@@ -99,6 +99,7 @@ def _capture(settings: Settings, writer: Writer, fd: int, control: int | None) -
     from unixsock_bpf.privilege.client import RemoteCapture, source
     from unixsock_bpf.probe.errors import ProbeError
 
+    starter = pipeline.starter()  # now: it may end while the probe is compiled
     capture = source(settings, fd)
     try:
         with capture:
@@ -110,7 +111,7 @@ def _capture(settings: Settings, writer: Writer, fd: int, control: int | None) -
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, stop)
             # Killed, Wireshark stops nothing, and dumpcap notices with the next packet only.
-            if (starter := pipeline.starter()) is not None:
+            if starter is not None:
                 capture.watch(starter, select.POLLIN, stop)
             if control is not None:
                 from unixsock_bpf.toolbar import Toolbar

@@ -126,16 +126,20 @@ def test_kill_9_in_a_burst_with_four_captures_at_once(interface: Path) -> None:
 
 def test_kill_9_while_nothing_is_said(interface: Path) -> None:
     """dumpcap, which would notice with the next packet, ends with the extcap."""
-    file = interface / "nothing.pcapng"
+    file, name = interface / "nothing.pcapng", str(interface / "socket")
     tshark = subprocess.Popen(
-        ["tshark", "-q", "-i", "unixsock", "-f", "path /nowhere", "-w", str(file)],
+        ["tshark", "-q", "-i", "unixsock", "-f", f"path {name}", "-w", str(file)],
         env=os.environ | {"HOME": str(interface)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     deadline = time.monotonic() + READY_TIMEOUT
-    while not programs():
-        assert time.monotonic() < deadline, "nothing was attached"
-        time.sleep(0.1)
-    time.sleep(2)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as here:
+        here.bind(name)
+        while not file.exists() or file.stat().st_size < 2000:
+            assert time.monotonic() < deadline, "nothing was captured"
+            here.sendto(bytes(1000), name)
+            here.recv(1000)
+            time.sleep(0.1)
+    time.sleep(1)
     processes = family(tshark.pid)
     assert only(processes, "dumpcap") != only(processes, "extcap/unixsock")
     tshark.kill()

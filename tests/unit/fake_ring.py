@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from types import SimpleNamespace
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__)))))
@@ -30,11 +31,16 @@ def probe() -> SimpleNamespace:
 
 
 def use(path: str, size: int) -> None:
-    """From now on, captures read the ring at ``path``, of ``size`` bytes.  A snaplen of 13 is refused."""
+    """From now on, captures read the ring at ``path``, of ``size`` bytes.
+
+    A snaplen of 13 is refused; with 14, to attach takes a second.
+    """
 
     def attach(capture: Capture, settings: Settings) -> tuple[object, Ring]:
         if settings.snaplen == 13:
             raise ProbeError(_REFUSAL)
+        if settings.snaplen == 14:
+            time.sleep(1)
         return probe(), Ring(os.open(path, os.O_RDWR), size)
 
     def replace_now(capture: Capture, settings: Settings) -> str:

@@ -171,6 +171,19 @@ def test_it_ends_with_wireshark_however_that_ends(home: Path, ring: Ring) -> Non
     assert kinds[-1] == pcapng.ISB
 
 
+def test_it_ends_if_wireshark_was_killed_while_it_started(home: Path, ring: Ring) -> None:
+    extcap = Extcap(home, "--snaplen", "14", starter="wireshark")
+    extcap.read()
+    while not extcap.seen:  # the header
+        time.sleep(0.01)
+    time.sleep(0.2)
+    extcap.process.kill()
+    extcap.process.wait()
+    began = time.monotonic()
+    extcap.join()
+    assert time.monotonic() - began < 1 + SOON
+
+
 def test_it_outlives_a_shell_that_started_it(home: Path, ring: Ring) -> None:
     extcap = Extcap(home, starter="shell")
     extcap.read()
