@@ -174,7 +174,9 @@ def test_it_ends_with_wireshark_however_that_ends(home: Path, ring: Ring) -> Non
 def test_it_ends_if_wireshark_was_killed_while_it_started(home: Path, ring: Ring) -> None:
     extcap = Extcap(home, "--snaplen", "14", starter="wireshark")
     extcap.read()
+    deadline = time.monotonic() + 30
     while not extcap.seen:  # the header
+        assert time.monotonic() < deadline, "no header came"
         time.sleep(0.01)
     time.sleep(0.2)
     extcap.process.kill()
