@@ -107,6 +107,7 @@ class Capture(Waiting):
         probe.fill_groups(groups)
         probe.fill_holders(owners(), groups)
         visit_relative_names()
+        probe.end_listing()
         probe.fill_capturers(capture_processes() | set(settings.capturers))
         return probe, Ring(probe.ring_fd, probe.ring_size)
 

@@ -1,9 +1,9 @@
 /* What each passed descriptor refers to.
  *
- * This is found out where the sender's control messages have been read, before there is an sk_buff: no
- * lock is held there, so that it may take its time, and a program of its own leaves the one for data
- * small.  It runs again and again, a piece each time, until all descriptors are looked at; the result,
- * as elements of a record, waits under the sending thread's id until its sk_buff is queued. */
+ * This is found out before the sk_buff is queued: no lock is held there, so that it may take its time, and
+ * a program of its own leaves the one for data small.  It runs again and again, a piece each time, until
+ * all descriptors are looked at; the result, as elements of a record, waits under the sending thread's id
+ * until its sk_buff is queued. */
 #ifndef UNIXSOCK_DESCRIPTORS_H
 #define UNIXSOCK_DESCRIPTORS_H
 

@@ -31,12 +31,26 @@ static __always_inline bool on_connect(u32 slot, u64 socket, u64 unused, int res
 }
 MOMENT_ON_RETURN(unix_stream_connect, on_connect, ARGS_UNIX_STREAM_CONNECT, 2)
 
+static __always_inline bool is_accepted(u32 slot, u64 sk)
+{
+	return tell_event(slot, sk, peer_of(sk), EVENT_ACCEPT, NEWS_USED | NEWS_SERVER);
+}
+
+#ifdef HAS_SECURITY_SOCK_GRAFT
+/* All that can fail is over.  Many threads may sleep in accept, none does here. */
+static __always_inline bool on_graft(u32 slot, u64 sk, u64 unused)
+{
+	return LOAD(u16, sk, SOCK_FAMILY) == AF_UNIX && is_accepted(slot, sk);
+}
+MOMENT_ON_RARE_ENTRY(security_sock_graft, on_graft)
+#else
+/* without CONFIG_SECURITY_NETWORK */
 static __always_inline bool on_accept(u32 slot, u64 listener, u64 socket, int result)
 {
-	u64 sk = LOAD(u64, socket, SOCKET_SK);
-	return !result && tell_event(slot, sk, peer_of(sk), EVENT_ACCEPT, NEWS_USED | NEWS_SERVER);
+	return !result && is_accepted(slot, LOAD(u64, socket, SOCKET_SK));
 }
 MOMENT_ON_RETURN(unix_accept, on_accept, ARGS_UNIX_ACCEPT, 2)
+#endif
 
 static __always_inline bool on_socketpair(u32 slot, u64 first, u64 second, int result)
 {

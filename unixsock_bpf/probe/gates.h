@@ -41,6 +41,12 @@ static __always_inline void pass_unix_stream_recvmsg(void *ctx)
 	gate_unix_stream_recvmsg.call(ctx, 0);
 }
 
+GATE(__unix_dgram_recvmsg);
+static __always_inline void pass___unix_dgram_recvmsg(void *ctx)
+{
+	gate___unix_dgram_recvmsg.call(ctx, 0);
+}
+
 GATE(unix_dgram_recvmsg);
 static __always_inline void pass_unix_dgram_recvmsg(void *ctx)
 {
@@ -75,6 +81,12 @@ GATE(unix_stream_connect);
 static __always_inline void pass_unix_stream_connect(void *ctx)
 {
 	gate_unix_stream_connect.call(ctx, 0);
+}
+
+GATE(security_sock_graft);
+static __always_inline void pass_security_sock_graft(void *ctx)
+{
+	gate_security_sock_graft.call(ctx, 0);
 }
 
 GATE(unix_accept);

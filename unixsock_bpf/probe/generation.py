@@ -43,8 +43,10 @@ _ATTACH_TYPES = {"kfunc": 24, "kretfunc": 25}
 _INTERRUPTIBLE = ("skb_copy_datagram_from_iter", "skb_splice_from_iter")
 #: The same of events.
 _INTERRUPTIBLE_EVENTS = ("unix_stream_connect", "unix_accept", "unix_socketpair", "unix_shutdown")
-#: The function whose program runs itself again: AGAIN_ON_RETURN in hooks.h.
-_AGAIN = "__scm_send"
+#: The function, one of these, whose program runs itself again: AGAIN_ON_RARE_ENTRY and ..._RETURN in hooks.h.
+_AGAIN = ("unix_prepare_fpl", "__scm_send")
+#: The function whose hook serves while the reader lists the sockets that are there already.
+_LISTING = "sock_diag_save_cookie"
 #: The map that each generation has for itself.
 _OWN = "filter_tables"
 #: Settings that the hooks don't depend on.
@@ -111,7 +113,8 @@ class Generation:
                 if earlier:
                     self._code = {**earlier[0].unfiltered, **self._code}
                 self.maps = self._take_maps(found, settings.buffer_mib, earlier)
-                self._programs = self._load({program.function for program in attached})
+                there = {program.function for program in attached} | ({_LISTING} if earlier else set())
+                self._programs = self._load(there)
                 # News is the same for all filters: its gates stay as they are.
                 for_ever = {match[2] for match in _HOOK.finditer(text) if match[1] == "NEWS" and earlier}
                 self._load_gated([one for one in attached if one.function not in for_ever], slots)
@@ -164,7 +167,7 @@ class Generation:
             program = Program(name, match[1], match[2], alone)
             loaded[program] = fd = self._loaded(program, instructions)
             self._open.append(fd)
-            if program.function == _AGAIN and program.has_gate:
+            if program.function in _AGAIN and program.has_gate:
                 again = self.maps["again"]
                 again[again.Key(0)] = again.Leaf(fd)
         return loaded
@@ -211,6 +214,13 @@ class Generation:
     def attached(self) -> frozenset[Program]:
         """Programs that are attached."""
         return frozenset(self._hooks)
+
+    def end_listing(self) -> None:
+        """Takes out, sooner or later, what is only needed while the reader lists the sockets."""
+        for program in [one for one in self._hooks if one.function == _LISTING]:
+            hook = self._hooks.pop(program)
+            if isinstance(hook, Keeper):
+                hook.let_go()
 
     def silence(self) -> None:
         """Takes out the hooks that tell of messages and events."""

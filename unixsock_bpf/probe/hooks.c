@@ -128,14 +128,24 @@ static __always_inline bool on_use(u32 slot, u64 socket, u64 unused)
 	return is_used(slot, PEEK(u64, socket, SOCKET_SK));
 }
 NEWS_ON_ENTRY(unix_stream_recvmsg, on_use)
-NEWS_ON_ENTRY(unix_dgram_recvmsg, on_use)
 
 static __always_inline bool on_rare_use(u32 slot, u64 socket, u64 unused)
 {
 	return is_used(slot, LOAD(u64, socket, SOCKET_SK));
 }
-NEWS_ON_RARE_ENTRY(unix_seqpacket_recvmsg, on_rare_use)
 NEWS_ON_RARE_ENTRY(unix_stream_splice_read, on_rare_use)
+
+#ifdef HAS___UNIX_DGRAM_RECVMSG
+/* Of both others since Linux commit 9825d866ce0d ("af_unix: Implement unix_dgram_bpf_recvmsg()"), v5.15. */
+static __always_inline bool on_sock_use(u32 slot, u64 sk, u64 unused)
+{
+	return is_used(slot, sk);
+}
+NEWS_ON_ENTRY(__unix_dgram_recvmsg, on_sock_use)
+#else
+NEWS_ON_ENTRY(unix_dgram_recvmsg, on_use)
+NEWS_ON_RARE_ENTRY(unix_seqpacket_recvmsg, on_rare_use)
+#endif
 
 /* The program for what is never recorded.  It does not depend on the filter. */
 int news(void *ctx)

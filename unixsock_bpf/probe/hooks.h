@@ -107,13 +107,22 @@ static __always_inline bool take_arguments(struct arguments *args, u64 function)
 		return 0;                                                               \
 	}
 
-/* A program at the return of a function of three arguments that gets the third and the result, and runs
- * again, without them, as long as the body says so: the loader puts it into its own array. */
+/* A program that runs again as long as the body says so: the loader puts it into its own array.  At the entry
+ * of a function it gets the first argument; at the return of one of three arguments, in its first run, the
+ * third and the result. */
 BPF_TABLE("prog", u32, u32, again, 1);
 static __always_inline void run_again(void *ctx)
 {
 	again.call(ctx, 0);
 }
+
+#define AGAIN_ON_RARE_ENTRY(function, body)                                     \
+	int kprobe__##function(struct pt_regs *ctx)                             \
+	{                                                                       \
+		if (body(REG_ARG1(ctx)))                                        \
+			run_again(ctx);                                         \
+		return 0;                                                       \
+	}
 
 #define AGAIN_ON_RARE_RETURN(function, body)                                    \
 	int kprobe__##function(struct pt_regs *ctx)                             \
@@ -172,6 +181,7 @@ static __always_inline void run_again(void *ctx)
 #define NEWS_ON_RARE_ENTRY TELL_ON_RARE_ENTRY
 #define NEWS_ON_RARE_RETURN TELL_ON_RARE_RETURN
 #define MOMENT_ON_RETURN TELL_ON_RETURN /* an event or news */
+#define MOMENT_ON_RARE_ENTRY TELL_ON_RARE_ENTRY
 #define MOMENT_ON_RARE_RETURN TELL_ON_RARE_RETURN
 
 #include "gates.h"

@@ -201,6 +201,10 @@ class Probe:
     def _table(self, name: str) -> Map:
         return self._kept[0].maps[name]
 
+    def end_listing(self) -> None:
+        """The reader has listed the sockets that were there before."""
+        self._generation.end_listing()
+
     def silence(self) -> None:
         """Takes out the hooks that tell of messages and events."""
         for generation in self._kept:

@@ -117,16 +117,16 @@ static __always_inline void step(volatile struct passed *p)
 	}
 }
 
-/* The sender's control messages were read into `scm`.  True if this has to run again. */
-static __always_inline bool on_scm_sent(u64 scm, int result)
+/* `list`, a struct scm_fp_list, is to travel with what the current thread sends.  True if this has to run
+ * again, when `list` may be anything. */
+static __always_inline bool on_passed(u64 list)
 {
 	u64 thread = bpf_get_current_pid_tgid();
 	u32 zero = 0;
 	volatile struct passed *p = passed.lookup(&thread);
 
 	if (!p || !p->again) {
-		u64 list = result || !running() ? 0 : LOAD(u64, scm, SCM_FP);
-		if (!list)
+		if (!list || !running())
 			return false;
 		if (!p) {
 			struct passed *none = no_passed.lookup(&zero);
@@ -158,6 +158,18 @@ static __always_inline bool on_scm_sent(u64 scm, int result)
 	p->again = !p->complete;
 	return p->again;
 }
+
+#ifdef HAS_UNIX_PREPARE_FPL
+/* Linux commit 1fbfdfaa5902 ("af_unix: Allocate struct unix_vertex for each inflight AF_UNIX fd."), v6.10, and
+ * in stable kernels. */
+AGAIN_ON_RARE_ENTRY(unix_prepare_fpl, on_passed)
+#else
+/* The sender's control messages were read into `scm`. */
+static __always_inline bool on_scm_sent(u64 scm, int result)
+{
+	return on_passed(result ? 0 : LOAD(u64, scm, SCM_FP));
+}
 AGAIN_ON_RARE_RETURN(__scm_send, on_scm_sent)
+#endif
 
 #endif

@@ -154,7 +154,7 @@ __attribute__((section("maps/ringbuf"))) struct ring_table_t ring = {
  * skips nested runs), but hooks interrupt each other.  The loader reads these lines. */
 #define SLOT_skb_queue_tail 0
 #define SLOT_sk_send_sigurg 1
-/* the next two are never on the same kernel */
+/* two of one number are never on the same kernel */
 #define SLOT_skb_append_pagefrags 2
 #define SLOT_skb_copy_datagram_from_iter 2
 #define SLOT_skb_splice_from_iter 3
@@ -164,12 +164,14 @@ __attribute__((section("maps/ringbuf"))) struct ring_table_t ring = {
 #define DATA_SLOTS 3
 #endif
 #define SLOT_unix_stream_recvmsg 4
+#define SLOT___unix_dgram_recvmsg 5
 #define SLOT_unix_dgram_recvmsg 5
 #define SLOT_unix_seqpacket_recvmsg 6
 #define SLOT_unix_stream_splice_read 7
 #define SLOT_unix_bind 8
 #define SLOT_unix_release_sock 9
 #define SLOT_unix_stream_connect 10
+#define SLOT_security_sock_graft 11
 #define SLOT_unix_accept 11
 #define SLOT_unix_socketpair 12
 #define SLOT_unix_shutdown 13
