@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -63,6 +64,7 @@ def story() -> Iterator[Story]:
         _activation(actor, folder)
         _exec(actor, folder)
         _threads(told, actor)
+        _heirs(actor)
         _containers(told, actor, folder)
         _cgroup(actor)
         live.stop()
@@ -178,6 +180,34 @@ def _threads(told: Story, actor) -> None:  # type: ignore[no-untyped-def]
     )
 
 
+#: How a descriptor is read.
+READS = {
+    "recv": "socket.socket(fileno={fd}).recv(100)",
+    "recvmsg": "socket.socket(fileno={fd}).recvmsg(100)",
+    "read": "os.read({fd}, 100)",
+    "readv": "os.readv({fd}, [bytearray(100)])",
+}
+#: By the type of the socket; only streams can be spliced from.
+TYPES = {
+    "stream": READS
+    | {"splice": "import ctypes; r, w = os.pipe(); ctypes.CDLL(None).splice({fd}, None, w, None, 100, 0)"},
+    "dgram": READS,
+    "seqpacket": READS,
+}
+
+
+def _heirs(actor) -> None:  # type: ignore[no-untyped-def]
+    """Each gets an end of a pair, and does nothing with it but to read once."""
+    for kind, reads in TYPES.items():
+        for name, read in reads.items():
+            ours, theirs = socket.socketpair(socket.AF_UNIX, getattr(socket, f"SOCK_{kind.upper()}"))
+            with ours, theirs:
+                heir = actor(f"{kind[:7]}-{name}", fds=(theirs.fileno(),))
+                ours.send(b"before " + heir.comm)
+                heir.do(read.format(fd=theirs.fileno()))
+                ours.send(b"after " + heir.comm)
+
+
 def _containers(told: Story, actor, folder) -> None:  # type: ignore[no-untyped-def]
     """The same path, twice: each in a container of its own, with its own processes and network."""
     for number in ("1", "2"):
@@ -245,6 +275,14 @@ def test_a_thread_counts_as_its_process(story: Story) -> None:
     r = story.said(b"by a thread")
     assert (r.src_pid, r.src_tid) == (story.actors["threaded"].pid, story.facts["tid"])
     assert r.src_comm == b"threaded"
+
+
+@pytest.mark.parametrize("name", [f"{kind[:7]}-{name}" for kind, reads in TYPES.items() for name in reads])
+def test_who_reads_has_it_however_it_reads(story: Story, name: str) -> None:
+    heir = story.actors[name]
+    assert story.said(b"before " + heir.comm).dst_pid != heir.pid
+    r = story.said(b"after " + heir.comm)
+    assert (r.dst_pid, r.dst_comm) == (heir.pid, heir.comm)
 
 
 def test_containers_have_host_pids_and_stay_apart(story: Story) -> None:
