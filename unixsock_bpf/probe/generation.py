@@ -86,6 +86,8 @@ class Generation:
     ) -> None:
         self.number = number
         self._btf = btf
+        #: The hooks that are its own, and their descriptors.
+        self._programs: dict[Program, int] = {}
         #: What is attached, and the descriptor or its keeper.
         self._hooks: dict[Program, int | Keeper] = {}
         #: Descriptors of what only this generation has.
@@ -113,8 +115,9 @@ class Generation:
                 if earlier:
                     self._code = {**earlier[0].unfiltered, **self._code}
                 self.maps = self._take_maps(found, settings.buffer_mib, earlier)
-                there = {program.function for program in attached} | ({_LISTING} if earlier else set())
-                self._programs = self._load(there)
+                self._programs = self._load(
+                    {program.function for one in earlier for program in one._programs}
+                )
                 # News is the same for all filters: its gates stay as they are.
                 for_ever = {match[2] for match in _HOOK.finditer(text) if match[1] == "NEWS" and earlier}
                 self._load_gated([one for one in attached if one.function not in for_ever], slots)
