@@ -15,6 +15,7 @@ HOOKS = [(match[1], match[2]) for match in generation._HOOK.finditer(SOURCE)]
 APART = [
     {"skb_append_pagefrags", "skb_copy_datagram_from_iter"},
     {"__unix_dgram_recvmsg", "unix_dgram_recvmsg"},
+    {"security_unix_stream_connect", "unix_stream_connect"},
     {"security_sock_graft", "unix_accept"},
 ]
 

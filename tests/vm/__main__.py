@@ -31,7 +31,7 @@ def main() -> int:
         if not words:
             return 0
         command = words[0] if len(words) == 1 else shlex.join(words)
-        with guest.boot(kernel, command, root=root) as running:
+        with guest.boot(kernel, command, root=root, one_thread=True) as running:
             show(running, options.timeout)
             return running.wait(1)
     except SetupError as problem:

@@ -23,13 +23,33 @@ static __always_inline void on_free(u64 sk, u64 unused)
 }
 ON_RARE_ENTRY(unix_sock_destructor, on_free)
 
-static __always_inline bool on_connect(u32 slot, u64 socket, u64 unused, int result)
+static __always_inline bool is_connected(u32 slot, u64 sk, u64 other)
 {
-	u64 sk = PEEK(u64, socket, SOCKET_SK);
-	u64 other = peer_of(sk);
-	return !result && other && tell_event(slot, sk, other, EVENT_CONNECT, NEWS_USED | NEWS_PAIRED | NEWS_CLIENT);
+	return tell_event(slot, sk, other, EVENT_CONNECT, NEWS_USED | NEWS_PAIRED | NEWS_CLIENT);
 }
-MOMENT_ON_RETURN(unix_stream_connect, on_connect, ARGS_UNIX_STREAM_CONNECT, 2)
+
+#ifdef HAS_SECURITY_UNIX_STREAM_CONNECT
+/* The last that can fail.  Many threads may sleep in connect, none does here. */
+static __always_inline bool on_connect(u32 slot, const struct arguments *args, int result)
+{
+	struct small_scratch *s = get_small_scratch(slot);
+	u64 sk = args->first, listener = args->second, other = args->third;
+	if (result || !s || !is_connected(slot, sk, other))
+		return false;
+	s->call.listener = listener;
+	return true;
+}
+MOMENT_ON_RARE_RETURN(security_unix_stream_connect, on_connect, 3)
+#else
+/* without CONFIG_SECURITY_NETWORK */
+static __always_inline bool on_connect(u32 slot, const struct arguments *args, int result)
+{
+	u64 sk = PEEK(u64, args->first, SOCKET_SK);
+	u64 other = peer_of(sk);
+	return !result && other && is_connected(slot, sk, other);
+}
+MOMENT_ON_RETURN(unix_stream_connect, on_connect, ARGS_UNIX_STREAM_CONNECT)
+#endif
 
 static __always_inline bool is_accepted(u32 slot, u64 sk)
 {
@@ -45,49 +65,49 @@ static __always_inline bool on_graft(u32 slot, u64 sk, u64 unused)
 MOMENT_ON_RARE_ENTRY(security_sock_graft, on_graft)
 #else
 /* without CONFIG_SECURITY_NETWORK */
-static __always_inline bool on_accept(u32 slot, u64 listener, u64 socket, int result)
+static __always_inline bool on_accept(u32 slot, const struct arguments *args, int result)
 {
-	return !result && is_accepted(slot, LOAD(u64, socket, SOCKET_SK));
+	return !result && is_accepted(slot, LOAD(u64, args->second, SOCKET_SK));
 }
-MOMENT_ON_RETURN(unix_accept, on_accept, ARGS_UNIX_ACCEPT, 2)
+MOMENT_ON_RETURN(unix_accept, on_accept, ARGS_UNIX_ACCEPT)
 #endif
 
-static __always_inline bool on_socketpair(u32 slot, u64 first, u64 second, int result)
+static __always_inline bool on_socketpair(u32 slot, const struct arguments *args, int result)
 {
-	u64 sk = LOAD(u64, first, SOCKET_SK);
-	u64 other = LOAD(u64, second, SOCKET_SK);
+	u64 sk = LOAD(u64, args->first, SOCKET_SK);
+	u64 other = LOAD(u64, args->second, SOCKET_SK);
 	struct small_scratch *s = get_small_scratch(slot);
 	if (result || !s || !tell_event(slot, sk, other, EVENT_CONNECT, NEWS_USED | NEWS_PAIRED))
 		return false;
 	s->call.flags = FLAG_SOCKETPAIR;
 	return true;
 }
-MOMENT_ON_RARE_RETURN(unix_socketpair, on_socketpair, 2, 2)
+MOMENT_ON_RARE_RETURN(unix_socketpair, on_socketpair, 2)
 
 #if defined(WITH_EVENTS) || defined(UNIX_SOCK_INQ_LEN)
 
-static __always_inline bool on_stream_sent(u32 slot, u64 socket, u64 unused, int result)
+static __always_inline bool on_stream_sent(u32 slot, const struct arguments *args, int result)
 {
-	u64 sk = PEEK(u64, socket, SOCKET_SK);
+	u64 sk = PEEK(u64, args->first, SOCKET_SK);
 	end_writing(sk);
 	return result < 0 && tell_more(slot, sk, peer_of(sk), EVENT_SEND_ERROR, ELEMENT_ERROR, -result);
 }
-EVENT_ON_RETURN(unix_stream_sendmsg, on_stream_sent, 3, 2)
+EVENT_ON_RETURN(unix_stream_sendmsg, on_stream_sent, 3)
 #endif
 
 #ifdef WITH_EVENTS
 
-static __always_inline bool on_shutdown(u32 slot, u64 socket, u64 mode, int result)
+static __always_inline bool on_shutdown(u32 slot, const struct arguments *args, int result)
 {
-	u64 sk = LOAD(u64, socket, SOCKET_SK);
-	return !result && tell_more(slot, sk, peer_of(sk), EVENT_SHUTDOWN, ELEMENT_SHUTDOWN, mode);
+	u64 sk = LOAD(u64, args->first, SOCKET_SK);
+	return !result && tell_more(slot, sk, peer_of(sk), EVENT_SHUTDOWN, ELEMENT_SHUTDOWN, args->second);
 }
-EVENT_ON_RARE_RETURN(unix_shutdown, on_shutdown, 2, 2)
+EVENT_ON_RARE_RETURN(unix_shutdown, on_shutdown, 2)
 
-static __always_inline bool on_dgram_sent(u32 slot, u64 socket, u64 unused, int result)
+static __always_inline bool on_dgram_sent(u32 slot, const struct arguments *args, int result)
 {
-	u64 sk = PEEK(u64, socket, SOCKET_SK);
+	u64 sk = PEEK(u64, args->first, SOCKET_SK);
 	return result < 0 && tell_more(slot, sk, peer_of(sk), EVENT_SEND_ERROR, ELEMENT_ERROR, -result);
 }
-EVENT_ON_RETURN(unix_dgram_sendmsg, on_dgram_sent, 3, 2)
+EVENT_ON_RETURN(unix_dgram_sendmsg, on_dgram_sent, 3)
 #endif

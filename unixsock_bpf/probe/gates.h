@@ -77,6 +77,12 @@ static __always_inline void pass_unix_release_sock(void *ctx)
 	gate_unix_release_sock.call(ctx, 0);
 }
 
+GATE(security_unix_stream_connect);
+static __always_inline void pass_security_unix_stream_connect(void *ctx)
+{
+	gate_security_unix_stream_connect.call(ctx, 0);
+}
+
 GATE(unix_stream_connect);
 static __always_inline void pass_unix_stream_connect(void *ctx)
 {

@@ -50,6 +50,7 @@ static __always_inline bool tell_event(u32 slot, u64 sk, u64 other, u8 event, u8
 	s->call.other = other;
 	s->call.event = event;
 	s->call.news = news;
+	s->call.listener = 0;
 	s->call.flags = 0;
 	s->call.element = 0;
 	return true;
@@ -101,17 +102,17 @@ static __always_inline bool on_filled(u32 slot, u64 skb, u64 iter)
 	return tell_message(slot, sk, other, skb, 0, LOAD(u32, skb, SKB_LEN), 0);
 }
 
-static __always_inline bool on_copied(u32 slot, u64 skb, u64 iter, int result)
+static __always_inline bool on_copied(u32 slot, const struct arguments *args, int result)
 {
-	return !result && on_filled(slot, skb, iter);
+	return !result && on_filled(slot, args->first, args->third);
 }
-MESSAGE_ON_EVERY_RETURN(skb_copy_datagram_from_iter, on_copied, 4, 3)
+MESSAGE_ON_EVERY_RETURN(skb_copy_datagram_from_iter, on_copied, 4)
 
-static __always_inline bool on_spliced(u32 slot, u64 skb, u64 unused, int result)
+static __always_inline bool on_spliced(u32 slot, const struct arguments *args, int result)
 {
-	return result > 0 && on_filled(slot, skb, 0);
+	return result > 0 && on_filled(slot, args->first, 0);
 }
-MESSAGE_ON_EVERY_RETURN(skb_splice_from_iter, on_spliced, ARGS_SKB_SPLICE_FROM_ITER, 2)
+MESSAGE_ON_EVERY_RETURN(skb_splice_from_iter, on_spliced, ARGS_SKB_SPLICE_FROM_ITER)
 #endif
 
 static __always_inline bool is_used(u32 slot, u64 sk)
@@ -141,9 +142,9 @@ static __always_inline bool on_sock_use(u32 slot, u64 sk, u64 unused)
 {
 	return is_used(slot, sk);
 }
-NEWS_ON_ENTRY(__unix_dgram_recvmsg, on_sock_use)
+NEWS_ON_RARE_ENTRY(__unix_dgram_recvmsg, on_sock_use)
 #else
-NEWS_ON_ENTRY(unix_dgram_recvmsg, on_use)
+NEWS_ON_RARE_ENTRY(unix_dgram_recvmsg, on_rare_use)
 NEWS_ON_RARE_ENTRY(unix_seqpacket_recvmsg, on_rare_use)
 #endif
 

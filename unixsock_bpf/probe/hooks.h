@@ -11,6 +11,11 @@
 #ifndef UNIXSOCK_HOOKS_H
 #define UNIXSOCK_HOOKS_H
 
+/* Of the hooked function.  Beyond those that it has there is anything. */
+struct arguments {
+	u64 first, second, third, fourth;
+};
+
 #ifdef ATTACH_FENTRY
 
 /* bcc names programs by module from 0.28 on. */
@@ -29,12 +34,13 @@
 		return 0;                                               \
 	}
 
-/* `count`: how many arguments the function has; `nth`: the one, from 1 on, that is wanted besides the first. */
-#define AT_RETURN(function, body, count, nth)                           \
-	int FEXIT_NAME(function)(u64 *ctx)                              \
-	{                                                               \
-		body(ctx, ctx[0], ctx[nth - 1], (int)ctx[count]);       \
-		return 0;                                               \
+/* `count`: how many arguments the function has.  The body may only look at those. */
+#define AT_RETURN(function, body, count)                                        \
+	int FEXIT_NAME(function)(u64 *ctx)                                      \
+	{                                                                       \
+		struct arguments args = { ctx[0], ctx[1], ctx[2], ctx[3] };     \
+		body(ctx, &args, (int)ctx[count]);                              \
+		return 0;                                                       \
 	}
 
 #else
@@ -57,9 +63,6 @@
 #define AT_EVERY_RETURN KPROBE_AT_RETURN
 #endif
 
-struct arguments {
-	u64 first, other;
-};
 /* A hooked function may call another one, so the functions are told apart: by length and last letter. */
 #define ENTRY(function) (sizeof(#function) << 8 | #function[sizeof(#function) - 2])
 struct entry {
@@ -68,10 +71,10 @@ struct entry {
 };
 BPF_TABLE("hash", struct entry, struct arguments, entered, 16384);
 
-static __always_inline void keep_arguments(u64 function, u64 first, u64 other)
+static __always_inline void keep_arguments(u64 function, struct pt_regs *ctx)
 {
 	struct entry entry = { bpf_get_current_pid_tgid(), function };
-	struct arguments args = { first, other };
+	struct arguments args = { REG_ARG1(ctx), REG_ARG2(ctx), REG_ARG3(ctx), REG_ARG4(ctx) };
 	entered.update(&entry, &args);
 }
 
@@ -93,23 +96,22 @@ static __always_inline bool take_arguments(struct arguments *args, u64 function)
 		return 0;                                               \
 	}
 
-#define KPROBE_AT_RETURN(function, body, count, nth)                                    \
-	int kprobe__##function(struct pt_regs *ctx)                                     \
-	{                                                                               \
-		keep_arguments(ENTRY(function), REG_ARG1(ctx), REG_ARG##nth(ctx));      \
-		return 0;                                                               \
-	}                                                                               \
-	int kretprobe__##function(struct pt_regs *ctx)                                  \
-	{                                                                               \
-		struct arguments args;                                                  \
-		if (take_arguments(&args, ENTRY(function)))                             \
-			body(ctx, args.first, args.other, (int)REG_RESULT(ctx));        \
-		return 0;                                                               \
+#define KPROBE_AT_RETURN(function, body, count)                         \
+	int kprobe__##function(struct pt_regs *ctx)                     \
+	{                                                               \
+		keep_arguments(ENTRY(function), ctx);                   \
+		return 0;                                               \
+	}                                                               \
+	int kretprobe__##function(struct pt_regs *ctx)                  \
+	{                                                               \
+		struct arguments args;                                  \
+		if (take_arguments(&args, ENTRY(function)))             \
+			body(ctx, &args, (int)REG_RESULT(ctx));         \
+		return 0;                                               \
 	}
 
 /* A program that runs again as long as the body says so: the loader puts it into its own array.  At the entry
- * of a function it gets the first argument; at the return of one of three arguments, in its first run, the
- * third and the result. */
+ * of a function it gets the first argument; at the return, in its first run, all arguments and the result. */
 BPF_TABLE("prog", u32, u32, again, 1);
 static __always_inline void run_again(void *ctx)
 {
@@ -127,14 +129,14 @@ static __always_inline void run_again(void *ctx)
 #define AGAIN_ON_RARE_RETURN(function, body)                                    \
 	int kprobe__##function(struct pt_regs *ctx)                             \
 	{                                                                       \
-		keep_arguments(ENTRY(function), 0, REG_ARG3(ctx));              \
+		keep_arguments(ENTRY(function), ctx);                           \
 		return 0;                                                       \
 	}                                                                       \
 	int kretprobe__##function(struct pt_regs *ctx)                          \
 	{                                                                       \
 		struct arguments args = {};                                     \
 		take_arguments(&args, ENTRY(function));                         \
-		if (body(args.other, (int)REG_RESULT(ctx)))                     \
+		if (body(&args, (int)REG_RESULT(ctx)))                          \
 			run_again(ctx);                                         \
 		return 0;                                                       \
 	}
@@ -156,22 +158,22 @@ static __always_inline void run_again(void *ctx)
 			pass_##function(ctx);                                                           \
 	}                                                                                               \
 	at(function, at_##function)
-#define TELL_RETURN(function, body, count, nth, at)                                                     \
-	static __always_inline void at_##function(void *ctx, u64 first, u64 other, int result)          \
+#define TELL_RETURN(function, body, count, at)                                                          \
+	static __always_inline void at_##function(void *ctx, const struct arguments *args, int result)  \
 	{                                                                                               \
-		if (body(SLOT_##function, first, other, result))                                        \
+		if (body(SLOT_##function, args, result))                                                \
 			pass_##function(ctx);                                                           \
 	}                                                                                               \
-	at(function, at_##function, count, nth)
+	at(function, at_##function, count)
 #define TELL_ON_ENTRY(function, body) TELL_ENTRY(function, body, AT_ENTRY)
-#define TELL_ON_RETURN(function, body, count, nth) TELL_RETURN(function, body, count, nth, AT_RETURN)
+#define TELL_ON_RETURN(function, body, count) TELL_RETURN(function, body, count, AT_RETURN)
 
 #define TELL_ON_RARE_ENTRY(function, body) TELL_ENTRY(function, body, AT_RARE_ENTRY)
-#define TELL_ON_RARE_RETURN(function, body, count, nth) TELL_RETURN(function, body, count, nth, AT_RARE_RETURN)
+#define TELL_ON_RARE_RETURN(function, body, count) TELL_RETURN(function, body, count, AT_RARE_RETURN)
 
 /* By the program behind the gate: the loader looks at these names. */
 #define MESSAGE_ON_ENTRY TELL_ON_ENTRY
-#define MESSAGE_ON_EVERY_RETURN(function, body, count, nth) TELL_RETURN(function, body, count, nth, AT_EVERY_RETURN)
+#define MESSAGE_ON_EVERY_RETURN(function, body, count) TELL_RETURN(function, body, count, AT_EVERY_RETURN)
 #define MESSAGE_ON_RARE_ENTRY TELL_ON_RARE_ENTRY
 #define MESSAGE_ON_RARE_RETURN TELL_ON_RARE_RETURN
 #define EVENT_ON_RETURN TELL_ON_RETURN

@@ -98,7 +98,10 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
 SIZES = {"SKB_SIZE": ("sk_buff",), "FRAG_SIZE": ("skb_frag", "bio_vec"), "STRUCT_PAGE_SIZE": ("page",)}
 
 #: Functions that are hooked where the kernel has them; where not, the C says what is hooked instead.
-FUNCTIONS = ("security_sock_graft", "__unix_dgram_recvmsg", "unix_prepare_fpl")
+FUNCTIONS = (
+    *("security_unix_stream_connect", "security_sock_graft"),
+    *("__unix_dgram_recvmsg", "unix_prepare_fpl"),
+)
 
 #: Functions whose result is hooked: how many arguments come before it.
 ARGUMENTS = (

@@ -164,10 +164,10 @@ static __always_inline bool on_passed(u64 list)
  * in stable kernels. */
 AGAIN_ON_RARE_ENTRY(unix_prepare_fpl, on_passed)
 #else
-/* The sender's control messages were read into `scm`. */
-static __always_inline bool on_scm_sent(u64 scm, int result)
+/* The sender's control messages were read into the third argument. */
+static __always_inline bool on_scm_sent(const struct arguments *args, int result)
 {
-	return on_passed(result ? 0 : LOAD(u64, scm, SCM_FP));
+	return on_passed(result ? 0 : LOAD(u64, args->third, SCM_FP));
 }
 AGAIN_ON_RARE_RETURN(__scm_send, on_scm_sent)
 #endif

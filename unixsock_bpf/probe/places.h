@@ -40,15 +40,15 @@ static __always_inline void take_place(u64 sk, u32 which)
 }
 
 /* Who binds will read, until somebody else is seen. */
-static __always_inline bool on_bind(u32 slot, u64 socket, u64 unused, int result)
+static __always_inline bool on_bind(u32 slot, const struct arguments *args, int result)
 {
-	u64 sk = LOAD(u64, socket, SOCKET_SK);
+	u64 sk = LOAD(u64, args->first, SOCKET_SK);
 	if (result || !running())
 		return false;
 	take_place(sk, 0);
 	return tell_event(slot, sk, 0, NO_EVENT, NEWS_USED | NEWS_BOUND);
 }
-NEWS_ON_RARE_RETURN(unix_bind, on_bind, 3, 2)
+NEWS_ON_RARE_RETURN(unix_bind, on_bind, 3)
 
 /* The reader lists the sockets that exist already: this is called for each of them. */
 static __always_inline void on_listing(u64 sk, u64 unused)

@@ -4,8 +4,9 @@
 #ifdef ARGS_UNIX_STREAM_SENDPAGE
 
 /* What was appended are the last `size` bytes of the last fragment, which may have held some before. */
-static __always_inline bool on_appended(u32 slot, u64 skb, u64 size, int result)
+static __always_inline bool on_appended(u32 slot, const struct arguments *args, int result)
 {
+	u64 skb = args->first, size = args->fourth;
 	u64 sk = LOAD(u64, skb, SKB_SK);
 	if (result || !sk || LOAD(u16, sk, SOCK_FAMILY) != AF_UNIX)
 		return false;
@@ -14,5 +15,5 @@ static __always_inline bool on_appended(u32 slot, u64 skb, u64 size, int result)
 	u64 end = fragment_address(fragment) + LOAD(u32, fragment, FRAG_LEN);
 	return tell_message(slot, sk, peer_of(sk), 0, end - size, size, 0);
 }
-MESSAGE_ON_RARE_RETURN(skb_append_pagefrags, on_appended, ARGS_SKB_APPEND_PAGEFRAGS, 4)
+MESSAGE_ON_RARE_RETURN(skb_append_pagefrags, on_appended, ARGS_SKB_APPEND_PAGEFRAGS)
 #endif

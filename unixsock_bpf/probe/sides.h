@@ -54,6 +54,16 @@ static __always_inline void count_unseen(struct endpoint *ep, u32 len)
 	__sync_fetch_and_add(&ep->flow.messages, 1);
 }
 
+/* What a socket that is to be accepted is going to have: its listener's name and user, its client's type. */
+static __always_inline void take_from_listener(struct endpoint *ep, u64 listener, u8 type)
+{
+	ep->type = type;
+	if (!ep->named)
+		take_name(ep, listener);
+	if (!ep->owner)
+		guess_user(ep, listener);
+}
+
 /* Remembers what a hook saw of a socket, and finds both sides.  False if that can't be done. */
 static __always_inline bool remember(struct small_scratch *s, struct sides *sides, struct workspace *w, bool judged)
 {
@@ -63,6 +73,8 @@ static __always_inline bool remember(struct small_scratch *s, struct sides *side
 	if (!t || !take_sides(sides, sk, other, w, judged))
 		return false;
 	struct endpoint *src = sides->src, *dst = sides->dst;
+	if (s->call.listener && dst)
+		take_from_listener(dst, s->call.listener, src->type);
 	if (news & NEWS_USED)
 		take_users(sides, sk, other, w);
 	if ((news & NEWS_BOUND) && src->place) {

@@ -170,6 +170,7 @@ __attribute__((section("maps/ringbuf"))) struct ring_table_t ring = {
 #define SLOT_unix_stream_splice_read 7
 #define SLOT_unix_bind 8
 #define SLOT_unix_release_sock 9
+#define SLOT_security_unix_stream_connect 10
 #define SLOT_unix_stream_connect 10
 #define SLOT_security_sock_graft 11
 #define SLOT_unix_accept 11
@@ -193,6 +194,7 @@ __attribute__((section("maps/ringbuf"))) struct ring_table_t ring = {
 struct call {
 	u64 sk;
 	u64 other; /* 0: nobody */
+	u64 listener; /* 0, or the one that `other` gets its name, type and user from: it has none yet */
 	u64 skb; /* 0: no sk_buff has just the bytes that were said... */
 	u64 address; /* ...but they are here */
 	u32 len;
