@@ -228,6 +228,8 @@ def targets(measured: Measured, native: dict[str, float] | None, dissector: dict
         add("listing interfaces, natively", 0.1, native["list interfaces"], " s")
         add("from exec to a compiled probe, natively (the target includes loading)", 0.5,
             native["ready to load"], " s")  # fmt: skip
+        add("the same with a new filter, where what all filters share was compiled before", 0.5,
+            native[startup.NEW_READY], " s")  # fmt: skip
         add("the same with a filter that was used before", 0.5, native[startup.LATER], " s")
     if measured.data["idle"].get("fentry"):
         add("CPU when idle", 0, round(_idle(measured.data["idle"]["fentry"]), 2), " %")

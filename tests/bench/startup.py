@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import random
 import shutil
 import statistics
 import subprocess
@@ -33,8 +34,11 @@ PARTS = {
 SHOWN = ("list interfaces", "imports, options, BTF", "compile", "load", "attach", "rest", "first packet")
 #: The whole again, with programs that were compiled before: see unixsock_bpf/probe/cache.py.
 AGAIN = "first packet of a later capture"
+#: With a filter of its own, where what all filters share was compiled before.
+NEW = "first packet with a new filter"
 #: The same up to loading.
 LATER = "ready to load, later capture"
+NEW_READY = "ready to load, new filter"
 
 #: Seconds that a start may take under emulation.
 PATIENCE = 180
@@ -84,9 +88,9 @@ def main(file: str, *arguments: str) -> int:
     ctypes.CDLL = _clocked(file)  # type: ignore[misc]
     sys.path.insert(0, str(CHECKOUT))
     if os.environ.get("BENCH_IGNORE_REFUSAL"):
-        from unixsock_bpf.probe import loader
+        from unixsock_bpf.probe import target
 
-        loader._tracing_refused = lambda: None
+        target.tracing_refused = lambda: None
     from unixsock_bpf import extcap
 
     return extcap.main(arguments)
@@ -140,13 +144,19 @@ def _forget_programs() -> None:
     shutil.rmtree(cache.FOLDER, ignore_errors=True)
 
 
-def one_start() -> dict[str, float]:
+def _new_filter() -> list[str]:
+    """Options for a filter that takes everything and that no capture had before."""
+    inode = random.getrandbits(31)
+    return ["--extcap-capture-filter", f"inode {inode} or not inode {inode}"]
+
+
+def one_start(*options: str) -> dict[str, float]:
     """Seconds of each part of one start, and ``first packet``: all of it."""
     import socket
 
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     marker, seen = os.urandom(16), bytearray()
-    with here, there, _timed_extcap(environment={}) as (process, reader, began, notes):
+    with here, there, _timed_extcap(*options, environment={}) as (process, reader, began, notes):
         while marker not in seen:
             if process.poll() is not None or _now() - began > PATIENCE:
                 raise RuntimeError(f"the extcap did not start: {process.stderr.read().decode()}")
@@ -172,13 +182,15 @@ def one_start() -> dict[str, float]:
 
 def measure(repeats: int) -> dict[str, float]:
     """Medians of ``one_start``, where the kernel lets the probe in."""
-    starts, later = [], []
+    starts, later, new = [], [], []
     for _ in range(repeats):
         _forget_programs()
         starts.append(one_start())
+        new.append(one_start(*_new_filter())["first packet"])
         later.append(one_start()["first packet"])
     parts = {part: statistics.median(start[part] for start in starts) for part in SHOWN}
-    return parts | {AGAIN: statistics.median(later), "list interfaces": _listing(repeats)}
+    again = {NEW: statistics.median(new), AGAIN: statistics.median(later)}
+    return parts | again | {"list interfaces": _listing(repeats)}
 
 
 def until_load(repeats: int) -> dict[str, float]:
@@ -188,11 +200,12 @@ def until_load(repeats: int) -> dict[str, float]:
         "imports, options, BTF": [],
         "compile": [],
         "ready to load": [],
+        NEW_READY: [],
         LATER: [],
     }
 
-    def rows_of_a_start() -> list[tuple[str, float, float]]:
-        with _timed_extcap(environment={"BENCH_IGNORE_REFUSAL": "1"}) as (process, _, _, notes):
+    def rows_of_a_start(*options: str) -> list[tuple[str, float, float]]:
+        with _timed_extcap(*options, environment={"BENCH_IGNORE_REFUSAL": "1"}) as (process, _, _, notes):
             process.wait(PATIENCE)
             return notes()
 
@@ -206,7 +219,8 @@ def until_load(repeats: int) -> dict[str, float]:
         found["imports, options, BTF"].append(min(row[1] for row in rows if row[0] == "compile"))
         found["compile"].append(_took(rows, "compile"))
         found["ready to load"].append(ready)
-        found[LATER].append(next(row[1] for row in rows_of_a_start() if row[0] == "load"))
+        for name, options in ((NEW_READY, _new_filter()), (LATER, [])):
+            found[name].append(next(row[1] for row in rows_of_a_start(*options) if row[0] == "load"))
     medians = {part: statistics.median(times) for part, times in found.items()}
     return medians | {"list interfaces": _listing(repeats)}
 

@@ -23,6 +23,7 @@ from unixsock_bpf.options import Settings
 from unixsock_bpf.privilege import policy, sandbox
 from unixsock_bpf.privilege.launch import GROUP, HELPER, LIBRARY
 from unixsock_bpf.privilege.request import MAX_REQUEST, Request, encode
+from unixsock_bpf.probe import cache
 from unixsock_bpf.record import Event
 
 pytestmark = pytest.mark.thorough
@@ -141,6 +142,20 @@ def test_from_a_fresh_system_installation(command: list[str], tmp_path: Path) ->
     said = output.read_text(errors="replace")
     assert marker.encode().hex(":") in said or marker in said, said
     wait_until(gone)
+
+
+def test_a_capture_compiles_its_filter_alone() -> None:
+    """What all filters share was compiled by the installation; a member's capture keeps nothing."""
+    kept = sorted(cache.FOLDER.iterdir())
+    for file in kept:
+        os.utime(file, (0, file.stat().st_mtime))
+    with LiveAs(MEMBER, "--extcap-capture-filter", "uid 0 or not uid 0") as live:
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with here, there:
+            here.send(b"by a filter of its own")
+    assert b"by a filter of its own" in [one.payload for one in live.records]
+    assert sorted(cache.FOLDER.iterdir()) == kept
+    assert sum(file.stat().st_atime > 0 for file in kept) == 2
 
 
 def test_a_killed_extcap_leaves_nothing() -> None:

@@ -81,7 +81,7 @@ def test_the_report_says_what_was_measured() -> None:
         "growth": [], "idle": {"fentry": [0.0]}, "startup": {"compile": 1.5}, "missing": ["strace"],
         "machine": {"kernel": "6.1", "cpus": 2, "cpu": "slow", "emulated": True},
     }  # fmt: skip
-    native = {"list interfaces": 0.05, "ready to load": 0.7, startup.LATER: 0.2}
+    native = {"list interfaces": 0.05, "ready to load": 0.7, startup.NEW_READY: 0.3, startup.LATER: 0.2}
     text = report.document(data, native, None, "dump {path}", "today")
     lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
     assert re.search(r"0\.12 \| \*\*missed", lines["blast 64 B, added: this / PEER"])  # 10 / 80

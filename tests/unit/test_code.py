@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,21 @@ def test_one_number_is_replaced() -> None:
     assert changed.instructions == COMPILED.replace(struct.pack("<i", 0x510775), struct.pack("<i", 12))
     with pytest.raises(ValueError, match="unpack"):
         changed.with_value(0x510775, 13)
+
+
+def test_what_is_called_is_put_behind_once() -> None:
+    """Calls of helpers 7 and 900 become calls of two functions, that of helper 5 stays; maps move along."""
+    text = b"".join(instruction(0x85, 0, number) for number in (900, 5, 7, 900)) + instruction(0x95, 0, 0)
+    seven, nine = Code(COMPILED, {0: "ring", 3: "totals"}), Code(instruction(0x95, 0, 0), {})
+    joined = Code(text, {}).calling({7: seven, 900: nine, 8: nine})
+    assert joined.instructions == b"".join(
+        [
+            *(instruction(0x85, 0x10, 4), instruction(0x85, 0, 5)),
+            *(instruction(0x85, 0x10, 3), instruction(0x85, 0x10, 1), instruction(0x95, 0, 0)),
+            *(nine.instructions, COMPILED),
+        ]
+    )
+    assert joined.maps == {6: "ring", 9: "totals"}
 
 
 def test_a_marked_addition_tells_what_was_there_before() -> None:
@@ -119,3 +135,13 @@ def test_only_the_newest_are_kept(folder: Path) -> None:
     for number in range(cache.MOST + 5):
         cache.keep(f"{number:04}", {})
     assert len(list(folder.iterdir())) == cache.MOST
+
+
+def test_what_is_used_is_not_old(folder: Path) -> None:
+    for number in range(cache.MOST):
+        cache.keep(f"{number:04}", {})
+        os.utime(folder / f"{number:04}", (number, number))
+    assert cache.get("0000") == {}
+    cache.keep("one more", {})
+    assert cache.get("0000") == {}
+    assert cache.get("0001") is None

@@ -51,3 +51,9 @@ def test_messages_have_the_large_slots() -> None:
     assert min(others) == 4
     (slots,) = re.findall(r"^#define SLOTS (\d+)$", SOURCE, re.MULTILINE)
     assert max(SLOTS[name] for name in SLOTS if name != "HERE") < int(slots)
+
+
+def test_what_is_called_of_the_filter_is_there() -> None:
+    named = [name for name, _ in generation._CALL.findall(source("question.h"))]
+    assert named == re.findall(r"^int (\w+)\(void \*ctx\)$", source("filter.c"), re.MULTILINE)
+    assert all(f"(void *)CALL_{name};" in source("verdict.h") for name in named)

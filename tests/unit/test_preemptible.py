@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from unixsock_bpf.probe.loader import preemptible
+from unixsock_bpf.probe.target import preemptible
 
 SYMBOLS = {"preempt_schedule": 0xFFFFFFFF81000000}
 

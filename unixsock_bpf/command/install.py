@@ -83,6 +83,8 @@ def run_install(arguments: argparse.Namespace) -> int:
         install(replace(places, group=group), print)
     except InstallError as error:
         raise Failure(str(error)) from None
+    if arguments.system:
+        _compile_ahead()
     if before and before != group:
         print(f"group {before} may not capture any more")
     if not arguments.system and os.geteuid() == 0:
@@ -90,6 +92,18 @@ def run_install(arguments: argparse.Namespace) -> int:
             "note: Wireshark 4.4 and later, run as root, ignore personal Lua plugins; use --system for that"
         )
     return 0
+
+
+def _compile_ahead() -> None:
+    """So that captures of the group's members, which keep nothing, have less to compile."""
+    from unixsock_bpf.probe.ahead import compile_ahead
+    from unixsock_bpf.probe.errors import ProbeError
+
+    try:
+        compile_ahead()
+        print(f"compiled: the probe for kernel {os.uname().release}")
+    except ProbeError as error:
+        print(f"note: the probe could not be compiled now; each capture will do it. {error}")
 
 
 def _have_group(group: str) -> None:

@@ -1,4 +1,4 @@
-"""Compiled programs, so that only a filter's first capture waits for the compiler.
+"""Compiled programs, so that the compiler is waited for once.
 
 They lie in a folder that only root can look into, under a hash of all that they were compiled
 from.  What can't be kept or found there is compiled again.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path("/var/cache/unixsock")
-#: Files that are kept: one for each filter, and one for the hooks that all filters share; about 100 kB each.
+#: Files that are kept: one for each filter, of a few kB, and those that all filters share, of 100 kB and less.
 MOST = 64
 #: Whether ``keep`` keeps anything: the privileged part writes nowhere but to its caller.
 writable = True
@@ -32,6 +32,8 @@ def get(name: str) -> dict[str, Any] | None:
     with contextlib.suppress(OSError, ValueError):
         if _ours(FOLDER):
             kept = json.loads((FOLDER / name).read_bytes())
+            if writable:
+                os.utime(FOLDER / name)  # what is used often is not among the oldest
             return kept if isinstance(kept, dict) else None
     return None
 

@@ -14,6 +14,9 @@ from unixsock_bpf.probe.libbpf import ProgramOptions, load_program
 _SIZE = 8
 #: BPF_ALU64 | BPF_MOV | BPF_K and BPF_LD | BPF_DW | BPF_IMM in linux/bpf.h.
 _MOV64_IMM = 0xB7
+#: BPF_JMP | BPF_CALL, and the source register that says that the value is the distance to a function.
+_CALL = 0x85
+_PSEUDO_CALL = 1
 _LD_IMM64 = 0x18
 #: The source register, in the high bits, that says that the value is a map's descriptor.
 _PSEUDO_MAP_FD = 1
@@ -50,6 +53,22 @@ class Code:
         )
         changed = self.instructions[: at + 4] + value.to_bytes(4, "little") + self.instructions[at + _SIZE :]
         return Code(changed, self.maps)
+
+    def calling(self, functions: dict[int, Code]) -> Code:
+        """The same calling ``functions``, put behind it, where it calls helpers of these numbers."""
+        joined, maps_, begins = bytearray(self.instructions), dict(self.maps), {}
+        for at in range(0, len(self.instructions), _SIZE):
+            number = self._immediate(at)
+            if self.instructions[at] != _CALL or number not in functions:
+                continue
+            if number not in begins:
+                begins[number] = begin = len(joined) // _SIZE
+                joined += functions[number].instructions
+                maps_ |= {begin + place: name for place, name in functions[number].maps.items()}
+            joined[at + 1] = _PSEUDO_CALL << 4
+            distance = begins[number] - at // _SIZE - 1
+            joined[at + 4 : at + _SIZE] = distance.to_bytes(4, "little")
+        return Code(bytes(joined), maps_)
 
     def _immediate(self, at: int) -> int:
         return int.from_bytes(self.instructions[at + 4 : at + _SIZE], "little")

@@ -25,7 +25,7 @@ from unixsock_bpf.probe.maps import Map
 if TYPE_CHECKING:
     from unixsock_bpf.filter import Filter
     from unixsock_bpf.options import Settings
-    from unixsock_bpf.probe.btf import Btf
+    from unixsock_bpf.probe.target import Kernel
 
 #: A hook in the C, by the function: ON_ENTRY(function, body), EVENT_ON_RETURN(function, body, ...).
 _HOOK = re.compile(
@@ -35,6 +35,10 @@ _HOOK = re.compile(
 _SLOT = re.compile(r"^#define SLOT_(\w+) (\w+)$", re.MULTILINE)
 #: What stands for the generation's number in programs that depend on the filter.
 _GENERATION = re.compile(r"^#define GENERATION_HERE (\w+)$", re.MULTILINE)
+#: The same for the snapshot length.
+_SNAPLEN = re.compile(r"^#define SNAPLEN_HERE (\w+)$", re.MULTILINE)
+#: What records.c calls of the filter's programs, and the number of the helper that it takes it for.
+_CALL = re.compile(r"^#define CALL_(\w+) (\w+)$", re.MULTILINE)
 #: A program's name, as bcc wants it.
 _PROGRAM = re.compile(r"(kfunc|kretfunc|kprobe|kretprobe|raw_tracepoint)__(?:vmlinux__)?(\w+)")
 #: What the kernel calls the kinds that BTF describes: BPF_TRACE_FENTRY and _FEXIT in linux/bpf.h.
@@ -50,7 +54,7 @@ _LISTING = "sock_diag_save_cookie"
 #: The map that each generation has for itself.
 _OWN = "filter_tables"
 #: Settings that the hooks don't depend on.
-_RECORDS_ONLY = ("SNAPLEN", "WITH_CAPTURERS")
+_RECORDS_ONLY = ("WITH_CAPTURERS",)
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class Program:
 class Generation:
     """Programs for ``settings``, loaded but not attached.  Raises ProbeError.
 
-    ``btf``: the kernel's types.  ``macros``: layouts and sizes.  ``way``: fentry or kprobe.
+    ``way``: fentry or kprobe.
     ``earlier``: generations that are attached, the one whose maps are shared first; none: this is it.
     ``number``: from 1 on.
     """
@@ -78,14 +82,13 @@ class Generation:
     def __init__(
         self,
         settings: Settings,
-        btf: Btf,
-        macros: dict[str, int],
+        kernel: Kernel,
         way: str,
         number: int,
         earlier: Sequence[Generation] = (),
     ) -> None:
         self.number = number
-        self._btf = btf
+        self._btf = kernel.btf
         #: The hooks that are its own, and their descriptors.
         self._programs: dict[Program, int] = {}
         #: What is attached, and the descriptor or its keeper.
@@ -98,20 +101,14 @@ class Generation:
         self._behind = _behind_gates(text, settings.events)
         self._events = settings.events
         attached: frozenset[Program] = frozenset().union(*(one.attached for one in earlier))
-        macros = macros | _settings_macros(settings)
-        sources = [("records.c", settings.filter, macros)]
-        if not any(one._events or not settings.events for one in earlier):
-            hooks = {name: value for name, value in macros.items() if name not in _RECORDS_ONLY}
-            sources.append(("hooks.c", everything(), hooks))
+        hooked = any(one._events or not settings.events for one in earlier)
         #: Descriptors of what is behind gates, by function.
         self._gated: dict[str, int] = {}
         try:
             with errors_told():
-                found = compiled([_with_flags(*one, way) for one in sources])
+                found = compiled(sources(settings, kernel.macros, way, hooks=not hooked))
                 self._code = {name: program for part in found for name, program in part.programs.items()}
-                mark = int(_GENERATION.findall(text)[0], 0)
-                for name in ("message", "event"):
-                    self._code[name] = self._code[name].with_value(mark, number)
+                self._complete(settings, text)
                 if earlier:
                     self._code = {**earlier[0].unfiltered, **self._code}
                 self.maps = self._take_maps(found, settings.buffer_mib, earlier)
@@ -129,6 +126,15 @@ class Generation:
             table[table.Key(0)] = table.Leaf.from_buffer_copy(
                 settings.filter.tables.ljust(ctypes.sizeof(table.Leaf), b"\0")
             )
+
+    def _complete(self, settings: Settings, text: str) -> None:
+        """Puts into the programs what they are compiled without.  ``text``: the C of all hooks."""
+        mark = int(_GENERATION.findall(text)[0], 0)
+        snaplen = int(_SNAPLEN.findall(text)[0], 0)
+        answers = {int(value, 0): self._code[name] for name, value in _CALL.findall(source("question.h"))}
+        for name in ("message", "event"):
+            self._code[name] = self._code[name].with_value(mark, self.number).calling(answers)
+        self._code["message"] = self._code["message"].with_value(snaplen, settings.snaplen or 0x7FFFFFFF)
 
     @property
     def unfiltered(self) -> dict[str, code.Code]:
@@ -280,6 +286,20 @@ def _event(program: Program) -> bytes:
     return f"{program.kind[:-5]}_{program.function}".encode()
 
 
+def sources(
+    settings: Settings, macros: dict[str, int], way: str, hooks: bool = True
+) -> list[tuple[str, list[str]]]:
+    """What has to be compiled, each a C text and its flags: first what depends on the filter, then what all
+    filters share.  ``macros``: layouts and sizes.  ``hooks``: whether hooks are wanted."""
+    macros = macros | _settings_macros(settings)
+    files = [("filter.c", settings.filter, {"PAGE_SIZE": macros["PAGE_SIZE"]})]  # bcc's headers want that
+    files.append(("records.c", everything(), macros))
+    if hooks:
+        shared = {name: value for name, value in macros.items() if name not in _RECORDS_ONLY}
+        files.append(("hooks.c", everything(), shared))
+    return [_with_flags(*one, way) for one in files]
+
+
 def _with_flags(name: str, filter_: Filter, macros: dict[str, int], way: str) -> tuple[str, list[str]]:
     """A file of ours after the filter's functions, and the compiler's flags for it."""
     text = "#include <linux/types.h>\n" + filter_.to_c() + source(name)
@@ -303,7 +323,7 @@ def _bpf_type(kind: str) -> int:
 
 
 def _settings_macros(settings: Settings) -> dict[str, int]:
-    macros = {"SNAPLEN": settings.snaplen or 0x7FFFFFFF}
+    macros = {}
     if settings.events:
         macros["WITH_EVENTS"] = 1
     if settings.include_capture_processes:

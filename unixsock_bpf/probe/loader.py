@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import mmap
 import os
-import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unixsock_bpf.probe import layout
-from unixsock_bpf.probe.btf import Btf, BtfError
+from unixsock_bpf.probe import target
 from unixsock_bpf.probe.errors import ProbeError
 from unixsock_bpf.probe.generation import Generation
 from unixsock_bpf.probe.maps import MAX_HOLDERS, Map
@@ -24,12 +20,10 @@ if TYPE_CHECKING:
     from unixsock_bpf.options import Settings
     from unixsock_bpf.sockets import Owner
 
-_HERE = Path(__file__).parent
-
 #: Control groups in the snapshot: half of what the probe's map holds.
 MAX_GROUPS = 2048
 
-#: The kernel's variables that tell where it has a page's bytes, and their place in ``struct settings``.
+#: The place in ``struct settings`` of addresses that the kernel has in variables.
 _BASES = {"page_offset_base": 4, "vmemmap_base": 5}
 #: There, too, the number of the generation that took over.
 _GENERATION = 6
@@ -41,77 +35,6 @@ _NOT_PERMITTED = (
 )
 
 
-def _tracing_refused() -> str | None:
-    """Why this kernel would refuse the probe, if it says so."""
-    if os.geteuid() != 0:
-        return (
-            "Capturing Unix sockets needs root: run Wireshark or tshark with sudo, "
-            "or see 'unixsock install --help' for capturing as an ordinary user."
-        )
-    if not Path("/sys/kernel/btf/vmlinux").exists():
-        return (
-            "This kernel has no BTF (/sys/kernel/btf/vmlinux), from which the probe learns its layouts: "
-            "use a kernel built with CONFIG_DEBUG_INFO_BTF, as all current distributions' are."
-        )
-    with contextlib.suppress(OSError):
-        if "[confidentiality]" in Path("/sys/kernel/security/lockdown").read_text():
-            return (
-                "Kernel lockdown is in confidentiality mode, which forbids tracing: "
-                "boot without lockdown=confidentiality to capture."
-            )
-    return None
-
-
-class _Symbols:
-    """Addresses of kernel variables, read while something else is done: it takes as long as all else before
-    the compile."""
-
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self._found: dict[str, int] = {}
-        self._thread = threading.Thread(target=self._read, args=[names], daemon=True)
-        self._thread.start()
-
-    def found(self) -> dict[str, int]:
-        """By name, without those that kallsyms lacks or hides."""
-        self._thread.join()
-        return self._found
-
-    def _read(self, names: tuple[str, ...]) -> None:
-        table = b""
-        with contextlib.suppress(OSError):  # a kernel without
-            table = Path("/proc/kallsyms").read_bytes()
-        for name in names:
-            at = table.find(b" " + name.encode() + b"\n")
-            if at >= 0:
-                line = table[table.rfind(b"\n", 0, at) + 1 : at]
-                address = int(line.split()[0], 16)
-                if address:
-                    self._found[name] = address
-
-
-def preemptible(symbols: dict[str, int], report: str = "/sys/kernel/debug/sched/preempt") -> bool:
-    """Whether this kernel may take the processor from a thread that is inside of it, as far as it says.
-
-    Which of the kinds that it was built with it uses is in debugfs, since Linux commit
-    1011dcce99f8 ("sched,preempt: Move preempt_dynamic to debug.c"), v5.13.  Without that, it may.
-    """
-    if "preempt_schedule" not in symbols:
-        return False
-    try:
-        kinds = Path(report).read_text()
-    except OSError:
-        return True
-    return "(none)" not in kinds and "(voluntary)" not in kinds
-
-
-def _macros(btf: Btf, cpus: int, symbols: dict[str, int]) -> dict[str, int]:
-    """Layouts and sizes for the C that are the same for all generations."""
-    macros = layout.macros(btf)
-    if preemptible(symbols):
-        macros["PREEMPTIBLE"] = 1
-    return macros | {"PAGE_SIZE": mmap.PAGESIZE, "CPUS": cpus}
-
-
 class Probe:
     """The loaded and attached probe.  Raises ProbeError if that can't be done here.
 
@@ -120,33 +43,16 @@ class Probe:
     """
 
     def __init__(self, settings: Settings) -> None:
-        refused = _tracing_refused()
-        if refused:
-            raise ProbeError(refused)
-        reading = _Symbols((*_BASES, "preempt_schedule"))
-        try:
-            os.environ["BCC_KERNEL_SOURCE"] = str(_HERE / "kernel")
-            import bcc
-        except ImportError as error:
-            raise ProbeError(
-                f"The Python package bcc is missing ({error}): install python3-bpfcc (Debian, Ubuntu) "
-                "or python3-bcc (Fedora, openSUSE, Arch: python-bcc)."
-            ) from None
-        try:
-            self._btf = Btf()
-            symbols = reading.found()
-            self._macros = _macros(self._btf, len(bcc.utils.get_possible_cpus()), symbols)
-        except BtfError as error:
-            raise ProbeError(f"This kernel can't be traced: {error}.") from None
+        self._kernel = target.kernel()
         self._generation, self.attached = self._first(settings)
         #: Those that others took over from, but that are attached.
         self._kept = [self._generation]
         self.settings = self._map("settings", mmap.PROT_READ | mmap.PROT_WRITE)
         self.totals = self._map("totals", mmap.PROT_READ)
         self.settings[_GENERATION] = self._generation.number
-        if all(name in symbols for name in _BASES):
+        if all(name in self._kernel.symbols for name in _BASES):
             for name, at in _BASES.items():
-                self.settings[at] = symbols[name]
+                self.settings[at] = self._kernel.symbols[name]
         self._fill_pseudo_files()
 
     def _first(self, settings: Settings) -> tuple[Generation, str]:
@@ -156,7 +62,7 @@ class Probe:
         for way in ["fentry", "kprobe"] if wanted == "auto" else [wanted]:
             generation = None
             try:
-                generation = Generation(settings, self._btf, self._macros, way, 1)
+                generation = Generation(settings, self._kernel, way, 1)
                 generation.take_over(generation)
                 generation.attach()
                 return generation, way
@@ -175,7 +81,7 @@ class Probe:
         The ring's size stays.  Raises ProbeError.
         """
         number = self._generation.number + 1
-        return Generation(settings, self._btf, self._macros, self.attached, number, self._kept)
+        return Generation(settings, self._kernel, self.attached, number, self._kept)
 
     def switch(self, generation: Generation) -> None:
         """Lets ``generation`` take over: each message goes by the old filter or the new one, once."""

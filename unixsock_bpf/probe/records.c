@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* What lies behind the hooks' gates and makes the records: all that depends on the capture filter,
- * whose functions come before this (filter/__init__.py).
- */
+/* What lies behind the hooks' gates and makes the records.  It asks the capture filter, which is not part of
+ * it: see question.h. */
 #include <linux/types.h>
 #include <asm/ptrace.h>
 #include "record.h"
@@ -68,10 +67,11 @@ static __always_inline int send_payload(struct scratch *s)
 	volatile struct message *m = &s->message;
 	volatile struct cursor *c = &s->cursor;
 
-	u32 step = 0;
+	u32 step = 0, snaplen;
+	GET_SNAPLEN(snaplen);
 
 	c->flags = r->flags;
-	c->wanted = m->len < SNAPLEN ? m->len : SNAPLEN;
+	c->wanted = m->len < snaplen ? m->len : snaplen;
 	do {
 		u32 took = copy_piece(s, c->wanted);
 		u32 wanted = c->wanted - took;

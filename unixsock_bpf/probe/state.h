@@ -187,6 +187,9 @@ __attribute__((section("maps/ringbuf"))) struct ring_table_t ring = {
 /* The same for the number of its generation. */
 #define GENERATION_HERE 0x6e6e7a
 #define GET_GENERATION(generation) asm volatile("%0 = " STRING(GENERATION_HERE) : "=r"(generation))
+/* The same for how many bytes of a message are wanted. */
+#define SNAPLEN_HERE 0x5a9e1e
+#define GET_SNAPLEN(snaplen) asm volatile("%0 = " STRING(SNAPLEN_HERE) : "=r"(snaplen))
 #define STRING(number) STRING_OF(number)
 #define STRING_OF(text) #text
 

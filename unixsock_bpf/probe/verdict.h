@@ -2,6 +2,12 @@
 #ifndef UNIXSOCK_VERDICT_H
 #define UNIXSOCK_VERDICT_H
 
+#include "question.h"
+
+static int (*ask_name)(struct name_question *) = (void *)CALL_answer_name;
+static int (*ask_end)(struct end_question *) = (void *)CALL_answer_end;
+static int (*ask_message)(struct message_question *) = (void *)CALL_answer_message;
+
 /* Puts into `ep` what the filter says of it by now. */
 static __always_inline void judge(struct endpoint *ep, struct workspace *w, u32 generation)
 {
@@ -12,43 +18,41 @@ static __always_inline void judge(struct endpoint *ep, struct workspace *w, u32 
 		return;
 	u32 pid = ep->pid, parent = ep->parent;
 	ep->capturer = capturers.lookup(&pid) != NULL || capturers.lookup(&parent) != NULL;
-	u64 atoms = filter_socket_atoms(ep->inode, ep->netns);
-	const u8 *name = ep->name;
-	u64 len = ep->name_len;
+	struct name_question name = { ep->name, ep->name_len, &w->filter, 0 };
+	u64 atoms = 0;
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < 2; i++) {
-		if (ep->named && len <= 108)
-			atoms |= filter_name_atoms(name, len, &w->filter);
+		if (ep->named && name.len <= 108) {
+			ask_name(&name);
+			atoms |= name.atoms;
+		}
 		/* A relative name counts by its path as well. */
 		struct place *place = ep->place ? places.lookup(&ep->place) : NULL;
 		if (!place)
 			break;
-		name = place->path;
-		len = place->len;
+		name.name = place->path;
+		name.len = place->len;
 	}
-	v->socket_atoms = atoms;
-	atoms = 0;
 	struct cgroup_line *line = cgroups.lookup(&ep->cgroup);
 	if (!line)
 		line = &w->no_cgroup;
-	if (ep->owner)
-		atoms = filter_owner_atoms(ep->pid, ep->uid, ep->comm, line->ids, &w->filter);
-	v->owner_atoms = atoms;
+	struct end_question end = {
+		.comm = ep->owner ? ep->comm : NULL,
+		.cgroups = line->ids,
+		.work = &w->filter,
+		.inode = ep->inode,
+		.netns = ep->netns,
+		.pid = pid,
+		.uid = ep->uid,
+	};
+	ask_end(&end);
+	v->socket_atoms = atoms | end.socket_atoms;
+	v->owner_atoms = end.owner_atoms;
 	if (v->generation != generation)
 		v->rejected_peer = 0;
 	v->socket_changes = socket_changes;
 	v->owner_changes = owner_changes;
 	v->generation = generation;
-}
-
-/* Whether all that the filter asks of a socket is known. */
-static __always_inline bool final(struct endpoint *ep)
-{
-#ifdef FILTER_ASKS_INODES
-	return ep->inode != 0;
-#else
-	return true;
-#endif
 }
 
 /* Whether the filter lets this message through. */
@@ -69,7 +73,22 @@ static __always_inline bool wanted(volatile struct message *m, struct sides *sid
 	}
 	struct verdict *from = &src->verdicts[generation & 1];
 	struct verdict *to = dst ? &dst->verdicts[generation & 1] : &w->endpoint.verdicts[0]; /* all zero */
-	if (dst && !filter_sockets(from->socket_atoms, to->socket_atoms, m->type, final(src), final(dst))) {
+	struct message_question q = {
+		.src = from->socket_atoms,
+		.src_owner = from->owner_atoms,
+		.dst = to->socket_atoms,
+		.dst_owner = to->owner_atoms,
+		.src_inode_known = src->inode != 0,
+		.dst_inode_known = dst && dst->inode != 0,
+		.two_ends = dst != NULL,
+		.type = m->type,
+		.event = m->event,
+		.len = m->len,
+		.fds = fds,
+		.creds = creds,
+	};
+	int verdict = ask_message(&q);
+	if (verdict == NEVER_WANTED) {
 		from->rejected_at = t->renames;
 		from->rejected_peer = other;
 		return false;
@@ -78,8 +97,7 @@ static __always_inline bool wanted(volatile struct message *m, struct sides *sid
 	if (src->capturer || (dst && dst->capturer))
 		return false;
 #endif
-	return filter_message(from->socket_atoms, from->owner_atoms, to->socket_atoms, to->owner_atoms, m->type,
-			      m->event, m->len, fds, creds);
+	return verdict == WANTED;
 }
 
 #endif

@@ -1,0 +1,19 @@
+"""Compiling before the first capture what all filters share."""
+
+from __future__ import annotations
+
+from unixsock_bpf.options import Settings
+from unixsock_bpf.probe import target
+from unixsock_bpf.probe.compiler import compiled, errors_told
+from unixsock_bpf.probe.generation import sources
+
+
+def compile_ahead() -> None:
+    """For the running kernel, and for captures with and without events; it is kept (cache.py).
+
+    Then a capture has no more to compile than its filter.  Raises ProbeError.
+    """
+    macros = target.kernel().macros
+    with errors_told():
+        for events in (False, True):
+            compiled(sources(Settings(events=events), macros, "fentry"))

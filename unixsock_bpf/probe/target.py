@@ -1,0 +1,117 @@
+"""The running kernel: whether it may be traced, its types, and the addresses of some of its variables."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from unixsock_bpf.probe import layout
+from unixsock_bpf.probe.btf import Btf, BtfError
+from unixsock_bpf.probe.errors import ProbeError
+
+_HERE = Path(__file__).parent
+
+#: Variables that tell where the kernel has a page's bytes, and what is there if it can be preempted.
+_SYMBOLS = ("page_offset_base", "vmemmap_base", "preempt_schedule")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """``macros``: layouts and sizes for the C.  ``symbols``: addresses by name, those that can be read."""
+
+    btf: Btf
+    macros: dict[str, int]
+    symbols: dict[str, int]
+
+
+def kernel() -> Kernel:
+    """The running one.  Raises ProbeError, too, where bcc is missing."""
+    refused = tracing_refused()
+    if refused:
+        raise ProbeError(refused)
+    reading = _Symbols(_SYMBOLS)
+    try:
+        os.environ["BCC_KERNEL_SOURCE"] = str(_HERE / "kernel")
+        import bcc
+    except ImportError as error:
+        raise ProbeError(
+            f"The Python package bcc is missing ({error}): install python3-bpfcc (Debian, Ubuntu) "
+            "or python3-bcc (Fedora, openSUSE, Arch: python-bcc)."
+        ) from None
+    try:
+        btf = Btf()
+        macros = layout.macros(btf)
+    except BtfError as error:
+        raise ProbeError(f"This kernel can't be traced: {error}.") from None
+    symbols = reading.found()
+    if preemptible(symbols):
+        macros["PREEMPTIBLE"] = 1
+    macros |= {"PAGE_SIZE": mmap.PAGESIZE, "CPUS": len(bcc.utils.get_possible_cpus())}
+    return Kernel(btf, macros, symbols)
+
+
+def tracing_refused() -> str | None:
+    """Why this kernel would refuse the probe, if it says so."""
+    if os.geteuid() != 0:
+        return (
+            "Capturing Unix sockets needs root: run Wireshark or tshark with sudo, "
+            "or see 'unixsock install --help' for capturing as an ordinary user."
+        )
+    if not Path("/sys/kernel/btf/vmlinux").exists():
+        return (
+            "This kernel has no BTF (/sys/kernel/btf/vmlinux), from which the probe learns its layouts: "
+            "use a kernel built with CONFIG_DEBUG_INFO_BTF, as all current distributions' are."
+        )
+    with contextlib.suppress(OSError):
+        if "[confidentiality]" in Path("/sys/kernel/security/lockdown").read_text():
+            return (
+                "Kernel lockdown is in confidentiality mode, which forbids tracing: "
+                "boot without lockdown=confidentiality to capture."
+            )
+    return None
+
+
+class _Symbols:
+    """Addresses of kernel variables, read while something else is done: it takes as long as all else before
+    the compile."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._found: dict[str, int] = {}
+        self._thread = threading.Thread(target=self._read, args=[names], daemon=True)
+        self._thread.start()
+
+    def found(self) -> dict[str, int]:
+        """By name, without those that kallsyms lacks or hides."""
+        self._thread.join()
+        return self._found
+
+    def _read(self, names: tuple[str, ...]) -> None:
+        table = b""
+        with contextlib.suppress(OSError):  # a kernel without
+            table = Path("/proc/kallsyms").read_bytes()
+        for name in names:
+            at = table.find(b" " + name.encode() + b"\n")
+            if at >= 0:
+                line = table[table.rfind(b"\n", 0, at) + 1 : at]
+                address = int(line.split()[0], 16)
+                if address:
+                    self._found[name] = address
+
+
+def preemptible(symbols: dict[str, int], report: str = "/sys/kernel/debug/sched/preempt") -> bool:
+    """Whether this kernel may take the processor from a thread that is inside of it, as far as it says.
+
+    Which of the kinds that it was built with it uses is in debugfs, since Linux commit
+    1011dcce99f8 ("sched,preempt: Move preempt_dynamic to debug.c"), v5.13.  Without that, it may.
+    """
+    if "preempt_schedule" not in symbols:
+        return False
+    try:
+        kinds = Path(report).read_text()
+    except OSError:
+        return True
+    return "(none)" not in kinds and "(voluntary)" not in kinds
