@@ -14,6 +14,9 @@ static __always_inline u64 filter_most(u64 len, u64 limit)
 	return (len - limit - 1) >> 63;
 }
 
+/* What is made of `word` after this, the compiler does not make before it has made `first`. */
+#define filter_then(first, word) asm volatile("" : "+r"(first), "+r"(word))
+
 static __always_inline u64 filter_least(u64 len, u64 limit)
 {
 	return filter_most(limit, len);

@@ -12,6 +12,7 @@ certainly false depends.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,11 @@ _HERE = Path(__file__).parent
 
 #: Distinct terms about sockets (path, inode, netns) and about processes (pid, uid, comm, cgroup).
 MAX_ATOMS = 64
-#: Lanes of 128 bits that all globs of a filter may fill; the verifier follows each through 108 bytes.
-MAX_LANES = 64
+#: Lanes of 128 bits that all paths, and all comms, of a filter may fill.  The verifier follows each lane
+#: through each byte of four names, and on Linux 7.2 of eight, with a million instructions at most for all.
+MAX_LANES = {"path": 48, "comm": 8}
+#: Lanes in the memory for them: a power of two.
+_ROOM = 64
 #: How deep a cgroup may lie below the root.
 CGROUP_LEVELS = 16
 
@@ -75,7 +79,7 @@ class Program:
         )
 
     def _declare_tables(self) -> str:
-        defines = [f"#define FILTER_MAX_LANES {MAX_LANES}", f"#define FILTER_CGROUP_LEVELS {CGROUP_LEVELS}"]
+        defines = [f"#define FILTER_MAX_LANES {_ROOM}", f"#define FILTER_CGROUP_LEVELS {CGROUP_LEVELS}"]
         if any(term.name == "inode" for term in self.sockets):
             defines.append("#define FILTER_ASKS_INODES")
         if self.tables:
@@ -207,9 +211,10 @@ def _distinct(bits: dict[Term, int], name: str) -> dict[int, Term]:
 def _automaton(bits: dict[Term, int], name: str) -> Automaton:
     globs = [(bit, glob) for bit, term in _distinct(bits, name).items() for glob in _globs(term)]
     automaton = build(globs, nul_ends=name == "comm")
-    if len(automaton.lanes) > MAX_LANES:
+    if len(automaton.lanes) > MAX_LANES[name]:
         raise FilterError(
-            f"the {name}s in the filter, with the links that lead to them, are too long altogether"
+            f"the {name}s in the filter, with the links that lead to them, are too long altogether: they need"
+            f" {len(automaton.lanes)} places for 128 characters, and there are {MAX_LANES[name]}"
         )
     return automaton
 
@@ -217,7 +222,7 @@ def _automaton(bits: dict[Term, int], name: str) -> Automaton:
 def _equal(bits: dict[Term, int], given: dict[str, str]) -> list[str]:
     """Statements that set the bits of terms that are equal to a given number."""
     return [
-        f"atoms |= (filter_any((u64){word} ^ {_number(term)}ull) ^ 1) << {bit};"
+        f"filter_then(atoms, {word}); atoms |= (filter_any((u64){word} ^ {_number(term)}ull) ^ 1) << {bit};"
         for name, word in given.items()
         for bit, term in _distinct(bits, name).items()
     ]
@@ -229,6 +234,7 @@ def _in_cgroup(term: Term, bit: int) -> list[str]:
         return []
     level = term.value.level
     return [
+        "filter_then(atoms, cgroups); "
         f"atoms |= (filter_any(cgroups[{at}] ^ {term.value.id}ull) ^ 1) << {bit};"
         for at in ([level] if level is not None else range(CGROUP_LEVELS))
     ]
@@ -278,7 +284,26 @@ def _join(parts: list[_Truth], every: bool) -> _Truth:
     for word, mask in masks.items():
         tested = f"~({word})" if every else f"({word})"
         rest.append(f"(filter_any({tested} & {mask}ull){' ^ 1' if every else ''})")
-    return (" & " if every else " | ").join(rest) or neutral
+    return _together(rest, "&" if every else "|") or neutral
+
+
+#: So many values at once are fine for the compiler.
+_FEW = 8
+#: The variables that truth values are made of.
+_VARIABLE = re.compile(r"\b(present|absent|sockets|owners|src_owner|dst_owner|kind|what|carries|len)\b")
+
+
+def _together(parts: list[str], operator: str) -> str:
+    """C that joins ``parts``, one after the other where there are many: the compiler would have all of them
+    at once on a stack that has no room for them."""
+    if len(parts) <= _FEW:
+        return f" {operator} ".join(parts)
+    steps = "".join(
+        "".join(f" filter_then(joined, {word});" for word in sorted(set(_VARIABLE.findall(part))))
+        + f" joined {operator}= {part};"
+        for part in parts[1:]
+    )
+    return f"({{ u64 joined = {parts[0]};{steps} joined; }})"
 
 
 def _c(truth: _Truth) -> str:

@@ -8,9 +8,9 @@ struct filter_row {
 	u64 stay[2];
 };
 
-/* Where a lane ends after the last byte: 64 bits each. */
 struct filter_work {
-	u64 words[2 * FILTER_MAX_LANES];
+	u64 words[2 * FILTER_MAX_LANES]; /* where a lane ends after the last byte: 64 bits each */
+	u16 rows[128]; /* for each byte, where its row is in each lane */
 };
 
 /* Bits of the atoms whose globs match `text`, of which the first `len` of `size` bytes count.
@@ -23,13 +23,17 @@ static __always_inline u64 filter_match(struct filter_work *work, const u8 *tabl
 	u64 atoms = 0;
 
 	_Pragma("clang loop unroll(disable)")
+	for (u32 i = 0; i < size; i++) {
+		u64 row = tables[text[i]] | (0 - filter_most(len, i));
+		work->rows[i] = (row & (rows - 1)) * sizeof(struct filter_row);
+	}
+	_Pragma("clang loop unroll(disable)")
 	for (u32 number = 0; number < lanes; number++) {
 		u64 low = ((const u64 *)lane)[0], high = ((const u64 *)lane)[1];
-		_Pragma("clang loop unroll(disable)")
+		_Pragma("clang loop unroll_count(4)")
 		for (u32 i = 0; i < size; i++) {
-			u64 at = tables[text[i]] | (0 - filter_most(len, i));
-			at &= rows - 1;
-			const struct filter_row *row = (const struct filter_row *)(lane + 16) + at;
+			u64 at = work->rows[i] & (rows - 1) * sizeof(struct filter_row);
+			const struct filter_row *row = (const struct filter_row *)(lane + 16 + at);
 			u64 up = high << 1 | low >> 63;
 			low = (low << 1 & row->enter[0]) | (low & row->stay[0]);
 			high = (up & row->enter[1]) | (high & row->stay[1]);

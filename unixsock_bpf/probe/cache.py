@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path("/var/cache/unixsock")
-#: Files that are kept: one for each filter, of a few kB, and those that all filters share, of 100 kB and less.
+#: Files that are kept: one for each filter, of a few kB, and those that all share, of 100 kB and less.
 MOST = 64
 #: Whether ``keep`` keeps anything: the privileged part writes nowhere but to its caller.
 writable = True

@@ -128,16 +128,18 @@ static __always_inline void on_message(u32 slot, u32 generation)
 	m->len = len;
 	m->flags = s->call.flags;
 	take_users(&sides, sk, other, w);
-	take_flow(m, &sides, sk, other);
+	/* Zeros where there is no skb. */
+	bpf_probe_read_kernel(s->skb, SKB_SIZE, (void *)skb);
+	take_ancillary(&s->ancillary, s->skb);
+	volatile struct call *call = &s->call;
+	/* Before there are two kinds of flow: the verifier would follow the filter for both. */
+	bool through = wanted(m, &sides, call, s->ancillary.fds, s->ancillary.creds, w, generation);
+	take_flow(m, &sides, call->sk, call->other);
 	if (m->type == TYPE_STREAM && others_write(sides.src))
 		m->flags |= FLAG_UNORDERED;
 	m->seq = count_up(&sides.flow->bytes, len);
 	m->number = count_up(&sides.flow->messages, 1);
-
-	/* Zeros where there is no skb. */
-	bpf_probe_read_kernel(s->skb, SKB_SIZE, (void *)skb);
-	take_ancillary(&s->ancillary, s->skb);
-	if (!wanted(m, &sides, other, s->ancillary.fds, s->ancillary.creds, w, generation))
+	if (!through || !sides.dst)
 		return;
 	__sync_fetch_and_add(&t->messages, 1);
 	__sync_fetch_and_add(&t->bytes, len);
@@ -177,7 +179,6 @@ static __always_inline void on_event(u32 slot, u32 generation)
 
 	if (!s || !w || !remember(s, &sides, w, true))
 		return;
-	u64 sk = s->call.sk, other = s->call.other;
 #ifndef WITH_EVENTS
 	/* Readers want to know that a stream has ended. */
 	if (s->call.event != EVENT_CLOSE || !sides.src->emitted)
@@ -188,9 +189,10 @@ static __always_inline void on_event(u32 slot, u32 generation)
 	m->type = sides.src->type;
 	m->len = 0;
 	m->flags = s->call.flags;
-	if (!wanted(m, &sides, other, 0, 0, w, generation))
+	volatile struct call *call = &s->call;
+	if (!wanted(m, &sides, call, 0, 0, w, generation))
 		return;
-	take_flow(m, &sides, sk, other);
+	take_flow(m, &sides, call->sk, call->other);
 	if (begin_record(s->data, m, &sides))
 		return;
 	if (s->call.element) {

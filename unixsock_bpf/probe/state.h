@@ -289,6 +289,9 @@ struct workspace {
 	struct cgroup_line no_cgroup; /* all zero */
 	struct cgroup_line new_cgroup;
 	struct filter_work filter;
+	u64 atoms[2]; /* of both ends' names... */
+	u32 socket_changes[2], owner_changes[2]; /* ...as of then */
+	u8 name[112];
 };
 BPF_TABLE("array", u32, struct workspace, workspaces, SLOTS * CPUS);
 
