@@ -28,8 +28,8 @@ _HERE = Path(__file__).parent
 #: Distinct terms about sockets (path, inode, netns) and about processes (pid, uid, comm, cgroup).
 MAX_ATOMS = 64
 #: Lanes of 128 bits that all paths, and all comms, of a filter may fill.  The verifier follows each lane
-#: through each byte of four names, and on Linux 7.2 of eight, with a million instructions at most for all.
-MAX_LANES = {"path": 40, "comm": 8}
+#: through each byte of four names, on Linux 7.2 of up to twelve, for a million instructions at most.
+MAX_LANES = {"path": 32, "comm": 8}
 #: Lanes in the memory for them: a power of two.
 _ROOM = 64
 #: How deep a cgroup may lie below the root.
