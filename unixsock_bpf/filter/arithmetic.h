@@ -22,10 +22,10 @@ static __always_inline u64 filter_most(u64 len, u64 limit)
 	return filter_sign(len - limit - 1);
 }
 
-/* What is made of `word` after this, the compiler does not make before it has made `first`. */
-#define filter_then(first, word) asm volatile("" : "+r"(first), "+r"(word))
-
 static __always_inline u64 filter_least(u64 len, u64 limit)
 {
 	return filter_most(limit, len);
 }
+
+/* What is made of `word` after this, the compiler does not make before it has made `first`. */
+#define filter_then(first, word) asm volatile("" : "+r"(first), "+r"(word))

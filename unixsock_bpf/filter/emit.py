@@ -27,11 +27,10 @@ _HERE = Path(__file__).parent
 
 #: Distinct terms about sockets (path, inode, netns) and about processes (pid, uid, comm, cgroup).
 MAX_ATOMS = 64
-#: Lanes of 128 bits that all paths, and all comms, of a filter may fill.  The verifier follows each lane
+#: Lanes of 128 bits that all paths of a filter may fill; 64 comms need 8.  The verifier follows each lane
 #: through each byte of four names, on Linux 7.2 of up to twelve, for a million instructions at most.
-MAX_LANES = {"path": 32, "comm": 8}
-#: Lanes in the memory for them: a power of two.
-_ROOM = 64
+#: A power of two.
+MAX_LANES = 32
 #: How deep a cgroup may lie below the root.
 CGROUP_LEVELS = 16
 
@@ -79,7 +78,7 @@ class Program:
         )
 
     def _declare_tables(self) -> str:
-        defines = [f"#define FILTER_MAX_LANES {_ROOM}", f"#define FILTER_CGROUP_LEVELS {CGROUP_LEVELS}"]
+        defines = [f"#define FILTER_MAX_LANES {MAX_LANES}", f"#define FILTER_CGROUP_LEVELS {CGROUP_LEVELS}"]
         if any(term.name == "inode" for term in self.sockets):
             defines.append("#define FILTER_ASKS_INODES")
         if self.tables:
@@ -211,10 +210,10 @@ def _distinct(bits: dict[Term, int], name: str) -> dict[int, Term]:
 def _automaton(bits: dict[Term, int], name: str) -> Automaton:
     globs = [(bit, glob) for bit, term in _distinct(bits, name).items() for glob in _globs(term)]
     automaton = build(globs, nul_ends=name == "comm")
-    if len(automaton.lanes) > MAX_LANES[name]:
+    if len(automaton.lanes) > MAX_LANES:
         raise FilterError(
             f"the {name}s in the filter, with the links that lead to them, are too long altogether: they need"
-            f" {len(automaton.lanes)} places for 128 characters, and there are {MAX_LANES[name]}"
+            f" {len(automaton.lanes)} places for 128 characters, and there are {MAX_LANES}"
         )
     return automaton
 

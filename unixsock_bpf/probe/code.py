@@ -14,12 +14,12 @@ from unixsock_bpf.probe.libbpf import ProgramOptions, load_program
 _SIZE = 8
 #: BPF_ALU64 | BPF_MOV | BPF_K and BPF_LD | BPF_DW | BPF_IMM in linux/bpf.h.
 _MOV64_IMM = 0xB7
-#: BPF_JMP | BPF_CALL, and the source register that says that the value is the distance to a function.
-_CALL = 0x85
-_PSEUDO_CALL = 1
 _LD_IMM64 = 0x18
 #: The source register, in the high bits, that says that the value is a map's descriptor.
 _PSEUDO_MAP_FD = 1
+#: BPF_JMP | BPF_CALL, and the source register that says that the value is the distance to a function.
+_CALL = 0x85
+_PSEUDO_CALL = 1
 #: An addition to 64 bits (BPF_STX | BPF_DW | BPF_ATOMIC, BPF_ADD); with the offset that marks it in
 #: state.h; and the value that has the register get what was there before (BPF_FETCH).
 _ADD = 0xDB

@@ -33,10 +33,8 @@ _HOOK = re.compile(
 )
 #: A hook's working memory.
 _SLOT = re.compile(r"^#define SLOT_(\w+) (\w+)$", re.MULTILINE)
-#: What stands for the generation's number in programs that depend on the filter.
-_GENERATION = re.compile(r"^#define GENERATION_HERE (\w+)$", re.MULTILINE)
-#: The same for the snapshot length.
-_SNAPLEN = re.compile(r"^#define SNAPLEN_HERE (\w+)$", re.MULTILINE)
+#: What stands for the generation's number and for the snapshot length in programs that make records.
+_MARK = re.compile(r"^#define (GENERATION|SNAPLEN)_HERE (\w+)$", re.MULTILINE)
 #: What records.c calls of the filter's programs, and the number of the helper that it takes it for.
 _CALL = re.compile(r"^#define CALL_(\w+) (\w+)$", re.MULTILINE)
 #: A program's name, as bcc wants it.
@@ -129,12 +127,13 @@ class Generation:
 
     def _complete(self, settings: Settings, text: str) -> None:
         """Puts into the programs what they are compiled without.  ``text``: the C of all hooks."""
-        mark = int(_GENERATION.findall(text)[0], 0)
-        snaplen = int(_SNAPLEN.findall(text)[0], 0)
+        marks = {name: int(value, 0) for name, value in _MARK.findall(text)}
         answers = {int(value, 0): self._code[name] for name, value in _CALL.findall(source("question.h"))}
         for name in ("message", "event"):
-            self._code[name] = self._code[name].with_value(mark, self.number).calling(answers)
-        self._code["message"] = self._code["message"].with_value(snaplen, settings.snaplen or 0x7FFFFFFF)
+            self._code[name] = self._code[name].with_value(marks["GENERATION"], self.number).calling(answers)
+        self._code["message"] = self._code["message"].with_value(
+            marks["SNAPLEN"], settings.snaplen or 0x7FFFFFFF
+        )
 
     @property
     def unfiltered(self) -> dict[str, code.Code]:

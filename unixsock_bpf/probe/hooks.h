@@ -96,12 +96,16 @@ static __always_inline bool take_arguments(struct arguments *args, u64 function)
 		return 0;                                               \
 	}
 
-#define KPROBE_AT_RETURN(function, body, count)                         \
+/* A kretprobe's other half. */
+#define KEEP_AT_ENTRY(function)                                         \
 	int kprobe__##function(struct pt_regs *ctx)                     \
 	{                                                               \
 		keep_arguments(ENTRY(function), ctx);                   \
 		return 0;                                               \
-	}                                                               \
+	}
+
+#define KPROBE_AT_RETURN(function, body, count)                         \
+	KEEP_AT_ENTRY(function)                                         \
 	int kretprobe__##function(struct pt_regs *ctx)                  \
 	{                                                               \
 		struct arguments args;                                  \
@@ -127,11 +131,7 @@ static __always_inline void run_again(void *ctx)
 	}
 
 #define AGAIN_ON_RARE_RETURN(function, body)                                    \
-	int kprobe__##function(struct pt_regs *ctx)                             \
-	{                                                                       \
-		keep_arguments(ENTRY(function), ctx);                           \
-		return 0;                                                       \
-	}                                                                       \
+	KEEP_AT_ENTRY(function)                                                 \
 	int kretprobe__##function(struct pt_regs *ctx)                          \
 	{                                                                       \
 		struct arguments args = {};                                     \
