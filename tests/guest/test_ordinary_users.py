@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -171,9 +172,28 @@ def test_a_killed_extcap_leaves_nothing() -> None:
 
 
 def test_a_killed_privileged_part_is_told_of() -> None:
-    with LiveAs(MEMBER) as live:
-        os.kill(privileged()[0], signal.SIGKILL)
-        live.process.wait(SOON)
+    left, right = socket.socketpair()
+    ending = threading.Event()
+
+    def burst() -> None:
+        while not ending.is_set():
+            left.send(b"burst")
+            right.recv(9)
+
+    talker = threading.Thread(target=burst)
+    with left, right, LiveAs(MEMBER) as live:
+        talker.start()
+        try:
+            time.sleep(1)
+            begin = time.monotonic()
+            os.kill(privileged()[0], signal.SIGKILL)
+            wait_until(gone)
+            seconds = time.monotonic() - begin
+            print(f"kill -9 of the privileged part in a burst: all is gone after {seconds:.2f} s")
+            live.process.wait(SOON)
+        finally:
+            ending.set()
+            talker.join()
     assert live.messages.count("\n") == 1
     assert "Traceback" not in live.messages
     assert gone()
