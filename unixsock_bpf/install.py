@@ -400,6 +400,6 @@ def uninstall(places: Places, tell: Callable[[str], None]) -> None:
                 os.rmdir(folder)
     except OSError as error:
         raise InstallError(f"cannot remove {error.filename}: {(error.strerror or '').lower()}") from None
-    if places.library == LIBRARY:
+    if not LIBRARY.exists():
         programs.clear()
     tell(f"removed: {places.library} and its links in Wireshark's folders")

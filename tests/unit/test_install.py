@@ -13,6 +13,7 @@ import pytest
 from unixsock_bpf import install, pcapng, record
 from unixsock_bpf.command import main
 from unixsock_bpf.privilege import policy
+from unixsock_bpf.probe import ahead
 from unixsock_bpf.probe import cache as programs
 from unixsock_bpf.record import Record
 
@@ -21,9 +22,16 @@ PLUGIN = ".local/lib/wireshark/plugins/unixsock.lua"
 PROFILE = ".config/wireshark/profiles/Unix sockets"
 
 
+@pytest.fixture(autouse=True)
+def _nothing_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compiled for this machine's kernel is the guests' to test."""
+    monkeypatch.setattr(ahead, "compile_ahead", lambda: programs.keep("compiled", {}))
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(programs, "FOLDER", tmp_path.parent / f"{tmp_path.name} programs")
     for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
@@ -173,6 +181,27 @@ def test_compiled_programs_go_with_the_installation(system: System) -> None:
     assert (system.programs / "a").exists()
     assert main(["uninstall", "--system"]) == 0
     assert not system.programs.exists()
+
+
+def test_only_root_compiles_ahead(
+    home: Path, system: System, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["install", "--user"]) == 0
+    assert f"compiled: the probe for kernel {os.uname().release}" in capsys.readouterr().out
+    assert (system.programs / "compiled").exists()
+    assert main(["uninstall", "--user"]) == 0
+    assert not system.programs.exists()
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert main(["install", "--user"]) == 0
+    assert "compiled" not in capsys.readouterr().out
+    assert not system.programs.exists()
+
+
+def test_what_everybody_has_stays_when_roots_own_goes(home: Path, system: System) -> None:
+    assert main(["install", "--system"]) == 0
+    assert main(["install", "--user"]) == 0
+    assert main(["uninstall", "--user"]) == 0
+    assert (system.programs / "compiled").exists()
 
 
 def test_a_group_file_that_someone_else_put_there_gives_no_right(

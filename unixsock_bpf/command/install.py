@@ -83,7 +83,7 @@ def run_install(arguments: argparse.Namespace) -> int:
         install(replace(places, group=group), print)
     except InstallError as error:
         raise Failure(str(error)) from None
-    if arguments.system:
+    if os.geteuid() == 0:
         _compile_ahead()
     if before and before != group:
         print(f"group {before} may not capture any more")
@@ -95,7 +95,7 @@ def run_install(arguments: argparse.Namespace) -> int:
 
 
 def _compile_ahead() -> None:
-    """So that captures of the group's members, which keep nothing, have less to compile."""
+    """So that the first capture compiles no more than its filter, as do those of the group's members."""
     from unixsock_bpf.probe.ahead import compile_ahead
     from unixsock_bpf.probe.errors import ProbeError
 

@@ -12,6 +12,7 @@ from unixsock_bpf.probe.errors import ProbeError
 from unixsock_bpf.probe.generation import Generation
 from unixsock_bpf.probe.maps import MAX_HOLDERS, Map
 from unixsock_bpf.probe.pseudo_files import PSEUDO_FILES
+from unixsock_bpf.probe.symbols import Symbols
 from unixsock_bpf.record import Event, Record
 from unixsock_bpf.sockets import cgroup_of
 
@@ -39,11 +40,11 @@ class Probe:
     """The loaded and attached probe.  Raises ProbeError if that can't be done here.
 
     ``attached`` is ``fentry`` or ``kprobe``; the environment variable UNIXSOCK_ATTACH
-    forces one of them.
+    forces one of them.  ``reading``: what was begun before, for speed; or else begins here.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._kernel = target.kernel()
+    def __init__(self, settings: Settings, reading: Symbols | None = None) -> None:
+        self._kernel = target.kernel(reading or Symbols())
         self._generation, self.attached = self._first(settings)
         #: Those that others took over from, but that are attached.
         self._kept = [self._generation]

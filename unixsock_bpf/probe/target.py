@@ -5,18 +5,15 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from unixsock_bpf.probe import layout
 from unixsock_bpf.probe.btf import Btf, BtfError
 from unixsock_bpf.probe.errors import ProbeError
+from unixsock_bpf.probe.symbols import Symbols
 
 _HERE = Path(__file__).parent
-
-#: Variables that tell where the kernel has a page's bytes, and what is there if it can be preempted.
-_SYMBOLS = ("page_offset_base", "vmemmap_base", "preempt_schedule")
 
 
 @dataclass(frozen=True)
@@ -28,12 +25,11 @@ class Kernel:
     symbols: dict[str, int]
 
 
-def kernel() -> Kernel:
-    """The running one.  Raises ProbeError, too, where bcc is missing."""
+def kernel(reading: Symbols) -> Kernel:
+    """The running one, of which ``reading`` has begun.  Raises ProbeError, too, where bcc is missing."""
     refused = tracing_refused()
     if refused:
         raise ProbeError(refused)
-    reading = _Symbols(_SYMBOLS)
     try:
         os.environ["BCC_KERNEL_SOURCE"] = str(_HERE / "kernel")
         import bcc
@@ -73,33 +69,6 @@ def tracing_refused() -> str | None:
                 "boot without lockdown=confidentiality to capture."
             )
     return None
-
-
-class _Symbols:
-    """Addresses of kernel variables, read while something else is done: it takes as long as all else before
-    the compile."""
-
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self._found: dict[str, int] = {}
-        self._thread = threading.Thread(target=self._read, args=[names], daemon=True)
-        self._thread.start()
-
-    def found(self) -> dict[str, int]:
-        """By name, without those that kallsyms lacks or hides."""
-        self._thread.join()
-        return self._found
-
-    def _read(self, names: tuple[str, ...]) -> None:
-        table = b""
-        with contextlib.suppress(OSError):  # a kernel without
-            table = Path("/proc/kallsyms").read_bytes()
-        for name in names:
-            at = table.find(b" " + name.encode() + b"\n")
-            if at >= 0:
-                line = table[table.rfind(b"\n", 0, at) + 1 : at]
-                address = int(line.split()[0], 16)
-                if address:
-                    self._found[name] = address
 
 
 def preemptible(symbols: dict[str, int], report: str = "/sys/kernel/debug/sched/preempt") -> bool:
