@@ -153,7 +153,8 @@ local raw, referenced, add = Tvb.raw, TreeItem.referenced, TreeItem.add
 local get_cols, get_number = attributes.getter("Pinfo", "cols"), attributes.getter("Pinfo", "number")
 local get_text = attributes.getter("TreeItem", "text")
 local set_src, set_dst = attributes.setter("Pinfo", "src"), attributes.setter("Pinfo", "dst")
-local choices, read, dissect_stream, SAID = host.prefs, record.read, stream.dissect, payload.SAID
+local choices, read, dissect_stream = host.prefs, record.read, stream.dissect
+local SAID, ALONE, tostring = payload.SAID, payload.ALONE, tostring
 local DATA, LOST, SEND_ERROR, STREAM = EVENT.DATA, EVENT.LOST, EVENT.SEND_ERROR, SOCKET_TYPE.STREAM
 
 function proto.dissector(tvb, pinfo, tree)
@@ -198,6 +199,10 @@ function proto.dissector(tvb, pinfo, tree)
     elseif event == DATA then
         cols.protocol = "UNIX"
         handled = datagram.dissect(rec, tvb, pinfo, tree, t, tree_of.fields["reassembled.len"])
+    end
+    if handled == ALONE then
+        payload.waits = tostring(cols.protocol) == "TCP"
+        handled = not payload.waits and SAID
     end
     if handled ~= SAID then
         local protocol = handled and tostring(cols.protocol) or "TCP"
