@@ -268,10 +268,10 @@ What keeps the missed ones from being met:
 - tcpdump: a packet has its addresses in it, and the kernel's own code copies it. A record of ours has to name
   both ends, their processes and their path. In such a guest a prototype's empty fentry hook added 0.3 µs, a
   dozen kernel reads 1.6 µs, a ring record of 200 bytes 3 µs.
-- The dissector, counted with callgrind for a packet of HTTP (tshark 4.0, packet list): 136,000 instructions,
-  72,000 for the same on `lo`. Wireshark's own library takes 38,000 of either. Lua takes 52,000, about half
-  of it at the border to Wireshark (29 arguments checked for their type, 470 each, and 9 objects made), and
-  10,000 more go to memory that is taken and given back. With all details each field is added from Lua.
+- The dissector, counted with callgrind for a packet of HTTP (tshark 4.0, packet list): 129,000 instructions,
+  72,000 for the same on `lo`. Wireshark's own library takes 38,000 of either. Lua takes 46,000, about half
+  of it at the border to Wireshark (23 arguments checked for their type, 470 each, and 7 objects made), and
+  more goes to memory that is taken and given back. With all details each field is added from Lua.
 """
 
 _BURSTS = """\

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 
 import pytest
 from live import Live
+from older import OLDER
 
 from unixsock_bpf.record import Event, Flag, Record, Role
 
@@ -42,10 +43,10 @@ def refused(number: int) -> AbstractContextManager[object]:
     return pytest.raises(OSError, match=os.strerror(number))
 
 
-@pytest.fixture(scope="module")
-def said() -> Said:
+@pytest.fixture(scope="module", params=[None, OLDER], ids=["as-it-is", "older-hooks"])
+def said(request: pytest.FixtureRequest) -> Said:
     said = Said()
-    with Live("--events") as live:
+    with Live("--events", through=request.param) as live:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(NAME)
         listener.listen()
@@ -53,7 +54,7 @@ def said() -> Said:
         client.connect(NAME)
         server, _ = listener.accept()
         said.inodes |= {"listener": inode(listener), "client": inode(client), "server": inode(server)}
-        client.send(b"a question")
+        socket.send_fds(client, [b"a question"], [0])
         server.recv(100)
         client.shutdown(socket.SHUT_WR)
         server.send(b"the answer")
@@ -125,6 +126,10 @@ def test_shutdown_says_which_direction(said: Said) -> None:
     assert said.only("client", Event.SHUTDOWN).how == socket.SHUT_WR
     assert said.only("server", Event.SHUTDOWN).how == socket.SHUT_RDWR
     assert said.only("right", Event.SHUTDOWN).how == socket.SHUT_RD
+
+
+def test_descriptors_come_with_their_message(said: Said) -> None:
+    assert [len(r.fds) for r in said.of("client") if r.event == Event.DATA] == [1]
 
 
 def test_positions_go_on_through_events(said: Said) -> None:
