@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import observers, startup, workloads
+from bench import observers, programs, startup, workloads
 from bench.observers import Observer, ObserverError, Ours
 from bench.workloads import WORKLOADS, Said, Workload
 
@@ -32,6 +32,7 @@ class Results:
         self.data: dict[str, Any] = {
             "rows": [],
             "rates": {},
+            "probe": [],
             "growth": [],
             "idle": {},
             "ready": {},
@@ -164,6 +165,28 @@ def rates(watchers: list[Observer], seconds: float, results: Results) -> None:
         results.save()
 
 
+def probe(watchers: list[Ours], seconds: float, repeats: int, results: Results) -> None:
+    say("What the probe itself takes")
+    for observer in watchers:
+        observer.start()
+        try:
+            with programs.counted():
+                for _ in range(repeats):
+                    for workload in WORKLOADS:
+                        before = programs.nanoseconds()
+                        said = workloads.run(workload, observer.family, seconds)
+                        each = (programs.nanoseconds() - before) / 1e3 / said.messages
+                        results.data["probe"].append(
+                            {"observer": observer.name, "workload": workload.key, "each": each}
+                        )
+                        say(f"  {observer.name:9} {workload.title:34} {each:8.2f} us a message")
+                        observer.settle()
+        finally:
+            observer.stop()
+            observer.forget()
+        results.save()
+
+
 def growth(opened: list[int], terms: list[int], seconds: float, repeats: int, results: Results) -> None:
     """What more open sockets and more filter terms cost: blast 64 B and ping-pong under fentry."""
     say("Growth with open sockets and filter terms")
@@ -226,6 +249,7 @@ def main() -> int:
                 results.data["missing"].append(observer.name)
                 watchers.remove(observer)
     if not options.short:
+        probe([one for one in watchers if isinstance(one, Ours)], 0.3, 3, results)
         rates([one for one in watchers if one.name != "kprobe"], 5, results)
         growth([10, 1000, 20_000], [1, 64], 0.6, 3, results)
     results.save()

@@ -54,6 +54,15 @@ class Measured:
         """Microseconds of CPU that the capturing processes use a message."""
         return self._median(observer, workload, lambda row: row["cpu"])
 
+    def probe(self, observer: str, workload: str) -> float | None:
+        """Microseconds a message that the probe's programs run, by the kernel's count."""
+        values = [
+            row["each"]
+            for row in self.data["probe"]
+            if row["observer"] == observer and row["workload"] == workload
+        ]
+        return statistics.median(values) if values else None
+
     def lost(self, observer: str, workload: str) -> tuple[int, int, int] | None:
         """Messages sent, messages lost, bytes lost, in all rounds."""
         rows = [row for row in self._rows(observer, workload) if "lost" in row]
@@ -141,6 +150,21 @@ def losses(measured: Measured) -> str:
     return table(["lost", *(TITLES[name] for name in measured.observers)], rows)
 
 
+def probe(measured: Measured) -> str:
+    """What the probe's programs take, and which part that is of a message without a capture."""
+    if not measured.data["probe"]:
+        return ""
+    rows = []
+    for key, workload in _KEYS.items():
+        row, alone = [workload.title], measured.alone(OURS, key)
+        for name in OURS:
+            each = measured.probe(name, key)
+            row += [number(each), number(each / alone * 100 if each is not None and alone else None)]
+        rows.append(row)
+    heads = [word for name in OURS for word in (f"{name}, µs a message", "% of it without capture")]
+    return table(["the probe's programs", *heads], rows)
+
+
 def processor(measured: Measured) -> str:
     """CPU time of the capturing processes."""
     rows = [
@@ -219,6 +243,13 @@ def targets(measured: Measured, native: dict[str, float] | None, dissector: dict
             add(text, float(number(max(theirs, 0))), measured.added("fentry", key), " µs")
     slower = measured.slower("fentry", "rejected")
     add("rejected socket's ping-pong, slower by", 3, None if slower is None else slower * 100, " %")
+    own, alone = measured.probe("fentry", "rejected"), measured.alone(OURS, "rejected")
+    add(
+        "of it, the probe's programs by the kernel's count",
+        3,
+        own / alone * 100 if own and alone else None,
+        " %",
+    )
     found = measured.data["rates"]
     if "fentry" in found and found.get("peer", {}).get("good"):
         factor = found["fentry"]["good"] / found["peer"]["good"]
@@ -255,6 +286,12 @@ hold medians of the rounds' differences. A negative difference is noise. This pr
 Wireshark: extcap, fifo, dumpcap writing a file. tcpdump sees the same bytes over TCP on `lo`. bpftrace
 prints what it can of each `sendto`; strace stops at `sendto` only (`--seccomp-bpf`). All run with their
 defaults. A lost message is one that the generator sent and that is not in the tool's output.
+"""
+
+_COUNTED = """\
+The kernel's own count (`kernel.bpf_stats_enabled`) of the time in our programs, some of which runs when a
+message is read; a look at a clock is in each. It repeats to a few per cent, as what the machine does besides
+is not in it; what the kernel's trampolines and kprobes cost is not, either.
 """
 
 _LIMITS = """\
@@ -316,6 +353,9 @@ def document(
         "*Rejected* is a socket that the filter leaves out: what everybody else on the machine pays. "
         "tcpdump's column is against the same exchange over TCP without a capture.\n",
         ratios(measured),
+        "## What the probe itself takes\n" if measured.data["probe"] else "",
+        _COUNTED if measured.data["probe"] else "",
+        probe(measured),
         "## What is lost\n",
         losses(measured),
         "bpftrace shows at most 200 bytes of a message. tcpdump is judged by payload bytes.\n",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import struct
+from pathlib import Path
 
 import pytest
-from bench import measure, report, startup, workloads
+from bench import measure, programs, report, startup, workloads
 from bench.observers import Observer
 from bench.workloads import Workload
 
@@ -78,7 +79,8 @@ def test_the_report_says_what_was_measured() -> None:
     ]
     data = {
         "rows": rows, "rates": {"fentry": {"good": 2500, "bad": 0}, "peer": {"good": 1000, "bad": 1100}},
-        "growth": [], "idle": {"fentry": [0.0]}, "startup": {"compile": 1.5}, "missing": ["strace"],
+        "growth": [], "probe": [dict(observer="fentry", workload="blast", each=each) for each in (1, 2, 9)],
+        "idle": {"fentry": [0.0]}, "startup": {"compile": 1.5}, "missing": ["strace"],
         "machine": {"kernel": "6.1", "cpus": 2, "cpu": "slow", "emulated": True},
     }  # fmt: skip
     native = {"list interfaces": 0.05, "ready to load": 0.7, startup.NEW_READY: 0.3, startup.LATER: 0.2}
@@ -90,9 +92,21 @@ def test_the_report_says_what_was_measured() -> None:
     assert "| met |" in lines["listing interfaces, natively"]
     assert "missed" in lines["from exec to a compiled probe, natively (the target includes loading)"]
     assert "not measured" in lines["rejected socket's ping-pong, slower by"]
+    assert "blast 64 B | 2.00 | 40.0 | - | - |" in text
     assert "7 of 1,000; 448 B" in text
     assert "not installed or not able to run here: strace" in text
     assert "dump {path}" in text
+
+
+def test_each_program_counts_once_whoever_has_it(tmp_path: Path) -> None:
+    for process, number, identity, time in ((1, 3, 7, 500), (1, 4, 8, 20), (22, 5, 7, 500)):
+        folder = tmp_path / str(process) / "fdinfo"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / str(number)).write_text(
+            f"pos:\t0\nprog_id:\t{identity}\nrun_time_ns:\t{time}\nrun_cnt:\t2\n"
+        )
+    (tmp_path / "1/fdinfo/9").write_text("pos:\t0\nlink_type:\ttracing\nprog_id:\t7\n")
+    assert programs.nanoseconds(tmp_path) == 520
 
 
 def test_the_highest_rate_is_between_good_and_bad(monkeypatch: pytest.MonkeyPatch) -> None:
