@@ -86,7 +86,7 @@ def _children_cpu() -> float:
 
 
 def round_of(
-    observer: Observer, chosen: list[Workload], seconds: float, results: Results, idle: float
+    number: int, observer: Observer, chosen: list[Workload], seconds: float, results: Results, idle: float
 ) -> None:
     """All workloads without and then with ``observer``."""
     spoken = [workload for workload in chosen if workload.speaks(observer.family)]
@@ -99,12 +99,13 @@ def round_of(
     try:
         results.data["ready"].setdefault(observer.name, []).append(observer.started)
         for workload in spoken:
-            for number in range(times[workload.key]):
+            for again in range(times[workload.key]):
                 row = one(observer, workload, seconds)
                 row |= {
+                    "round": number,
                     "observer": observer.name,
                     "workload": workload.key,
-                    "alone": alone[workload.key][number],
+                    "alone": alone[workload.key][again],
                 }
                 results.data["rows"].append(row)
                 say(
@@ -241,7 +242,7 @@ def main() -> int:
         say(f"Round {number + 1} of {rounds}")
         for observer in list(watchers):
             try:
-                round_of(observer, list(WORKLOADS), seconds, results, 1 if options.short else 3)
+                round_of(number, observer, list(WORKLOADS), seconds, results, 1 if options.short else 3)
             except (ObserverError, subprocess.CalledProcessError) as problem:
                 if isinstance(observer, Ours):
                     raise

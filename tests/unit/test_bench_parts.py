@@ -65,13 +65,14 @@ def test_tcp_payload_is_counted_without_marks() -> None:
 
 def _row(observer: str, workload: str, alone: float, each: float, lost: int = 0) -> dict[str, object]:
     return {
-        "observer": observer, "workload": workload, "alone": alone, "each": each,
+        "round": 1, "observer": observer, "workload": workload, "alone": alone, "each": each,
         "messages": 1000, "bytes": 64_000, "cpu": 2.0, "lost": lost, "lost_bytes": lost * 64,
     }  # fmt: skip
 
 
 def test_the_report_says_what_was_measured() -> None:
     rows = [_row("fentry", "blast", 5, 5 + added) for added in (9, 10, 50)]
+    rows.append(_row("fentry", "blast", 5, 500, lost=1) | {"round": 0})
     rows += [
         _row("peer", "blast", 5, 85, lost=7),
         _row("peer", "pingpong", 40, 80),
@@ -93,7 +94,7 @@ def test_the_report_says_what_was_measured() -> None:
     assert "missed" in lines["from exec to a compiled probe, natively (the target includes loading)"]
     assert "not measured" in lines["rejected socket's ping-pong, slower by"]
     assert "blast 64 B | 2.00 | 40.0 | - | - |" in text
-    assert "7 of 1,000; 448 B" in text
+    assert "1 of 4,000; 64 B | 7 of 1,000; 448 B" in text
     assert "not installed or not able to run here: strace" in text
     assert "dump {path}" in text
 
