@@ -297,8 +297,8 @@ defaults. A lost message is one that the generator sent and that is not in the t
 
 _COUNTED = """\
 The kernel's own count (`kernel.bpf_stats_enabled`) of the time in our programs, some of which run when a
-message is read. Two looks at a clock are in each, which the emulator makes dear; what the kernel's trampolines
-and kprobes cost is not. It shows what the probe costs where the differences of whole runs are noise.
+message is read. Two looks at a clock are in each, which the emulator makes dear; what the kernel's
+trampolines and kprobes cost is not. It shows what the probe costs where differences of whole runs are noise.
 """
 
 _LIMITS = """\
