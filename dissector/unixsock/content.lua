@@ -6,6 +6,7 @@ if type(host) ~= "table" then return end -- run by Wireshark's own scan of its p
 local SOCKET_TYPE = host.load("layout").SOCKET_TYPE
 local M = {}
 M.ENOUGH = 64 -- bytes that recognise() wants to see
+M.SHORT = 16 -- fewer bytes may end before one can tell what begins with them
 
 local METHODS = {}
 for word in ("GET HEAD POST PUT DELETE OPTIONS PATCH CONNECT TRACE NOTIFY SUBSCRIBE"):gmatch("%S+") do
@@ -62,7 +63,7 @@ end
 -- Whether these few bytes at the start of a connection may become one of the above: a NUL (D-Bus, or the upper
 -- byte of a length), or the beginning of a greeting.  Some programs write those apart from the rest.
 function M.begins(bytes)
-    if #bytes >= 16 then return false end
+    if #bytes >= M.SHORT then return false end
     if bytes:byte() == 0 then return #bytes < 9 or bytes:sub(5, 8) == "\255\255\255\255" end
     return bytes == ("OK Pleased to meet"):sub(1, #bytes) or bytes == ("220 "):sub(1, #bytes)
         or bytes == ("\255\0\0\0\0\0\0\0"):sub(1, #bytes) -- ZMTP's signature, written apart
@@ -70,7 +71,7 @@ end
 
 -- Whether `bytes` may be the beginning of an HTTP message that is still too short to tell.
 function M.begins_http(bytes)
-    if #bytes >= 16 then return false end
+    if #bytes >= M.SHORT then return false end
     if ("HTTP/1."):sub(1, #bytes) == bytes:sub(1, 7) then return true end
     local word, rest = bytes:match("^(%u+)(.*)$")
     if not word or rest:find("[^ -~]") then return false end

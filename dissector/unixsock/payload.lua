@@ -116,7 +116,7 @@ end
 ---------------------------------------------------------------------------------------------------
 -- Choosing and calling
 
-local choices = host.prefs
+local choices, SHORT = host.prefs, content.SHORT
 local active -- the record whose payload is being dissected, or nil
 local shown -- a dissector has accepted some of it
 local asked -- the wrapper has been called for it
@@ -127,9 +127,6 @@ M.SAID = "said"
 -- What finish() gives where Wireshark's own dissector had the bytes alone: unless they wait for others, it has
 -- put its name into the column.
 M.ALONE = "alone"
-
--- A segment of fewer bytes may end before one can tell what begins with it.
-local SHORT = 16
 
 -- After so many messages that look like nothing known, no more are looked at.
 local TRIES = 16
@@ -260,8 +257,8 @@ local function needs_no_look(rec, says)
 end
 
 -- Puts at the record's port who is to have its bytes: Wireshark's own dissector at once, or the wrapper, which takes
--- a tenth of all the time that a packet takes.  Gives true if it is the former.  As long as that stands there, real
--- TCP at the same port is dissected so, too.
+-- a tenth of all the time that a packet takes.  Gives the former, or nil.  As long as that stands there, real TCP at
+-- the same port is dissected so, too.
 local function stand(rec)
     local says = rec.says
     local known = says.known or M.of(rec)

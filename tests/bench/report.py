@@ -22,6 +22,10 @@ OURS = ("fentry", "kprobe")
 _KEYS = {workload.key: workload for workload in WORKLOADS}
 
 
+def _of(rows: list[dict[str, Any]], observer: str, workload: str) -> list[dict[str, Any]]:
+    return [row for row in rows if row["observer"] == observer and row["workload"] == workload]
+
+
 class Measured:
     """What measure.py wrote, with medians."""
 
@@ -33,7 +37,7 @@ class Measured:
         self._settled = [row for row in data["rows"] if row["round"] > 0] or data["rows"]
 
     def _rows(self, observer: str, workload: str) -> list[dict[str, Any]]:
-        return [r for r in self._settled if r["observer"] == observer and r["workload"] == workload]
+        return _of(self._settled, observer, workload)
 
     def _median(self, observer: str, workload: str, value: Callable[[dict[str, Any]], float]) -> float | None:
         values = [value(row) for row in self._rows(observer, workload)]
@@ -58,20 +62,12 @@ class Measured:
 
     def probe(self, observer: str, workload: str) -> float | None:
         """Microseconds a message that the probe's programs run, by the kernel's count."""
-        values = [
-            row["each"]
-            for row in self.data["probe"]
-            if row["observer"] == observer and row["workload"] == workload
-        ]
+        values = [row["each"] for row in _of(self.data["probe"], observer, workload)]
         return statistics.median(values) if values else None
 
     def lost(self, observer: str, workload: str) -> tuple[int, int, int] | None:
         """Messages sent, messages lost, bytes lost, in all rounds."""
-        rows = [
-            row
-            for row in self.data["rows"]
-            if "lost" in row and (row["observer"], row["workload"]) == (observer, workload)
-        ]
+        rows = [row for row in _of(self.data["rows"], observer, workload) if "lost" in row]
         if not rows:
             return None
         return (

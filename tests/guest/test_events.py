@@ -7,11 +7,14 @@ import errno
 import os
 import socket
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 from live import Live
 from older import OLDER
 
+from unixsock_bpf.probe import layout
+from unixsock_bpf.probe.btf import Btf
 from unixsock_bpf.record import Event, Flag, Record, Role
 
 NAME = "\0unixsock-test-events"
@@ -43,10 +46,22 @@ def refused(number: int) -> AbstractContextManager[object]:
     return pytest.raises(OSError, match=os.strerror(number))
 
 
+def _newer_functions() -> set[str]:
+    """What this kernel has of the functions that ``older`` hides.  All are hooked by kprobes."""
+    btf = Btf()
+    return {name for name in layout.FUNCTIONS if btf.has_function(name)}
+
+
+def _newer_hooks() -> set[str]:
+    hooked = Path("/sys/kernel/debug/kprobes/list").read_text()
+    return {name for name in layout.FUNCTIONS if f" {name}+0x" in hooked}
+
+
 @pytest.fixture(scope="module", params=[None, OLDER], ids=["as-it-is", "older-hooks"])
 def said(request: pytest.FixtureRequest) -> Said:
     said = Said()
     with Live("--events", through=request.param) as live:
+        assert _newer_hooks() == (set() if request.param else _newer_functions())
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(NAME)
         listener.listen()
