@@ -65,6 +65,7 @@ local attributes = host.load("attributes")
 local layout = host.load("layout")
 local text = host.load("text")
 local record = host.load("record")
+host.current = record.current
 local conversations = host.load("conversations")
 local tree_of = host.load("tree")
 local payload = host.load("payload")
@@ -106,10 +107,10 @@ local function extras(rec)
     for _, one in ipairs(NOTABLE) do
         if layout.has(rec.says.flags, one[1]) then words = words .. "  " .. one[2] end
     end
-    local count = rec.el.fds_count
+    local count = rec.says.el.fds_count
     if count then
         words = ("%s  %d descriptor%s"):format(words, count, count == 1 and "" or "s")
-        local kinds = rec.el.fd_kinds
+        local kinds = rec.says.el.fd_kinds
         if kinds then words = words .. " (" .. kinds .. ")" end
     end
     return words
@@ -120,34 +121,54 @@ local glance = text.glance
 -- For the record, given its bytes too; `part` is said of a payload.
 local function info_text(rec, bytes, part)
     local event, says, caplen = rec.event, rec.says, rec.caplen
-    local words = says.about
+    local words, el, header_len = says.about, says.el, says.header_len
     if event == EVENT.DATA then
         if not says.extras then says.extras = extras(rec) end
         return words .. "  len=" .. rec.len .. (rec.offset > 0 and "  offset=" .. rec.offset or "") .. says.extras
-            .. part .. (caplen > 0 and "  " .. glance(bytes, rec.header_len + 1, rec.header_len + caplen) or "")
+            .. part .. (caplen > 0 and "  " .. glance(bytes, header_len + 1, header_len + caplen) or "")
     elseif event == EVENT.LOST then
-        return words .. "  " .. (rec.el.lost or "records lost")
+        return words .. "  " .. (el.lost or "records lost")
     elseif event == EVENT.SEND_ERROR then
-        return words .. "  send failed: " .. (rec.el.error or "unknown error") .. "  len=" .. rec.len
+        return words .. "  send failed: " .. (el.error or "unknown error") .. "  len=" .. rec.len
     elseif event == EVENT.SHUTDOWN then
-        return words .. "  " .. (layout.SHUTDOWN_HOW[rec.el.how] or "shutdown")
-    elseif event == EVENT.CONNECT and layout.has(rec.says.flags, FLAG.SOCKETPAIR) then
+        return words .. "  " .. (layout.SHUTDOWN_HOW[el.how] or "shutdown")
+    elseif event == EVENT.CONNECT and layout.has(says.flags, FLAG.SOCKETPAIR) then
         return words .. "  socket pair"
     end
     return words .. "  " .. (layout.EVENTS[event] or ("event " .. event))
 end
 
+-- Fills the columns of a record, given its bytes too, unless who has `handled` the bytes has done so.
+-- `waits`: the bytes wait for others.
+local function put_info(cols, handled, rec, bytes, waits)
+    local protocol = handled and tostring(cols.protocol) or "TCP"
+    -- Who took the bytes and said nothing, or only added its name, leaves the TCP dissector's ports in Info.
+    local added = protocol == "TCP" and "" or protocol:match("^TCP(/.*)")
+    local info = handled and tostring(cols.info)
+    if not added and info ~= "" then return end
+    if added then cols.protocol = "UNIX" .. added end
+    local begun = rec.caplen > 0 and waits -- the TCP dissector says so up to 4.2, and from then on:
+        or info and (info:find("TCP segment of a reassembled PDU") or info:find("TCP PDU reassembled in"))
+    cols.info = rec.wrong and "Malformed: " .. rec.wrong
+        or info_text(rec, bytes, begun and "  (part of a message)" or "")
+end
+
 ---------------------------------------------------------------------------------------------------
 -- The dissector
 
-local function malformed(tvb, tree, item, sentence)
+-- Shows a packet that is no record that we know; `wrong` says why.
+local function unreadable(tvb, pinfo, tree, wrong, is_version)
     local length = tvb:len()
     local t = tree:add(proto, length > 0 and tvb:range(0, length) or tvb)
-    t:add_proto_expert_info(item, sentence)
-    return t
+    local experts = tree_of.experts
+    t:add_proto_expert_info(is_version and experts.version or experts.malformed, wrong)
+    if is_version then t:add(tree_of.fields.version, tvb:range(0, 1)) end
+    pinfo.cols.protocol, pinfo.cols.info = "UNIX", (is_version and "" or "Malformed: ") .. wrong
+    return length
 end
 
-local self, no_address
+local self, no_address -- of the first packet: there is none, for the record is all there is
+
 -- Functions instead of methods: Wireshark looks a method up anew for each call, which costs as much again.
 local raw, referenced, add = Tvb.raw, TreeItem.referenced, TreeItem.add
 local get_cols, get_number = attributes.getter("Pinfo", "cols"), attributes.getter("Pinfo", "number")
@@ -159,63 +180,37 @@ local DATA, LOST, SEND_ERROR, STREAM = EVENT.DATA, EVENT.LOST, EVENT.SEND_ERROR,
 
 function proto.dissector(tvb, pinfo, tree)
     local bytes = raw(tvb)
-    local have = #bytes
-    local cols = get_cols(pinfo)
-    local rec, wrong, version = read(bytes)
-    if version then
-        local t = malformed(tvb, tree, tree_of.experts.version, wrong)
-        t:add(tree_of.fields.version, tvb:range(0, 1))
-        cols.protocol, cols.info = "UNIX", wrong
-        return have
-    end
-    if not rec then
-        malformed(tvb, tree, tree_of.experts.malformed, wrong)
-        cols.protocol, cols.info = "UNIX", "Malformed: " .. wrong
-        return have
-    end
+    local rec, wrong, is_version = read(bytes)
+    if not rec then return unreadable(tvb, pinfo, tree, wrong, is_version) end
+    if not self then self, no_address = Dissector.get("unixsock"), pinfo.src end
     local event, says = rec.event, rec.says
     rec.number = get_number(pinfo)
-    host.current = rec
 
-    self = self or Dissector.get("unixsock")
-    local asked = referenced(tree, self) -- true, too, where the tree is shown
+    local cols, asked = get_cols(pinfo), referenced(tree, self) -- true, too, where the tree is shown
     rec.asked = asked
     local remarkable = says.remarkable or rec.wrong or event == SEND_ERROR
     local t
     if asked or remarkable then
-        t = tree:add(proto, tvb:range(0, rec.header_len))
+        t = tree:add(proto, tvb:range(0, says.header_len))
         if asked then tree_of.add_fields(t, tvb, rec, bytes) end
         if remarkable then tree_of.add_experts(t, rec) end
     elseif get_text(tree) then -- there is a tree, which has what it hangs on
         add(tree, proto) -- for the protocol hierarchy
     end
 
-    no_address = no_address or pinfo.src -- none: the record is all there is
     local handled = false -- and nothing was queued by a failed or lost send
     if event == LOST or event == SEND_ERROR then
         handled = false
-    elseif rec.type == STREAM then
+    elseif says.type == STREAM then
         handled = dissect_stream(rec, bytes, tvb, pinfo, tree)
     elseif event == DATA then
         cols.protocol = "UNIX"
         handled = datagram.dissect(rec, tvb, pinfo, tree, t, tree_of.fields["reassembled.len"])
     end
     if handled == ALONE then
-        payload.waits = tostring(cols.protocol) == "TCP"
-        handled = not payload.waits and SAID
-    end
-    if handled ~= SAID then
-        local protocol = handled and tostring(cols.protocol) or "TCP"
-        -- Who took the bytes and said nothing, or only added its name, leaves the TCP dissector's ports in Info.
-        local added = protocol == "TCP" and "" or protocol:match("^TCP(/.*)")
-        local info = handled and tostring(cols.info)
-        if added or info == "" then
-            if added then cols.protocol = "UNIX" .. added end
-            local begun = rec.caplen > 0 and payload.waits -- the TCP dissector says so up to 4.2, and from then on:
-                or info and (info:find("TCP segment of a reassembled PDU") or info:find("TCP PDU reassembled in"))
-            cols.info = rec.wrong and "Malformed: " .. rec.wrong
-                or info_text(rec, bytes, begun and "  (part of a message)" or "")
-        end
+        if tostring(cols.protocol) == "TCP" then put_info(cols, false, rec, bytes, true) end
+    elseif handled ~= SAID then
+        put_info(cols, handled, rec, bytes, payload.waits)
     end
     if choices.columns then
         set_src(pinfo, no_address)
@@ -223,5 +218,5 @@ function proto.dissector(tvb, pinfo, tree)
         cols.src = says.src_text
         cols.dst = says.dst_text
     end
-    return have
+    return #bytes
 end

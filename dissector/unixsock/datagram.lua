@@ -32,7 +32,7 @@ local function join(rec, tvb, pinfo)
         open[key] = nil -- a part is missing
         return nil
     end
-    message[#message + 1] = tvb:raw(rec.header_len, rec.caplen)
+    message[#message + 1] = tvb:raw(rec.says.header_len, rec.caplen)
     message.have = message.have + rec.caplen
     if has(rec.says.flags, FLAG.MORE) then return nil end
     open[key] = nil
@@ -50,7 +50,7 @@ function M.dissect(rec, tvb, pinfo, tree, own_tree, length_field)
         message = ByteArray.new(whole, true):tvb("Joined message")
         if own_tree then own_tree:add(length_field, #whole):set_generated() end
     else
-        message = tvb:range(rec.header_len, rec.caplen):tvb()
+        message = tvb:range(rec.says.header_len, rec.caplen):tvb()
     end
     stream.address(rec, pinfo)
     pinfo.src_port, pinfo.dst_port = Struct.unpack(">I2I2", rec.way.ports)

@@ -19,6 +19,8 @@ local FIRST_CLIENT, CLIENTS = 63000, 2536
 
 local ports = DissectorTable.get("tcp.port")
 local data = Dissector.get("data")
+-- HTTP as Wireshark has it at TCP's ports: it wants to be told of the segment, so nobody else can call it.
+local http_over_tcp = dissectors.get("http-over-tcp")
 
 -- A Lua pattern that matches what the glob matches.
 local function pattern(glob)
@@ -45,7 +47,7 @@ local patterns = {}
 for i, entry in ipairs(TABLE) do patterns[i] = { pattern(entry[1]), entry[2] } end
 
 local WRAPPER -- our dissector at the ports, as text
-local standing = {} -- by port: Wireshark's own dissector, where it stands there in our place; see stand()
+local standing = {} -- by port: Wireshark's own dissector, where it stands there in our place; see M.begin
 
 local chosen, chosen_count -- what the tables say, by path: a bounded cache
 local user_entries
@@ -96,7 +98,7 @@ local function of_path(path)
     local at_port = ports:get_dissector(known.port)
     known.ours = at_port and (tostring(at_port) == WRAPPER or tostring(at_port) == tostring(standing[known.port]))
     known.decode_as = not known.ours and at_port or nil
-    known.own = known.http and known.ours and found or nil -- which may have the bytes alone
+    known.own = known.http and known.ours and http_over_tcp or nil -- which may have the bytes alone
     chosen[path], chosen_count = known, chosen_count + 1
     return known
 end
@@ -120,13 +122,13 @@ local choices, SHORT = host.prefs, content.SHORT
 local active -- the record whose payload is being dissected, or nil
 local shown -- a dissector has accepted some of it
 local asked -- the wrapper has been called for it
-local alone -- Wireshark's own dissector stands in the wrapper's place
 
 -- What finish() and dissect_raw() give where a dissector has shown something and surely filled the columns.
 M.SAID = "said"
--- What finish() gives where Wireshark's own dissector had the bytes alone: unless they wait for others, it has
--- put its name into the column.
-M.ALONE = "alone"
+-- What begin() gives where Wireshark's own dissector has the bytes alone: unless they wait for others, it puts its
+-- name into the column.
+local ALONE = "alone"
+M.ALONE = ALONE
 
 -- After so many messages that look like nothing known, no more are looked at.
 local TRIES = 16
@@ -140,7 +142,7 @@ local function first_bytes(tvb, length) return raw(tvb, 0, math.min(length, cont
 
 -- What the content was recognised as, remembered from the frame on where it was: the same in every pass.
 local function by_content(rec, tvb, pinfo, length)
-    local conversation, number = rec.conversation, rec.number
+    local conversation, number = rec.way.conversation, rec.number
     if conversation.content and number >= conversation.since then return conversation.content end
     if number > (conversation.unknown_since or math.huge) then return nil end
     local name = content.recognise(first_bytes(tvb, length), rec)
@@ -169,7 +171,7 @@ end
 
 -- Since which frame HTTP messages have been seen to begin in the record's direction, by the sending socket.
 local function synced(rec)
-    local conversation = rec.conversation
+    local conversation = rec.way.conversation
     if not conversation.synced then conversation.synced = {} end
     return conversation.synced, record.src_sock(rec.way)
 end
@@ -199,7 +201,7 @@ local function dissect(rec, tvb, pinfo, tree, waiting)
     local name = known.name
     if not found then
         found = by_content(rec, tvb, pinfo, length)
-        name = rec.conversation.content_name
+        name = rec.way.conversation.content_name
     end
     if waiting and not found and length < SHORT and says.from_start and rec.seq_lo == 0
         and content.begins(raw(tvb, 0, length)) then
@@ -214,7 +216,8 @@ local function dissect(rec, tvb, pinfo, tree, waiting)
             if waiting and get_wanted(pinfo) ~= 0 and pinfo.desegment_offset == 0 then
                 shown, M.waits = false, true
             else
-                shown = (name == "http" or framer.said(rec)) and M.SAID or true
+                local said = framer.said(rec) or name == "http" and tostring(pinfo.cols.protocol) ~= "TCP"
+                shown = said and M.SAID or true
             end
             return taken
         end
@@ -248,42 +251,38 @@ end
 WRAPPER = tostring(Dissector.get("unixsock_payload"))
 ports:add(("%d-%d"):format(FIRST_PORT, LAST_PORT), wrapper)
 
--- Whether the wrapper would do no more for the record than call Wireshark's own dissector.
-local function needs_no_look(rec, says)
-    if says.truncated or rec.caplen < SHORT then return false end
+-- Whether the wrapper would do no more for the record, given its bytes too, than call Wireshark's own dissector.
+local function needs_no_look(rec, bytes, says)
+    local caplen = rec.caplen
+    if caplen > 0 and caplen < SHORT and content.begins_http(bytes:sub(says.header_len + 1)) then return false end
+    if says.truncated then return false end
     if says.from_start then return true end
     local frames, sock = synced(rec)
     return frames[sock] and rec.number >= frames[sock]
 end
 
--- Puts at the record's port who is to have its bytes: Wireshark's own dissector at once, or the wrapper, which takes
--- a tenth of all the time that a packet takes.  Gives the former, or nil.  As long as that stands there, real TCP at
--- the same port is dissected so, too.
-local function stand(rec)
+-- Who gets the record's bytes: between begin and finish the wrapper serves it, and finish tells whether something
+-- was shown; or, as the way through the wrapper takes a tenth of a packet's time, Wireshark's own dissector stands
+-- in its place, and begin gives ALONE.  As long as that stands there, real TCP at the port is dissected so, too.
+-- Where the wrapper was not asked, the columns tell: perhaps the bytes wait for others, perhaps the user's Decode As
+-- or a dissector that has claimed the conversation has shown them.
+-- waits is true if a dissector has begun a message and waits for the rest.
+function M.begin(rec, bytes)
     local says = rec.says
     local known = says.known or M.of(rec)
-    local port, own = known.port, known.own
-    if own and not needs_no_look(rec, says) then own = nil end
+    local own, port = known.own, known.port
+    if own and not (says.entire and rec.caplen >= SHORT) and not needs_no_look(rec, bytes, says) then own = nil end
     if own ~= standing[port] and known.ours then
         ports:add(port, own or wrapper)
         standing[port] = own
     end
-    return own
-end
-
--- Between begin and finish the wrapper serves this record, or Wireshark's own dissector stands in its place; finish
--- tells whether something was shown.
--- Where the wrapper was not asked, that is for the columns to tell: perhaps the bytes wait for others, perhaps the
--- user's Decode As or a dissector that has claimed the conversation has shown them.
--- waits is true if a dissector has begun a message and waits for the rest.
-function M.begin(rec)
-    alone = stand(rec)
+    if own then return ALONE end
     active, shown, asked, M.waits = rec, false, false, false
 end
 
 function M.finish()
     active = nil
-    return alone and M.ALONE or shown or not asked
+    return shown or not asked
 end
 
 -- A message that needs no reassembly.  Decode As for the path's port counts here too.

@@ -157,6 +157,7 @@ local function say(bytes, elements, kind, role, flags)
     local name, name_at = choose_name(el, role)
     local says = {
         src_pid = src_pid, dst_pid = dst_pid, type = kind, role = role, flags = flags, elements = elements, el = el,
+        header_len = HEADER_LEN + #elements, wrong = el.wrong,
         from_start = has(flags, FLAG.FROM_START), truncated = has(flags, FLAG.TRUNCATED),
         name = name, name_at = name_at, path = name and text.socket_name(name),
         src_text = side(el.src_comm, src_pid, el.src_name), dst_text = side(el.dst_comm, dst_pid, el.dst_name),
@@ -164,6 +165,7 @@ local function say(bytes, elements, kind, role, flags)
     local path, type_name = says.path or "(unnamed)", layout.TYPES[kind] or "socket"
     says.about = path .. "  " .. type_name
     says.title = (", %s → %s, %s, %s"):format(says.src_text, says.dst_text, path, type_name)
+    says.entire = says.from_start and not says.truncated
     says.remarkable = el.wrong or el.lost or el.fds_count or el.unknown or says.truncated
     return says
 end
@@ -186,11 +188,12 @@ local function new_way(bytes, header_len, socks)
     }
 end
 
-local function way_of(bytes, header_len)
+-- The way of a record that is not the first of its pair of sockets, made if need be.
+local function other_way(bytes, header_len)
     local socks = sub(bytes, SOCKS, SOCKS_LAST)
     local way, last, length = ways[socks], nil, 0
     while way do
-        if find(bytes, way.fixed, FIRST, true) == FIRST -- a string to compare with would have to be made
+        if find(bytes, way.fixed, FIRST, true) == FIRST
             and find(bytes, way.says.elements, ELEMENTS, true) == ELEMENTS then return way end
         way, last, length = way.next, way, length + 1
     end
@@ -213,12 +216,12 @@ function M.src_sock(way) return sub(way.fixed, SRC_SOCK, SRC_SOCK + 7) end
 function M.dst_sock(way) return sub(way.fixed, DST_SOCK, DST_SOCK + 7) end
 
 local rec = {}
+M.current = rec
 
--- What a record's bytes say, valid until the next call; or nil and the sentence that says what is wrong, and true
--- if that is the version.  wrong is such a sentence where some of it can be shown all the same.
-function M.read(bytes)
+-- The record's header_len; or nil and the sentence that says what is wrong, and true if that is the version.
+local function check(bytes)
     local have = #bytes
-    local version, event, low, high = byte(bytes, 1, AT.header_len + 2)
+    local version, _, low, high = byte(bytes, 1, AT.header_len + 2)
     if have > 0 and version ~= VERSION then
         return nil, ("record of format version %d; this dissector knows version %d"):format(version, VERSION), true
     end
@@ -231,16 +234,30 @@ function M.read(bytes)
     elseif header_len > have then
         return nil, ("record ends in its elements: %d of %d bytes"):format(have, header_len)
     end
-    local way = way_of(bytes, header_len)
+    return header_len
+end
+
+-- What a record's bytes say, in M.current, valid until the next call; or nil and what check() says.
+-- wrong is such a sentence where some of it can be shown all the same.
+function M.read(bytes)
+    local version, event = byte(bytes, 1, 2)
+    local way = version == VERSION and ways[sub(bytes, SOCKS, SOCKS_LAST)]
+    -- As most are: what a way and its record have in common has been checked.  (A string to compare with would
+    -- have to be made.)
+    if not way or find(bytes, way.fixed, FIRST, true) ~= FIRST
+        or find(bytes, way.says.elements, ELEMENTS, true) ~= ELEMENTS then
+        local header_len, wrong, is_version = check(bytes)
+        if not header_len then return nil, wrong, is_version end
+        way = other_way(bytes, header_len)
+    end
     local says = way.says
     local seq_lo, seq_hi, ack_lo, _, message, len, offset, caplen = unpack(READ, bytes, READ_AT)
-    local el = says.el
-    rec.way, rec.says, rec.el, rec.conversation = way, says, el, way.conversation
-    rec.event, rec.type, rec.header_len, rec.wrong = event, says.type, header_len, el.wrong
+    rec.way, rec.says, rec.event, rec.wrong = way, says, event, says.wrong
     rec.seq_lo, rec.seq_hi, rec.ack_lo, rec.message, rec.len, rec.offset = seq_lo, seq_hi, ack_lo, message, len, offset
-    if header_len + caplen > have then
-        rec.wrong = rec.wrong or ("record ends early: %d of %d bytes"):format(have, header_len + caplen)
-        caplen = have - header_len
+    local whole = says.header_len + caplen
+    if whole > #bytes then
+        rec.wrong = rec.wrong or ("record ends early: %d of %d bytes"):format(#bytes, whole)
+        caplen = #bytes - says.header_len
     end
     rec.caplen = caplen
     return rec

@@ -30,11 +30,11 @@ local function collector()
     function M.packet(pinfo)
         local rec = host.current
         if not rec or rec.number ~= pinfo.number then return end
-        local r, el = row(rec.conversation.index), rec.el
+        local r, el = row(rec.way.conversation.index), rec.says.el
         -- Side 1 is the client where that is known.
         local from, to = 1, 2
         if rec.way.src_is_server then from, to = 2, 1 end
-        r.type = r.type or TYPES[rec.type]
+        r.type = r.type or TYPES[rec.says.type]
         r.path = r.path or rec.says.path
         r[from] = process(el.src_comm, rec.says.src_pid) or r[from]
         r[to] = process(el.dst_comm, rec.says.dst_pid) or r[to]

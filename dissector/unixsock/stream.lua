@@ -15,7 +15,8 @@ local EVENT, DATA, choices = layout.EVENT, layout.EVENT.DATA, host.prefs
 local FIN, SYN, PSH_ACK = 0x11, 0x02, 0x18
 local M = {}
 
-local pack, unpack, sub = Struct.pack, Struct.unpack, string.sub
+local pack, unpack, sub, pcall = Struct.pack, Struct.unpack, string.sub, pcall
+local begin, finish = payload.begin, payload.finish
 local tcp = Dissector.get("tcp")
 -- Functions instead of methods: Wireshark looks a method up anew for each call, which costs as much again.
 local call, new_bytes, as_tvb = tcp.call, ByteArray.new, ByteArray.tvb
@@ -33,19 +34,20 @@ local function address(sock)
     return known
 end
 
--- Puts the sockets' pseudo addresses into pinfo, and the ports into the way as four bytes.
--- `tree`: the packet's, if it is one of a stream.
-local function put_address(rec, pinfo, tree)
-    local way = rec.way
-    if not way.ports then
-        local src, dst, server_port = record.src_sock(way), record.dst_sock(way), payload.of(rec).port
-        if way.src_is_server then
-            way.ports = pack(">I2I2", server_port, payload.client_port(dst))
-        else
-            way.ports = pack(">I2I2", payload.client_port(src), server_port)
-        end
-        way.src_address, way.dst_address = address(src), address(dst)
+-- What is the same in all segments of the record's way: the ports as four bytes, and the addresses.
+local function prepare(rec, way)
+    local src, dst, server_port = record.src_sock(way), record.dst_sock(way), payload.of(rec).port
+    if way.src_is_server then
+        way.ports = pack(">I2I2", server_port, payload.client_port(dst))
+    else
+        way.ports = pack(">I2I2", payload.client_port(src), server_port)
     end
+    way.src_address, way.dst_address = address(src), address(dst)
+end
+
+-- Puts the sockets' pseudo addresses into pinfo.  `tree`: the packet's, if it is one of a stream.
+local function put_address(rec, way, pinfo, tree)
+    if not way.ports then prepare(rec, way) end
     set_src(pinfo, way.src_address)
     set_dst(pinfo, way.dst_address)
     -- Follow Stream looks for the selected packet's conversation by these, which nobody hides again.
@@ -54,20 +56,20 @@ local function put_address(rec, pinfo, tree)
     end
 end
 
-M.address = put_address
+function M.address(rec, pinfo) put_address(rec, rec.way, pinfo) end
 
--- The TCP flags of an event, or nil if it takes no part in the stream of bytes.
-local function tcp_flags(rec)
-    local event = rec.event
-    if event == DATA then return rec.caplen > 0 and PSH_ACK or nil end
+-- The TCP flags of an event other than DATA, or nil if it takes no part in the stream of bytes.
+local function tcp_flags(rec, event)
+    local says = rec.says
     if event == EVENT.CONNECT then
-        return rec.says.from_start and rec.seq_lo == 0 and rec.seq_hi == 0 and SYN or nil
+        return says.from_start and rec.seq_lo == 0 and rec.seq_hi == 0 and SYN or nil
     end
-    local ends = event == EVENT.CLOSE or event == EVENT.SHUTDOWN and (rec.el.how == 1 or rec.el.how == 2)
+    local ends = event == EVENT.CLOSE or event == EVENT.SHUTDOWN and (says.el.how == 1 or says.el.how == 2)
     if not ends then return nil end
     -- A close after a shutdown ends nothing more.  The frame that ended the direction is remembered.
-    local finished, sock = rec.conversation.finished or {}, record.src_sock(rec.way)
-    rec.conversation.finished = finished
+    local conversation, sock = rec.way.conversation, record.src_sock(rec.way)
+    local finished = conversation.finished or {}
+    conversation.finished = finished
     finished[sock] = finished[sock] or rec.number
     return finished[sock] == rec.number and FIN or nil
 end
@@ -76,25 +78,28 @@ end
 local REST = {}
 for _, flags in ipairs({ FIN, SYN, PSH_ACK }) do REST[flags] = pack(">BBI2I2I2", 0x50, flags, 65535, 0, 0) end
 
--- Hands the record, given its bytes too, to the TCP dissector.  Gives what payload.finish gives.
+local NEXT = 4294967296 -- sequence numbers begin anew here
+
+-- Hands the record, given its bytes too, to the TCP dissector.  Gives what payload.begin or finish gives.
 function M.dissect(rec, bytes, tvb, pinfo, tree)
-    local from, caplen, way = rec.header_len, rec.caplen, rec.way
+    local way, event, caplen, from = rec.way, rec.event, rec.caplen, rec.says.header_len
+    if event == DATA and caplen == 0 then return false end
     if not choices.reassemble then
-        if rec.event ~= EVENT.DATA or caplen == 0 then return false end
-        M.address(rec, pinfo, tree)
+        if event ~= DATA then return false end
+        put_address(rec, way, pinfo, tree)
         return payload.dissect_raw(rec, tvb:range(from, caplen):tvb(), pinfo, tree)
     end
-    local flags = tcp_flags(rec)
+    local flags = event == DATA and PSH_ACK or tcp_flags(rec, event)
     if not flags then return false end
-    put_address(rec, pinfo, tree)
-    local seq, ack = rec.seq_lo + rec.offset, 0
-    if flags ~= SYN then seq, ack = seq + 1, (rec.ack_lo + 1) % 4294967296 end
-    local segment = way.ports .. pack(">I4I4", seq % 4294967296, ack) .. REST[flags]
+    put_address(rec, way, pinfo, tree)
+    local seq, ack = rec.seq_lo + rec.offset + 1, rec.ack_lo + 1
+    if flags == SYN then seq, ack = 0, 0 end
+    local segment = way.ports .. pack(">I4I4", seq % NEXT, ack % NEXT) .. REST[flags]
         .. sub(bytes, from + 1, from + caplen)
-    payload.begin(rec)
+    local alone = begin(rec, bytes)
     -- A C exception in a dissector arrives as a Lua error when the tree already says "Malformed Packet".
     pcall(call, tcp, as_tvb(new_bytes(segment, true), "Unix stream"), pinfo, tree)
-    return payload.finish()
+    return alone or finish()
 end
 
 return M

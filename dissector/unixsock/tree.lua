@@ -248,7 +248,7 @@ function M.add_fields(t, tvb, rec, bytes)
         if wanted("flags.abstract") then set_generated(add(flags, F["flags.abstract"], name:byte() == 0)) end
         if wanted("path") then add(t, F.path, range_of(tvb, place[1], place[2]), rec.says.path) end
     end
-    if wanted("stream") then set_generated(add(t, F.stream, rec.conversation.index)) end
+    if wanted("stream") then set_generated(add(t, F.stream, rec.way.conversation.index)) end
     if wanted("seq") then
         add(t, F.seq, range_of(tvb, AT.seq, 8), UInt64.new(rec.seq_lo, rec.seq_hi) + rec.offset)
     end
@@ -257,8 +257,8 @@ function M.add_fields(t, tvb, rec, bytes)
         add_list(t, tvb, rec.offset > 0 and PART_LENGTHS or LENGTHS, shown)
     end
     add_list(t, tvb, lists.elements, shown)
-    add_rest(t, tvb, rec.el)
-    if rec.caplen > 0 and wanted("payload") then add(t, F.payload, range_of(tvb, rec.header_len, rec.caplen)) end
+    add_rest(t, tvb, rec.says.el)
+    if rec.caplen > 0 and wanted("payload") then add(t, F.payload, range_of(tvb, rec.says.header_len, rec.caplen)) end
     if shown then t:append_text(rec.says.title) end
 end
 
@@ -266,7 +266,7 @@ end
 -- Expert items
 
 function M.add_experts(t, rec)
-    local el = rec.el
+    local el = rec.says.el
     if rec.wrong then t:add_proto_expert_info(E.malformed, "Malformed record: " .. rec.wrong) end
     if rec.says.truncated then
         local missing = has(rec.says.flags, FLAG.UNREADABLE) and "Memory could not be read" or "Payload truncated"

@@ -29,7 +29,7 @@ end
 -- Of each object of a conversation, in which frame it became what.  Numbers are used again, so that a
 -- frame's objects are those that were made last before it, whichever frame is looked at.
 local function objects()
-    local conversation = host.current.conversation
+    local conversation = host.current.way.conversation
     conversation.wayland = conversation.wayland or { { { 0, "wl_display" } } }
     return conversation.wayland
 end

@@ -74,3 +74,28 @@ def test_what_waits_for_more(tshark: Tshark, tmp_path: Path, options: tuple[str,
     said = conversation(HTTP, [*turns, (False, ANSWERED)], close=False)
     lines = tshark.run(write(tmp_path / "c.pcapng", said), *options).splitlines()
     assert ["(part of a message)" in line for line in lines] == [True, True, False, True, False, False]
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+SETTINGS, PING = b"\0\0\0\4\0\0\0\0\0", b"\0\0\10\6\0\0\0\0\0abcdefgh"
+
+
+@BOTH_WAYS
+def test_http_2_where_http_is_expected(tshark: Tshark, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Its short frames, too."""
+    turns = [(True, PREFACE + SETTINGS), (False, SETTINGS), (True, PING), (False, PING), (True, SETTINGS)]
+    capture = write(tmp_path / "c.pcapng", conversation(HTTP, turns, close=False))
+    rows = tshark.fields(capture, "http2.type", options=options)
+    assert [row[0] for row in rows] == ["4", "4", "6", "6", "4"]
+    assert "TCP" not in tshark.run(capture, *options)
+
+
+@BOTH_WAYS
+def test_an_answer_that_ends_with_the_connection(
+    tshark: Tshark, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
+    turns = [(True, ASKED), (False, head + b'{"key"'), (False, b": 1}\n")]
+    capture = write(tmp_path / "c.pcapng", conversation(HTTP, turns))
+    rows = tshark.fields(capture, *SHOWN, options=options)
+    assert rows == [["GET", "", ""], ["", "", ""], ["", "", ""], ["", "", ""], ["", "200", "key"]]
