@@ -304,17 +304,19 @@ What keeps the missed ones from being met:
   several times what the probe costs (below: CPU µs a message).
 - A ping-pong between processes that take turns on one processor: the emulator, as above.
 - A rejected socket's ping-pong, where it is missed: all that is done for it is one look-up in each of the
-  two programs that a message passes. Runs of nearly the same probe came to -15 %, -12 %, +1 %, +3 % and
-  +16 %: the noise is larger than the target. The kernel's count has four looks at a clock in it.
+  two programs that a message passes. Runs of nearly the same probe came to -15 %, -12 %, +1 %, +3 %, +15 %
+  and +16 %: the noise is larger than the target. The kernel's count has four looks at a clock in it.
 - The highest rate: where "the sender could say no more", it is the sender's under that tool and not a limit
   of the tool; ours is then below the target because the sender is.
 - tcpdump: a packet has its addresses in it, and the kernel's own code copies it. A record of ours has to name
   both ends, their processes and their path. In such a guest a prototype's empty fentry hook added 0.3 µs, a
   dozen kernel reads 1.6 µs, a ring record of 200 bytes 3 µs.
-- The dissector, counted with callgrind for a packet of HTTP (tshark 4.0, packet list): 129,000 instructions,
-  72,000 for the same on `lo`. Wireshark's own library takes 38,000 of either. Lua takes 46,000, about half
+- The dissector, counted with callgrind for a packet of HTTP (tshark 4.0, packet list): 124,000 instructions,
+  72,000 for the same on `lo`. Wireshark's own library takes 38,000 of either. Lua takes 42,000, about half
   of it at the border to Wireshark (23 arguments checked for their type, 470 each, and 7 objects made), and
-  more goes to memory that is taken and given back. With all details each field is added from Lua.
+  more goes to memory that is taken and given back. With all details each field is added from Lua. Times
+  vary more than instructions: minutes apart, one and the same dissector came to 1.75 and to 2.17 of `lo`
+  for a thousand conversations, and to 1.86 and 2.07 for HTTP.
 """
 
 _BURSTS = """\
@@ -340,11 +342,12 @@ def document(
     measured = Measured(data)
     machine = data["machine"]
     missing = ", ".join(data["missing"])
+    rounds = data.get("rounds", 1)
     sections = [
         "# What a capture costs\n",
         f"Written by `make bench`; do not edit. Measured {when} on Linux {machine['kernel']}, "
         f"{machine['cpus']} CPUs ({machine['cpu']}), in one guest and one run "
-        f"of {data.get('rounds', 1)} rounds.\n",
+        f"of {rounds} round{'' if rounds == 1 else 's'}.\n",
         _EMULATED if machine["emulated"] else "",
         _METHOD,
         f"Not measured, as not installed or not able to run here: {missing}.\n" if missing else "",
