@@ -236,7 +236,6 @@ def check_with_tshark(path: Path, done: list[Channel]) -> None:
 
 @settings(
     max_examples=int(os.environ.get("UNIXSOCK_EXAMPLES", "40")),
-    deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
 )

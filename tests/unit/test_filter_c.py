@@ -137,7 +137,7 @@ def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return Compiled(FILTERS[request.param], tmp_path_factory.mktemp("filter"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(src=ENDS, dst=ENDS, message=MESSAGES, owners=st.tuples(st.booleans(), st.booleans()))
 def test_c_equals_python(compiled, src, dst, message, owners):
     kind, event, length, fds, creds = message
@@ -160,7 +160,7 @@ def test_c_equals_python(compiled, src, dst, message, owners):
     assert got == compiled.filter.matches(record)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(src=ENDS, dst=ENDS, kind=st.sampled_from(SocketType), final=st.tuples(st.booleans(), st.booleans()))
 def test_verdict_on_sockets_equals_python_and_never_lies(compiled, src, dst, kind, final):
     """The three-valued verdict is Kleene's, and no message contradicts it."""

@@ -17,7 +17,7 @@ from unixsock_bpf import export, formats, pcapng, record, saved
 from unixsock_bpf.filter import FilterError, parse
 from unixsock_bpf.record import Fd, FdKind, Record
 
-TRIES = settings(max_examples=10_000 if "UNIXSOCK_LONG" in os.environ else 100, deadline=None)
+TRIES = settings(max_examples=10_000 if "UNIXSOCK_LONG" in os.environ else 100)
 
 _PRIMITIVES = "path pid src dst comm uid type inode netns cgroup fds creds less greater event and or not"
 WORDS = [
