@@ -188,24 +188,16 @@ local function new_way(bytes, header_len, socks)
     }
 end
 
--- The way of a record that is not the first of its pair of sockets, made if need be.
-local function other_way(bytes, header_len)
+-- The way of a record that is like none of those kept, which is kept.
+local function add_way(bytes, header_len)
+    if way_count >= KEPT or said_count >= KEPT then M.forget() end
     local socks = sub(bytes, SOCKS, SOCKS_LAST)
-    local way, last, length = ways[socks], nil, 0
-    while way do
-        if find(bytes, way.fixed, FIRST, true) == FIRST
-            and find(bytes, way.says.elements, ELEMENTS, true) == ELEMENTS then return way end
-        way, last, length = way.next, way, length + 1
-    end
-    if way_count >= KEPT or said_count >= KEPT then
-        M.forget()
-        last, length = nil, 0
-    end
-    way = new_way(bytes, header_len, socks)
+    local way, last, length = new_way(bytes, header_len, socks), ways[socks], 1
+    while last and last.next do last, length = last.next, length + 1 end
     if last and length < VARIANTS then
         last.next, way_count = way, way_count + 1
     else -- the first, or the first again: what was chained is forgotten
-        ways[socks], way_count = way, way_count - length + 1
+        ways[socks], way_count = way, way_count - (last and length or 0) + 1
     end
     return way
 end
@@ -242,13 +234,13 @@ end
 function M.read(bytes)
     local version, event = byte(bytes, 1, 2)
     local way = version == VERSION and ways[sub(bytes, SOCKS, SOCKS_LAST)]
-    -- As most are: what a way and its record have in common has been checked.  (A string to compare with would
-    -- have to be made.)
-    if not way or find(bytes, way.fixed, FIRST, true) ~= FIRST
-        or find(bytes, way.says.elements, ELEMENTS, true) ~= ELEMENTS then
+    -- (A string to compare with would have to be made.)
+    while way and (find(bytes, way.fixed, FIRST, true) ~= FIRST
+        or find(bytes, way.says.elements, ELEMENTS, true) ~= ELEMENTS) do way = way.next end
+    if not way then -- else what it has in common with the record has been checked
         local header_len, wrong, is_version = check(bytes)
         if not header_len then return nil, wrong, is_version end
-        way = other_way(bytes, header_len)
+        way = add_way(bytes, header_len)
     end
     local says = way.says
     local seq_lo, seq_hi, ack_lo, _, message, len, offset, caplen = unpack(READ, bytes, READ_AT)

@@ -35,7 +35,8 @@ local function address(sock)
 end
 
 -- What is the same in all segments of the record's way: the ports as four bytes, and the addresses.
-local function prepare(rec, way)
+local function prepare(rec)
+    local way = rec.way
     local src, dst, server_port = record.src_sock(way), record.dst_sock(way), payload.of(rec).port
     if way.src_is_server then
         way.ports = pack(">I2I2", server_port, payload.client_port(dst))
@@ -46,8 +47,9 @@ local function prepare(rec, way)
 end
 
 -- Puts the sockets' pseudo addresses into pinfo.  `tree`: the packet's, if it is one of a stream.
-local function put_address(rec, way, pinfo, tree)
-    if not way.ports then prepare(rec, way) end
+local function put_address(rec, pinfo, tree)
+    local way = rec.way
+    if not way.ports then prepare(rec) end
     set_src(pinfo, way.src_address)
     set_dst(pinfo, way.dst_address)
     -- Follow Stream looks for the selected packet's conversation by these, which nobody hides again.
@@ -56,7 +58,7 @@ local function put_address(rec, way, pinfo, tree)
     end
 end
 
-function M.address(rec, pinfo) put_address(rec, rec.way, pinfo) end
+M.address = put_address
 
 -- The TCP flags of an event other than DATA, or nil if it takes no part in the stream of bytes.
 local function tcp_flags(rec, event)
@@ -86,12 +88,12 @@ function M.dissect(rec, bytes, tvb, pinfo, tree)
     if event == DATA and caplen == 0 then return false end
     if not choices.reassemble then
         if event ~= DATA then return false end
-        put_address(rec, way, pinfo, tree)
+        put_address(rec, pinfo, tree)
         return payload.dissect_raw(rec, tvb:range(from, caplen):tvb(), pinfo, tree)
     end
     local flags = event == DATA and PSH_ACK or tcp_flags(rec, event)
     if not flags then return false end
-    put_address(rec, way, pinfo, tree)
+    put_address(rec, pinfo, tree)
     local seq, ack = rec.seq_lo + rec.offset + 1, rec.ack_lo + 1
     if flags == SYN then seq, ack = 0, 0 end
     local segment = way.ports .. pack(">I4I4", seq % NEXT, ack % NEXT) .. REST[flags]

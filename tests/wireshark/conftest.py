@@ -52,6 +52,7 @@ class Tshark:
             command, env=env, capture_output=True, text=True, errors="replace", timeout=timeout, check=False
         )
         assert done.returncode == 0, done.stderr
+        assert "Lua" not in done.stderr, done.stderr
         said = [line for line in done.stderr.splitlines() if not _OTHERS.search(line)]
         assert all(bugs and "Dissector bug" in line for line in said), done.stderr
         assert "Lua Error" not in done.stdout

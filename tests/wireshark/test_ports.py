@@ -82,12 +82,15 @@ SETTINGS, PING = b"\0\0\0\4\0\0\0\0\0", b"\0\0\10\6\0\0\0\0\0abcdefgh"
 
 @BOTH_WAYS
 def test_http_2_where_http_is_expected(tshark: Tshark, tmp_path: Path, options: tuple[str, ...]) -> None:
-    """Its short frames, too."""
+    """Its short frames, too; and one that was cut short, which goes another way, shows no made-up ports."""
     turns = [(True, PREFACE + SETTINGS), (False, SETTINGS), (True, PING), (False, PING), (True, SETTINGS)]
     capture = write(tmp_path / "c.pcapng", conversation(HTTP, turns, close=False))
     rows = tshark.fields(capture, "http2.type", options=options)
     assert [row[0] for row in rows] == ["4", "4", "6", "6", "4"]
     assert "TCP" not in tshark.run(capture, *options)
+    said = conversation(HTTP, turns, close=False)
+    said[-1] = replace(said[-1], payload=SETTINGS[:-1], flags=said[-1].flags | Flag.TRUNCATED)
+    assert "TCP" not in tshark.run(write(tmp_path / "cut.pcapng", said), *options)
 
 
 @BOTH_WAYS
