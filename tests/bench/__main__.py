@@ -63,7 +63,7 @@ def main() -> int:
     if status:
         return status
     say("Start-up here, natively")
-    native = startup.until_load(2 if options.short else 9)
+    native = startup.until_loaded(2 if options.short else 9)
     text = report.document(
         json.loads(NUMBERS.read_text()),
         native,

@@ -259,11 +259,11 @@ def targets(measured: Measured, native: dict[str, float] | None, dissector: dict
         rows.append(["highest rate without loss: this / PEER", "≥ 3", number(factor), verdict])
     if native:
         add("listing interfaces, natively", 0.1, native["list interfaces"], " s")
-        add("from exec to a compiled probe, natively (the target includes loading)", 0.5,
-            native["ready to load"], " s")  # fmt: skip
+        add("from exec to a loaded probe, natively, the very first time", 0.5,
+            native.get(startup.LOADED), " s")  # fmt: skip
         add("the same with a new filter, where what all filters share was compiled before", 0.5,
-            native[startup.NEW_READY], " s")  # fmt: skip
-        add("the same with a filter that was used before", 0.5, native[startup.LATER], " s")
+            native.get(startup.NEW_LOADED), " s")  # fmt: skip
+        add("the same with a filter that was used before", 0.5, native.get(startup.LATER_LOADED), " s")
     if measured.data["idle"].get("fentry"):
         add("CPU when idle", 0, round(_idle(measured.data["idle"]["fentry"]), 2), " %")
     for workload, readings in (dissector or {}).items():
@@ -301,7 +301,8 @@ _LIMITS = """\
 What keeps the missed ones from being met:
 
 - A blast that goes on: with no idle processor, those who talk pay for the extcap and dumpcap, too, which use
-  several times what the probe costs (below: CPU µs a message).
+  several times what the probe costs (below: CPU µs a message). Most of it is dumpcap's, which takes seven
+  system calls for a packet that comes through a pipe: natively 5.8 µs of its own, and 1.1 µs of the extcap's.
 - A ping-pong between processes that take turns on one processor: the emulator, as above.
 - A rejected socket's ping-pong, where it is missed: all that is done for it is one look-up in each of the
   two programs that a message passes. Runs of nearly the same probe came to -15 %, -12 %, +1 %, +3 %, +15 %
@@ -378,12 +379,17 @@ def document(
         growth(measured),
         "## Start-up\n",
         start(data["startup"], native),
-        "*ready to load*: from exec to the first program handed to the kernel.\n" if native else "",
+        _LOADED if native else "",
         "## Dissector\n" if dissector else "",
         _dissector(dissector),
     ]
     return "\n".join(section for section in sections if section)
 
+
+_LOADED = """\
+*loaded*: from exec to where the kernel has all programs, with kprobes. What is left is attaching them, which
+kernels may refuse that load them: the guest's column says how little that takes beside the rest.
+"""
 
 _PLAIN_TCP = """\
 TCP on lo is the same talk as `tcpdump -i lo` writes it, with Ethernet headers and TCP time stamps. The barest

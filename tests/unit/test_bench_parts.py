@@ -84,14 +84,15 @@ def test_the_report_says_what_was_measured() -> None:
         "idle": {"fentry": [0.0]}, "startup": {"compile": 1.5}, "missing": ["strace"],
         "machine": {"kernel": "6.1", "cpus": 2, "cpu": "slow", "emulated": True},
     }  # fmt: skip
-    native = {"list interfaces": 0.05, "ready to load": 0.7, startup.NEW_READY: 0.3, startup.LATER: 0.2}
+    native = {"list interfaces": 0.05, startup.LOADED: 0.7, startup.NEW_LOADED: 0.3}
     text = report.document(data, native, None, "dump {path}", "today")
     lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
     assert re.search(r"0\.12 \| \*\*missed", lines["blast 64 B, added: this / PEER"])  # 10 / 80
     assert re.search(r"0\.50 \| \*\*missed", lines["ping-pong 64 B, added: this / PEER"])
     assert "2.50 | **missed" in lines["highest rate without loss: this / PEER"]
     assert "| met |" in lines["listing interfaces, natively"]
-    assert "missed" in lines["from exec to a compiled probe, natively (the target includes loading)"]
+    assert "missed" in lines["from exec to a loaded probe, natively, the very first time"]
+    assert "not measured" in lines["the same with a filter that was used before"]
     assert "not measured" in lines["rejected socket's ping-pong, slower by"]
     assert "blast 64 B | 2.00 | 40.0 | - | - |" in text
     assert "1 of 4,000; 64 B | 7 of 1,000; 448 B" in text

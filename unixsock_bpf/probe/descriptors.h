@@ -23,6 +23,7 @@ struct passed {
 	u32 at; /* where the next element goes */
 	u32 steps; /* of paths */
 	u32 kind;
+	u32 len; /* of the path */
 	u8 walking;
 	u8 again; /* the program goes on in its next run */
 	u8 complete;

@@ -6,10 +6,9 @@
 #define RB_FORCE_WAKEUP 2
 
 /* A reader that sleeps is woken; one that is at work looks for itself. */
-static __always_inline u64 wake_flags(void)
+static __always_inline u64 wake_flags(struct settings *set)
 {
-	struct settings *set = get_settings();
-	if (set && set->reader_waits) {
+	if (set->reader_waits) {
 		set->reader_waits = 0;
 		return RB_FORCE_WAKEUP;
 	}
@@ -47,11 +46,10 @@ static __always_inline void put_comm(u8 *data, volatile struct message *m, u32 t
 }
 
 /* Frame, header and the elements that say who and where. */
-static __always_inline void put_head(u8 *data, volatile struct message *m, struct sides *sides)
+static __always_inline void put_head(u8 *data, volatile struct message *m, struct sides *sides, struct settings *set)
 {
 	struct frame *frame = (struct frame *)data;
-	struct settings *set = get_settings();
-	u64 now = bpf_ktime_get_boot_ns() + (set ? set->clock_offset : 0);
+	u64 now = bpf_ktime_get_boot_ns() + set->clock_offset;
 
 	frame->block_type = BLOCK_EPB;
 	frame->interface_id = 0;
@@ -122,7 +120,7 @@ static __always_inline void put_head(u8 *data, volatile struct message *m, struc
 }
 
 /* Ends the block, whose payload of `caplen` bytes begins at `at`, and sends it.  0: it went out. */
-static __always_inline int send_block(u8 *data, u64 at, u32 caplen)
+static __always_inline int send_block(u8 *data, u64 at, u32 caplen, struct settings *set)
 {
 	struct frame *frame = (struct frame *)data;
 	u64 end = at + caplen;
@@ -136,11 +134,11 @@ static __always_inline int send_block(u8 *data, u64 at, u32 caplen)
 	frame->block_len = padded + 4;
 	*(u32 *)(data + end) = 0;
 	*(u32 *)(data + padded) = padded + 4;
-	return ring.ringbuf_output(data, padded + 4, wake_flags());
+	return ring.ringbuf_output(data, padded + 4, wake_flags(set));
 }
 
 /* The same for a block without payload in a small_scratch. */
-static __always_inline int send_small(u8 *data, u64 at)
+static __always_inline int send_small(u8 *data, u64 at, struct settings *set)
 {
 	struct frame *frame = (struct frame *)data;
 	BOUND(at, 0xffc);
@@ -149,7 +147,7 @@ static __always_inline int send_small(u8 *data, u64 at)
 	frame->caplen = frame->origlen = at - __builtin_offsetof(struct frame, prefix);
 	frame->block_len = at + 4;
 	*(u32 *)(data + at) = at + 4;
-	return ring.ringbuf_output(data, at + 4, wake_flags());
+	return ring.ringbuf_output(data, at + 4, wake_flags(set));
 }
 
 /* Tells the reader who is behind the pseudo addresses of both sides, where it does not know yet. */
@@ -203,13 +201,13 @@ static __always_inline void lose(volatile struct message *m, struct sides *sides
 
 /* Begins a record.  If messages fell out of this direction since the last one, a record of that goes
  * out before.  0: the caller may go on; else the ring is full, and the message is counted as lost. */
-static __always_inline int begin_record(u8 *data, volatile struct message *m, struct sides *sides)
+static __always_inline int begin_record(u8 *data, volatile struct message *m, struct sides *sides, struct settings *set)
 {
 	struct flow *flow = sides->flow;
 	announce(sides);
 	u32 round = 0;
 	do {
-		put_head(data, m, sides);
+		put_head(data, m, sides, set);
 		if (!flow->lost_messages)
 			return 0;
 		struct record_header *r = &((struct frame *)data)->record;
@@ -223,7 +221,7 @@ static __always_inline int begin_record(u8 *data, volatile struct message *m, st
 		*(u64 *)(to + 4) = flow->lost_messages;
 		*(u64 *)(to + 12) = flow->lost_bytes;
 		*(u32 *)(to + 20) = flow->lost_reasons;
-		if (send_small(data, at + 24))
+		if (send_small(data, at + 24, set))
 			break;
 		flow->lost_messages = 0;
 		flow->lost_bytes = 0;

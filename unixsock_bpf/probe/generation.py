@@ -100,8 +100,8 @@ class Generation:
         self._events = settings.events
         attached: frozenset[Program] = frozenset().union(*(one.attached for one in earlier))
         hooked = any(one._events or not settings.events for one in earlier)
-        #: Descriptors of what is behind gates, by function.
-        self._gated: dict[str, int] = {}
+        #: Descriptors of what is behind gates.
+        self._gated: dict[Program, int] = {}
         try:
             with errors_told():
                 found = compiled(sources(settings, kernel.macros, way, hooks=not hooked))
@@ -110,12 +110,11 @@ class Generation:
                 if earlier:
                     self._code = {**earlier[0].unfiltered, **self._code}
                 self.maps = self._take_maps(found, settings.buffer_mib, earlier)
-                self._programs = self._load(
-                    {program.function for one in earlier for program in one._programs}
-                )
+                hooks = self._new_hooks({program.function for one in earlier for program in one._programs})
                 # News is the same for all filters: its gates stay as they are.
                 for_ever = {match[2] for match in _HOOK.finditer(text) if match[1] == "NEWS" and earlier}
-                self._load_gated([one for one in attached if one.function not in for_ever], slots)
+                gates = [one for one in attached if one.function not in for_ever]
+                self._load(hooks, self._behind_gates_of([*gates, *hooks], slots))
         except ProbeError:
             self.close()
             raise
@@ -158,35 +157,63 @@ class Generation:
             self._open.append(found[name].fd)
         return {**shared, **found}
 
-    def _loaded(self, program: Program, instructions: code.Code) -> int:
-        fds = {name: one.fd for name, one in self.maps.items()}
-        attach_type = _ATTACH_TYPES.get(program.kind)
-        hook = (attach_type, self._btf.function(program.function)) if attach_type else (0, 0)
-        return code.load(program.name, _bpf_type(program.kind), instructions.linked(fds), hook)
-
-    def _load(self, there: set[str]) -> dict[Program, int]:
-        """The hooks on other functions than those, and their descriptors."""
-        loaded = {}
+    def _new_hooks(self, there: set[str]) -> dict[Program, code.Code]:
+        """The hooks on other functions than those."""
+        found = {}
         for name, instructions in self._code.items():
             match = _PROGRAM.fullmatch(name)
-            if not match or match[2] in there:
-                continue
-            alone = match[1] != "kprobe" or f"kretprobe__{match[2]}" not in self._code
-            program = Program(name, match[1], match[2], alone)
-            loaded[program] = fd = self._loaded(program, instructions)
-            self._open.append(fd)
+            if match and match[2] not in there:
+                alone = match[1] != "kprobe" or f"kretprobe__{match[2]}" not in self._code
+                found[Program(name, match[1], match[2], alone)] = instructions
+        return found
+
+    def _behind_gates_of(self, hooks: Sequence[Program], slots: dict[str, int]) -> dict[Program, code.Code]:
+        """What belongs behind each gate, for its slot, as a program on the same function."""
+        found = {}
+        for program in hooks:
+            behind = self._code.get(self._behind.get(program.function, ""))
+            if program.has_gate and behind:
+                found[program] = behind.with_value(slots["HERE"], slots[program.function])
+        return found
+
+    def _load(self, hooks: dict[Program, code.Code], gated: dict[Program, code.Code]) -> None:
+        """Loads ``hooks`` and what goes behind gates, side by side: the kernel checks a program in the thread
+        that loads it, message in a twentieth of a second."""
+        from concurrent.futures import ThreadPoolExecutor  # as late as bcc
+
+        fds = {name: one.fd for name, one in self.maps.items()}
+
+        def load(program: Program, instructions: code.Code, into: dict[Program, int]) -> None:
+            attach_type = _ATTACH_TYPES.get(program.kind)
+            hook = (attach_type, self._btf.function(program.function)) if attach_type else (0, 0)
+            fd = code.load(program.name, _bpf_type(program.kind), instructions.linked(fds), hook)
+            into[program] = fd
+
+        jobs = [(*one, self._programs) for one in hooks.items()] + [
+            (*one, self._gated) for one in gated.items()
+        ]
+        # First what some kernels refuse, then what takes long: loops of many steps, and what is long.
+        jobs.sort(
+            key=lambda job: (
+                "func" not in job[0].kind,
+                job[0].function not in _AGAIN,
+                -len(job[1].instructions),
+            )
+        )
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+            loading = [threads.submit(load, *job) for job in jobs]
+            try:
+                for one in loading:
+                    one.result()
+            except ProbeError:
+                threads.shutdown(cancel_futures=True)
+                raise
+            finally:
+                self._open += self._programs.values()
+        for program, fd in self._programs.items():
             if program.function in _AGAIN and program.has_gate:
                 again = self.maps["again"]
                 again[again.Key(0)] = again.Leaf(fd)
-        return loaded
-
-    def _load_gated(self, attached: Sequence[Program], slots: dict[str, int]) -> None:
-        """Loads what belongs behind each gate, for its slot, as a program on the same function."""
-        for program in {**dict.fromkeys(attached), **self._programs}:
-            behind = self._code.get(self._behind.get(program.function, ""))
-            if program.has_gate and behind:
-                for_slot = behind.with_value(slots["HERE"], slots[program.function])
-                self._gated[program.function] = self._loaded(program, for_slot)
 
     def skipped(self) -> int:
         """Messages and events at most that its hooks missed: their programs ran already on that processor.
@@ -201,9 +228,9 @@ class Generation:
 
     def take_over(self, first: Generation) -> None:
         """Goes behind the gates of ``first``, which made them, and of others."""
-        for function, program in self._gated.items():
-            gate = first.maps[f"gate_{function}"]
-            gate[gate.Key(0)] = gate.Leaf(program)
+        for program, fd in self._gated.items():
+            gate = first.maps[f"gate_{program.function}"]
+            gate[gate.Key(0)] = gate.Leaf(fd)
 
     def attach(self) -> None:
         """Attaches the hooks that no earlier generation has.  Raises ProbeError."""
@@ -259,9 +286,8 @@ class Generation:
 
     def close_gated(self) -> None:
         """Lets go of what lies behind the gates, which hold it as long as they need it."""
-        for program in self._gated.values():
-            os.close(program)
-        self._gated.clear()
+        while self._gated:
+            os.close(self._gated.popitem()[1])
 
 
 def _attached(program: Program, fd: int) -> int:

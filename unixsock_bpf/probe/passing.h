@@ -74,21 +74,21 @@ static __always_inline void end_descriptor(volatile struct passed *p)
 		p->walk.begin = PATH_ROOM - 1;
 		p->walk.text[PATH_ROOM - 1] = '/';
 	}
-	u64 len = PATH_ROOM - p->walk.begin;
-	u64 begin = p->walk.begin;
-	u64 at = p->at;
-	if (p->anonymous && len && begin > 10) {
+	p->len = PATH_ROOM - p->walk.begin;
+	if (p->anonymous && p->len && p->walk.begin > 10) {
 		/* over the slash that stands there */
-		begin -= 10;
-		len += 10;
+		u64 begin = p->walk.begin - 10;
+		p->walk.begin = begin;
+		p->len += 10;
 		BOUND(begin, 0xfff);
 		volatile u8 *text = p->walk.text + begin; /* "anon_inode:" */
 		*(volatile u64 *)text = 0x6f6e695f6e6f6e61;
 		*(volatile u16 *)(text + 8) = 0x6564;
 		text[10] = ':';
 	}
-	if (p->walk.too_long || at + len + (p->count - p->index + 2) * FD_ELEMENT > ELEMENTS_ROOM)
-		len = 0;
+	if (p->walk.too_long || p->at + p->len + (p->count - p->index + 2) * FD_ELEMENT > ELEMENTS_ROOM)
+		p->len = 0;
+	u64 at = p->at, begin = p->walk.begin, len = p->len;
 	p->walking = 0;
 	p->at = at + ((FD_ELEMENT + len + 3) & ~3ull);
 	BOUND(at, 0x1fff);

@@ -60,8 +60,9 @@ static __always_inline void take_flow(volatile struct message *m, struct sides *
 }
 
 /* Sends the payload after the head that is in `s`, in as many records as it takes.  0: all of it.
- * Between two steps everything lies in maps: see struct cursor. */
-static __always_inline int send_payload(struct scratch *s)
+ * Between two steps everything lies in maps: see struct cursor.  So do the flags, which the verifier would try in
+ * every combination. */
+static __always_inline int send_payload(struct scratch *s, struct settings *set)
 {
 	volatile struct record_header *r = &((struct frame *)s->data)->record;
 	volatile struct message *m = &s->message;
@@ -73,26 +74,21 @@ static __always_inline int send_payload(struct scratch *s)
 	c->flags = r->flags;
 	c->wanted = m->len < snaplen ? m->len : snaplen;
 	do {
-		u32 took = copy_piece(s, c->wanted);
-		u32 wanted = c->wanted - took;
-		c->wanted = wanted;
-		if (!took || !wanted || c->done >= MAX_PAYLOAD) {
-			u32 flags = c->flags;
-			if (took && wanted) {
-				flags |= FLAG_MORE;
-			} else if (c->before + c->done < m->len) {
-				struct totals *t = get_totals();
-				flags |= FLAG_TRUNCATED | c->unreadable;
-				if (t)
-					__sync_fetch_and_add(&t->truncated, 1);
-			}
+		copy_piece(s);
+		if (!c->took || !c->wanted || c->done >= MAX_PAYLOAD) {
 			r->offset = c->before;
-			r->flags = flags;
-			if (send_block(s->data, m->at, c->done))
+			r->flags = c->flags;
+			if (c->took && c->wanted)
+				r->flags |= FLAG_MORE;
+			else if (c->wanted)
+				r->flags |= FLAG_TRUNCATED | FLAG_UNREADABLE;
+			else if (c->before + c->done < m->len)
+				r->flags |= FLAG_TRUNCATED;
+			if (send_block(s->data, m->at, c->done, set))
 				return 1;
 			c->before += c->done;
 			c->done = 0;
-			if (!(flags & FLAG_MORE))
+			if (!(r->flags & FLAG_MORE))
 				break;
 		}
 		/* The end of the loop has to be a condition for the verifier, not a jump. */
@@ -105,11 +101,12 @@ static __always_inline int send_payload(struct scratch *s)
 static __always_inline void on_message(u32 slot, u32 generation)
 {
 	struct totals *t = get_totals();
+	struct settings *set = get_settings();
 	struct workspace *w = get_workspace(slot);
 	struct scratch *s = get_scratch(slot);
 	struct sides sides = {};
 
-	if (!t || !s || !w)
+	if (!t || !set || !s || !w)
 		return;
 	u64 sk = s->call.sk, other = s->call.other, skb = s->call.skb;
 	u32 len = s->call.len;
@@ -143,7 +140,7 @@ static __always_inline void on_message(u32 slot, u32 generation)
 		return;
 	__sync_fetch_and_add(&t->messages, 1);
 	__sync_fetch_and_add(&t->bytes, len);
-	if (begin_record(s->data, m, &sides))
+	if (begin_record(s->data, m, &sides, set))
 		return;
 	/* The verifier would follow both kinds of flow through all that comes. */
 	sides.flow = NULL;
@@ -151,11 +148,13 @@ static __always_inline void on_message(u32 slot, u32 generation)
 	if (s->call.address)
 		cursor_at(&s->cursor, s->call.address, len);
 	else
-		cursor_at_skb(&s->cursor, s->skb);
-	if (send_payload(s)) {
+		cursor_at_skb(&s->cursor, s->skb, set);
+	if (send_payload(s, set)) {
 		m->len -= s->cursor.before;
 		find_flow(&sides, m->type);
 		lose(m, &sides, LOST_RING_FULL);
+	} else if (((struct frame *)s->data)->record.flags & FLAG_TRUNCATED) {
+		__sync_fetch_and_add(&t->truncated, 1);
 	}
 	sides.src->emitted = 1;
 	sides.dst->emitted = 1;
@@ -174,10 +173,11 @@ int message(void *ctx)
 static __always_inline void on_event(u32 slot, u32 generation)
 {
 	struct small_scratch *s = get_small_scratch(slot);
+	struct settings *set = get_settings();
 	struct workspace *w = get_workspace(slot);
 	struct sides sides = {};
 
-	if (!s || !w || !remember(s, &sides, w, true))
+	if (!s || !set || !w || !remember(s, &sides, w, true))
 		return;
 #ifndef WITH_EVENTS
 	/* Readers want to know that a stream has ended. */
@@ -193,7 +193,7 @@ static __always_inline void on_event(u32 slot, u32 generation)
 	if (!wanted(m, &sides, call, 0, 0, w, generation))
 		return;
 	take_flow(m, &sides, call->sk, call->other);
-	if (begin_record(s->data, m, &sides))
+	if (begin_record(s->data, m, &sides, set))
 		return;
 	if (s->call.element) {
 		u64 at = m->at;
@@ -202,7 +202,7 @@ static __always_inline void on_event(u32 slot, u32 generation)
 		*(u32 *)(to + 4) = s->call.value;
 		m->at = at + 8;
 	}
-	if (send_small(s->data, m->at))
+	if (send_small(s->data, m->at, set))
 		lose(m, &sides, LOST_RING_FULL);
 }
 

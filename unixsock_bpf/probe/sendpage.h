@@ -3,6 +3,8 @@
  * under the receiver's locks. */
 #ifdef ARGS_UNIX_STREAM_SENDPAGE
 
+#define NOWHERE 1 /* an address that can't be read */
+
 /* What was appended are the last `size` bytes of the last fragment, which may have held some before. */
 static __always_inline bool on_appended(u32 slot, const struct arguments *args, int result)
 {
@@ -12,8 +14,13 @@ static __always_inline bool on_appended(u32 slot, const struct arguments *args, 
 		return false;
 	u64 shared = LOAD(u64, skb, SKB_HEAD) + LOAD(u32, skb, SKB_END);
 	u64 fragment = shared + SHARED_FRAGS + (LOAD(u8, shared, SHARED_NR_FRAGS) - 1) * FRAG_SIZE;
-	u64 end = fragment_address(fragment) + LOAD(u32, fragment, FRAG_LEN);
-	return tell_message(slot, sk, peer_of(sk), 0, end - size, size, 0);
+	struct settings *set = get_settings();
+	u64 address = NOWHERE;
+	if (set && set->page_offset_base)
+		address = page_address(LOAD(u64, fragment, FRAG_PAGE), LOAD(u64, set->page_offset_base, 0),
+				       LOAD(u64, set->vmemmap_base, 0)) +
+			  LOAD(u32, fragment, FRAG_OFFSET) + LOAD(u32, fragment, FRAG_LEN) - size;
+	return tell_message(slot, sk, peer_of(sk), 0, address, size, 0);
 }
 MESSAGE_ON_RARE_RETURN(skb_append_pagefrags, on_appended, ARGS_SKB_APPEND_PAGEFRAGS)
 #endif

@@ -222,10 +222,12 @@ enum {
 struct cursor {
 	u64 address;
 	u64 fragments; /* skb_shared_info's array */
+	u64 base, map; /* where the kernel has the memory of pages, and their descriptions */
+	u8 copied[FRAG_SIZE]; /* the last fragment */
 	u32 left; /* bytes at address */
 	u32 fragment; /* the next one */
 	u32 fragment_count;
-	u32 unreadable; /* FLAG_UNREADABLE: some bytes could not be read */
+	u32 took; /* bytes in the last step */
 	u32 done; /* bytes in this record */
 	u32 before; /* bytes in the records before, of the same message */
 	u32 wanted; /* bytes that are still to come */
