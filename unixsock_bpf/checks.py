@@ -120,21 +120,45 @@ def lockdown(path: str = "/sys/kernel/security/lockdown") -> Check:
     )
 
 
-def kallsyms(path: str = "/proc/kallsyms", restriction: str = "/proc/sys/kernel/kptr_restrict") -> Check:
-    """The addresses by which fragments of long messages are found: the part that root runs reads them."""
+def kallsyms(
+    path: str = "/proc/kallsyms",
+    restriction: str = "/proc/sys/kernel/kptr_restrict",
+    kcore: str = "/proc/kcore",
+) -> Check:
+    """The addresses by which fragments of long messages are found: the part that root runs reads them.
+
+    Where they are hidden, kcore does as well.
+    """
     try:
         if os.geteuid() != 0 and Path(restriction).read_text().strip() in ("0", "1"):
             return Check("kallsyms", True, "addresses are shown to root", needed=False)
         shown = _any_address(path)
     except OSError:
-        return Check("kallsyms", False, f"{path} cannot be read", "Long messages are cut without it", False)
+        shown, said = False, f"{path} cannot be read"
+    else:
+        said = "addresses are shown" if shown else "all addresses are zero"
+    if not shown and _tells_where_pages_are(kcore):
+        return Check("kallsyms", True, f"{said}, but {kcore} does as well", needed=False)
     return Check(
         "kallsyms",
         shown,
-        "addresses are shown" if shown else "all addresses are zero",
+        said,
         "Long messages are cut without it; set kernel.kptr_restrict to 1 or 0 and run as root",
         False,
     )
+
+
+def _tells_where_pages_are(kcore: str) -> bool:
+    if os.geteuid() != 0:  # what root will see
+        return Path(kcore).exists()
+    from unixsock_bpf.probe import layout
+    from unixsock_bpf.probe.btf import Btf, BtfError
+    from unixsock_bpf.probe.kcore import page_bases
+
+    try:
+        return bool(page_bases(layout.macros(Btf())["STRUCT_PAGE_SIZE"], kcore))
+    except (BtfError, OSError):
+        return False
 
 
 def _any_address(path: str) -> bool:

@@ -65,7 +65,7 @@ def test_lockdown(text: str, met: bool, tmp_path: Path) -> None:
 )  # fmt: skip
 def test_kallsyms(text: str, met: bool, tmp_path: Path) -> None:
     (tmp_path / "kallsyms").write_text(text)
-    found = checks.kallsyms(str(tmp_path / "kallsyms"))
+    found = checks.kallsyms(str(tmp_path / "kallsyms"), kcore=str(tmp_path / "missing"))
     assert found.met is met
     assert not found.needed  # a capture works, with long messages cut
 
@@ -77,7 +77,10 @@ def test_kallsyms_for_an_ordinary_user_is_what_root_will_see(
     (tmp_path / "kallsyms").write_text("0000000000000000 T a\n")
     (tmp_path / "restriction").write_text(f"{restriction}\n")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert checks.kallsyms(str(tmp_path / "kallsyms"), str(tmp_path / "restriction")).met is met
+    files = [str(tmp_path / name) for name in ("kallsyms", "restriction", "kcore")]
+    assert checks.kallsyms(*files).met is met
+    (tmp_path / "kcore").touch()
+    assert checks.kallsyms(*files).met
 
 
 def test_installed_parts_are_of_this_version(empty_home: Path) -> None:

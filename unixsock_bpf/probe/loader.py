@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from unixsock_bpf.probe import target
 from unixsock_bpf.probe.errors import ProbeError
 from unixsock_bpf.probe.generation import Generation
+from unixsock_bpf.probe.kcore import page_bases
 from unixsock_bpf.probe.maps import MAX_HOLDERS, Map
 from unixsock_bpf.probe.pseudo_files import PSEUDO_FILES
 from unixsock_bpf.probe.symbols import Symbols
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 #: Control groups in the snapshot: half of what the probe's map holds.
 MAX_GROUPS = 2048
 
-#: The place in ``struct settings`` of addresses that the kernel has in variables.
-_BASES = {"page_offset_base": 4, "vmemmap_base": 5}
+#: The places in ``struct settings`` of the kernel's variables that say where the memory of pages is: of their
+#: addresses, and of their values.
+_BASES = {"page_offset_base": (4, 7), "vmemmap_base": (5, 8)}
 #: There, too, the number of the generation that took over.
 _GENERATION = 6
 
@@ -51,9 +53,10 @@ class Probe:
         self.settings = self._map("settings", mmap.PROT_READ | mmap.PROT_WRITE)
         self.totals = self._map("totals", mmap.PROT_READ)
         self.settings[_GENERATION] = self._generation.number
-        if all(name in self._kernel.symbols for name in _BASES):
-            for name, at in _BASES.items():
-                self.settings[at] = self._kernel.symbols[name]
+        shown = all(self._kernel.symbols.get(name) for name in _BASES)
+        known = self._kernel.symbols if shown else page_bases(self._kernel.macros["STRUCT_PAGE_SIZE"])
+        for name, (address, value) in _BASES.items():
+            self.settings[address if shown else value] = known.get(name, 0)
         self._fill_pseudo_files()
 
     def _first(self, settings: Settings) -> tuple[Generation, str]:

@@ -6,11 +6,21 @@
  * end at 4 MiB in their linear part, the largest memory that kmalloc gives, and 17 fragments more. */
 #define STEPS 48
 
-/* Fragments hold pages; the kernel's linear mapping, which begins at `base`, has their bytes.  `map`: the
- * kernel's array of struct page. */
-static __always_inline u64 page_address(u64 page, u64 base, u64 map)
+/* Fragments hold pages, whose bytes are in the kernel's linear mapping, which begins here; 0: nobody knows. */
+static __always_inline u64 linear_mapping(struct settings *set)
 {
-	return base + (page - map) / STRUCT_PAGE_SIZE * PAGE_SIZE;
+	return set->page_offset_base ? LOAD(u64, set->page_offset_base, 0) : set->page_offset;
+}
+
+/* Where the array of all struct pages begins. */
+static __always_inline u64 all_pages(struct settings *set)
+{
+	return set->vmemmap_base ? LOAD(u64, set->vmemmap_base, 0) : set->vmemmap;
+}
+
+static __always_inline u64 page_address(u64 page, u64 mapping, u64 pages)
+{
+	return mapping + (page - pages) / STRUCT_PAGE_SIZE * PAGE_SIZE;
 }
 
 /* At `len` bytes that lie in one place. */
@@ -29,12 +39,13 @@ static __always_inline void cursor_at_skb(volatile struct cursor *c, const u8 *s
 {
 	u32 data_len = *(u32 *)(skb + SKB_DATA_LEN);
 	cursor_at(c, *(u64 *)(skb + SKB_DATA), *(u32 *)(skb + SKB_LEN) - data_len);
-	if (data_len && set->page_offset_base) { /* else kallsyms hides it: the reader said so, and they can't be read */
+	u64 mapping = linear_mapping(set);
+	if (data_len && mapping) { /* else fragments can't be read */
 		u64 shared = *(u64 *)(skb + SKB_HEAD) + *(u32 *)(skb + SKB_END);
 		c->fragments = shared + SHARED_FRAGS;
 		c->fragment_count = LOAD(u8, shared, SHARED_NR_FRAGS);
-		c->base = LOAD(u64, set->page_offset_base, 0);
-		c->map = LOAD(u64, set->vmemmap_base, 0);
+		c->mapping = mapping;
+		c->pages = all_pages(set);
 	}
 }
 
@@ -42,7 +53,7 @@ static __always_inline void next_fragment(volatile struct cursor *c)
 {
 	const u8 *fragment = (const u8 *)c->copied;
 	bpf_probe_read_kernel((u8 *)c->copied, FRAG_SIZE, (void *)(c->fragments + c->fragment * FRAG_SIZE));
-	c->address = page_address(*(u64 *)(fragment + FRAG_PAGE), c->base, c->map) + *(u32 *)(fragment + FRAG_OFFSET);
+	c->address = page_address(*(u64 *)(fragment + FRAG_PAGE), c->mapping, c->pages) + *(u32 *)(fragment + FRAG_OFFSET);
 	c->left = *(u32 *)(fragment + FRAG_LEN);
 	c->fragment++;
 }

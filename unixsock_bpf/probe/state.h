@@ -109,6 +109,8 @@ struct settings {
 	u64 page_offset_base; /* where the kernel has these variables, which it moves at every boot; or 0 */
 	u64 vmemmap_base;
 	u64 generation; /* whose programs are behind the gates; 0: none for sure */
+	u64 page_offset; /* what is in these variables, if their addresses are 0; or 0 */
+	u64 vmemmap;
 };
 
 /* Added up by the probe, read by the reader through mmap. */
@@ -222,7 +224,7 @@ enum {
 struct cursor {
 	u64 address;
 	u64 fragments; /* skb_shared_info's array */
-	u64 base, map; /* where the kernel has the memory of pages, and their descriptions */
+	u64 mapping, pages; /* where the kernel has the memory of pages, and their descriptions */
 	u8 copied[FRAG_SIZE]; /* the last fragment */
 	u32 left; /* bytes at address */
 	u32 fragment; /* the next one */
