@@ -318,8 +318,8 @@ What keeps the missed ones from being met:
   72,000 for the same on `lo`. Wireshark's own library takes 38,000 of either. Lua takes 42,000, about half
   of it at the border to Wireshark (23 arguments checked for their type, 470 each, and 7 objects made), and
   more goes to memory that is taken and given back. With all details each field is added from Lua. Times
-  vary more than instructions: minutes apart, one and the same dissector came to 1.75 and to 2.17 of `lo`
-  for a thousand conversations, and to 1.86 and 2.07 for HTTP.
+  vary more than instructions: one and the same dissector came to 1.75 and to 2.17 of `lo` for a
+  thousand conversations; for HTTP to 1.8 to 2.0, with single readings of 2.36 and 2.57 among them.
 """
 
 _BURSTS = """\
