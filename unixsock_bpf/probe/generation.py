@@ -178,7 +178,7 @@ class Generation:
 
     def _load(self, hooks: dict[Program, code.Code], gated: dict[Program, code.Code]) -> None:
         """Loads ``hooks`` and what goes behind gates, side by side: the kernel checks a program in the thread
-        that loads it, message in a twentieth of a second."""
+        that loads it, message in a thirtieth of a second."""
         from concurrent.futures import ThreadPoolExecutor  # as late as bcc
 
         fds = {name: one.fd for name, one in self.maps.items()}

@@ -39,8 +39,8 @@ static __always_inline void cursor_at_skb(volatile struct cursor *c, const u8 *s
 {
 	u32 data_len = *(u32 *)(skb + SKB_DATA_LEN);
 	cursor_at(c, *(u64 *)(skb + SKB_DATA), *(u32 *)(skb + SKB_LEN) - data_len);
-	u64 mapping = linear_mapping(set);
-	if (data_len && mapping) { /* else fragments can't be read */
+	u64 mapping = data_len ? linear_mapping(set) : 0;
+	if (mapping) { /* else there are no fragments, or they can't be read */
 		u64 shared = *(u64 *)(skb + SKB_HEAD) + *(u32 *)(skb + SKB_END);
 		c->fragments = shared + SHARED_FRAGS;
 		c->fragment_count = LOAD(u8, shared, SHARED_NR_FRAGS);
