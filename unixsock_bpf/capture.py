@@ -94,16 +94,13 @@ class Capture(Waiting):
 
     def _attach(self, settings: Settings) -> tuple[Probe, Ring]:
         """A probe that is set up but captures nothing yet, and its ring."""
-        from unixsock_bpf.probe.symbols import Symbols
-
-        reading = Symbols()  # while the rest is imported
         from unixsock_bpf.filter.cgroups import present
         from unixsock_bpf.pipeline import capture_processes
         from unixsock_bpf.probe.loader import Probe
         from unixsock_bpf.ring import Ring
         from unixsock_bpf.sockets import owners, visit_relative_names
 
-        probe = Probe(settings, reading)
+        probe = Probe(settings)
         probe.settings[_CLOCK_OFFSET] = clock.offset()
         probe.settings[_READER] = os.getpid()
         groups = present()

@@ -1,4 +1,4 @@
-"""Long messages where kallsyms hides the addresses that they are found by."""
+"""Long messages where kcore or kallsyms does not tell where they are, or neither does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -30,6 +29,15 @@ def hidden() -> Iterator[None]:
         RESTRICTION.write_text(before)
 
 
+@pytest.fixture
+def without_kcore() -> Iterator[None]:
+    subprocess.run(["mount", "--bind", "/dev/null", "/proc/kcore"], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "/proc/kcore"], check=True)
+
+
 def captured() -> list[Record]:
     """What LONG looks like on a stream."""
     with Live() as live:
@@ -44,17 +52,21 @@ def captured() -> list[Record]:
     return [r for r in live.records if r.event == Event.DATA and r.src_inode == inode]
 
 
-def test_kcore_tells_where_they_are(hidden: None) -> None:
-    records = captured()
+def are_whole(records: list[Record]) -> bool:
     assert not [r for r in records if r.flags & (Flag.TRUNCATED | Flag.UNREADABLE)]
-    assert list(streams(records).values()) == [LONG]
+    return list(streams(records).values()) == [LONG]
 
 
-def test_without_kcore_they_are_cut_and_say_so(hidden: None) -> None:
-    with ExitStack() as undo:
-        subprocess.run(["mount", "--bind", "/dev/null", "/proc/kcore"], check=True)
-        undo.callback(subprocess.run, ["umount", "/proc/kcore"], check=True)
-        records = captured()
+def test_kcore_tells_where_they_are(hidden: None) -> None:
+    assert are_whole(captured())
+
+
+def test_kallsyms_tells_where_they_are(without_kcore: None) -> None:
+    assert are_whole(captured())
+
+
+def test_without_both_they_are_cut_and_say_so(hidden: None, without_kcore: None) -> None:
+    records = captured()
     assert [r for r in records if r.flags & Flag.TRUNCATED]
     at = 0
     for r in records:

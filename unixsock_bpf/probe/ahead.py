@@ -6,7 +6,6 @@ from unixsock_bpf.options import Settings
 from unixsock_bpf.probe import target
 from unixsock_bpf.probe.compiler import compiled, errors_told
 from unixsock_bpf.probe.generation import sources
-from unixsock_bpf.probe.symbols import Symbols
 
 
 def compile_ahead() -> None:
@@ -14,7 +13,7 @@ def compile_ahead() -> None:
 
     Then a capture has no more to compile than its filter.  Raises ProbeError.
     """
-    macros = target.kernel(Symbols()).macros
+    macros = target.kernel().macros
     with errors_told():
         for events in (False, True):
             compiled(sources(Settings(events=events), macros, "fentry"))

@@ -1,9 +1,10 @@
 """Where the kernel has the memory of pages, from the head of /proc/kcore.
 
-kallsyms hides all addresses where kernel.kptr_restrict is 2, and has none of variables in a kernel without
-CONFIG_KALLSYMS_ALL.  kcore is an ELF file whose program headers say where which memory lies: physical memory
-in the kernel's linear mapping, and the descriptions of its pages, struct page.  Source: kclist_add_private
-and get_sparsemem_vmemmap_info in fs/proc/kcore.c.
+kcore is an ELF file whose program headers say where which memory lies: physical memory in the kernel's linear
+mapping, and the descriptions of its pages, struct page.  Source: kclist_add_private and
+get_sparsemem_vmemmap_info in fs/proc/kcore.c.  The same can be told from kallsyms (symbols.py), but that
+takes longer, hides all addresses where kernel.kptr_restrict is 2, and has none of variables in a kernel
+without CONFIG_KALLSYMS_ALL.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 from functools import cache
 
 
@@ -13,7 +12,9 @@ def library() -> ctypes.CDLL:
     bcc = ctypes.CDLL("libbcc.so.0")
     if hasattr(bcc, "btf__load_vmlinux_btf"):
         return bcc
-    return ctypes.CDLL(ctypes.util.find_library("bpf") or "libbpf.so.1")
+    from ctypes.util import find_library  # takes milliseconds
+
+    return ctypes.CDLL(find_library("bpf") or "libbpf.so.1")
 
 
 class ProgramOptions(ctypes.Structure):

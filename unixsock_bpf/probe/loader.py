@@ -13,7 +13,7 @@ from unixsock_bpf.probe.generation import Generation
 from unixsock_bpf.probe.kcore import page_bases
 from unixsock_bpf.probe.maps import MAX_HOLDERS, Map
 from unixsock_bpf.probe.pseudo_files import PSEUDO_FILES
-from unixsock_bpf.probe.symbols import Symbols
+from unixsock_bpf.probe.symbols import addresses
 from unixsock_bpf.record import Event, Record
 from unixsock_bpf.sockets import cgroup_of
 
@@ -42,21 +42,18 @@ class Probe:
     """The loaded and attached probe.  Raises ProbeError if that can't be done here.
 
     ``attached`` is ``fentry`` or ``kprobe``; the environment variable UNIXSOCK_ATTACH
-    forces one of them.  ``reading``: what was begun before, for speed; or else begins here.
+    forces one of them.
     """
 
-    def __init__(self, settings: Settings, reading: Symbols | None = None) -> None:
-        self._kernel = target.kernel(reading or Symbols())
+    def __init__(self, settings: Settings) -> None:
+        self._kernel = target.kernel()
         self._generation, self.attached = self._first(settings)
         #: Those that others took over from, but that are attached.
         self._kept = [self._generation]
         self.settings = self._map("settings", mmap.PROT_READ | mmap.PROT_WRITE)
         self.totals = self._map("totals", mmap.PROT_READ)
         self.settings[_GENERATION] = self._generation.number
-        shown = all(self._kernel.symbols.get(name) for name in _BASES)
-        known = self._kernel.symbols if shown else page_bases(self._kernel.macros["STRUCT_PAGE_SIZE"])
-        for name, (address, value) in _BASES.items():
-            self.settings[address if shown else value] = known.get(name, 0)
+        self._fill_page_bases()
         self._fill_pseudo_files()
 
     def _first(self, settings: Settings) -> tuple[Generation, str]:
@@ -164,6 +161,14 @@ class Probe:
                 leaf.len = len(path)
                 leaf.path[: len(path)] = path
             table[table.Key(group.ids[-1])] = leaf
+
+    def _fill_page_bases(self) -> None:
+        """Tells the probe where the memory of pages is, from what says it soonest."""
+        values = page_bases(self._kernel.macros["STRUCT_PAGE_SIZE"])
+        found = values or addresses(_BASES)
+        if all(found.get(name) for name in _BASES):
+            for name, (address, value) in _BASES.items():
+                self.settings[value if values else address] = found[name]
 
     def _fill_pseudo_files(self) -> None:
         table = self._table("pseudo_files")

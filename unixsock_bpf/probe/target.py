@@ -1,4 +1,4 @@
-"""The running kernel: whether it may be traced, its types, and the addresses of some of its variables."""
+"""The running kernel: whether it may be traced, its types, and whether it can be preempted."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ from pathlib import Path
 from unixsock_bpf.probe import layout
 from unixsock_bpf.probe.btf import Btf, BtfError
 from unixsock_bpf.probe.errors import ProbeError
-from unixsock_bpf.probe.symbols import Symbols
 
 _HERE = Path(__file__).parent
+
+#: Functions of which a kernel that can be preempted has one: the first, which BTF lacks where it has only
+#: what ftrace may trace (before pahole's commit 58a98f76ac95 ("btf: Remove ftrace filter"), after 1.21); and
+#: the second, but for kernels that are preempted lazily (Linux 6.13 and later).
+_PREEMPTIBLE = ("preempt_schedule", "__rcu_read_unlock")
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """``macros``: layouts and sizes for the C.  ``symbols``: addresses by name, those that can be read."""
+    """``macros``: layouts and sizes for the C."""
 
     btf: Btf
     macros: dict[str, int]
-    symbols: dict[str, int]
 
 
-def kernel(reading: Symbols) -> Kernel:
-    """The running one, of which ``reading`` has begun.  Raises ProbeError, too, where bcc is missing."""
+def kernel() -> Kernel:
+    """The running one.  Raises ProbeError, too, where bcc is missing."""
     refused = tracing_refused()
     if refused:
         raise ProbeError(refused)
@@ -43,11 +46,10 @@ def kernel(reading: Symbols) -> Kernel:
         macros = layout.macros(btf)
     except BtfError as error:
         raise ProbeError(f"This kernel can't be traced: {error}.") from None
-    symbols = reading.found()
-    if preemptible(symbols):
+    if preemptible(btf):
         macros["PREEMPTIBLE"] = 1
     macros |= {"PAGE_SIZE": mmap.PAGESIZE, "CPUS": len(bcc.utils.get_possible_cpus())}
-    return Kernel(btf, macros, symbols)
+    return Kernel(btf, macros)
 
 
 def tracing_refused() -> str | None:
@@ -71,13 +73,13 @@ def tracing_refused() -> str | None:
     return None
 
 
-def preemptible(symbols: dict[str, int], report: str = "/sys/kernel/debug/sched/preempt") -> bool:
+def preemptible(btf: Btf, report: str = "/sys/kernel/debug/sched/preempt") -> bool:
     """Whether this kernel may take the processor from a thread that is inside of it, as far as it says.
 
     Which of the kinds that it was built with it uses is in debugfs, since Linux commit
     1011dcce99f8 ("sched,preempt: Move preempt_dynamic to debug.c"), v5.13.  Without that, it may.
     """
-    if "preempt_schedule" not in symbols:
+    if not any(btf.has_function(name) for name in _PREEMPTIBLE):
         return False
     try:
         kinds = Path(report).read_text()
