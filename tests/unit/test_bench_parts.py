@@ -11,7 +11,7 @@ from bench import measure, programs, report, startup, workloads
 from bench.observers import Observer
 from bench.workloads import Workload
 
-MESSAGE = b"<B#" + b"." * 58 + b"#E>"
+MESSAGE = b"<BEGIN#" + b"." * 52 + b"#END>"
 
 
 @pytest.fixture(scope="module", autouse=True)
