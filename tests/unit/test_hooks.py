@@ -11,13 +11,13 @@ from unixsock_bpf.probe.compiler import source
 SOURCE = source("hooks.c")
 SLOTS = {match[1]: int(match[2], 0) for match in generation._SLOT.finditer(SOURCE)}
 HOOKS = [(match[1], match[2]) for match in generation._HOOK.finditer(SOURCE)]
-#: Hooked on different kernels.
-APART = [
-    {"skb_append_pagefrags", "skb_copy_datagram_from_iter"},
-    {"__unix_dgram_recvmsg", "unix_dgram_recvmsg"},
-    {"security_unix_stream_connect", "unix_stream_connect"},
-    {"security_sock_graft", "unix_accept"},
-]
+#: Functions that an fentry program may be at, and not only a kprobe's.
+OWN = {
+    match[1]
+    for match in re.finditer(r"^[A-Z]+_ON_(?:EVERY_)?(?:ENTRY|RETURN)\((\w+), ", SOURCE, re.MULTILINE)
+}
+#: Slots by what is no function.
+OTHERS = {"KPROBE", "CGROUP"}
 
 
 def test_all_hooks_are_seen() -> None:
@@ -32,28 +32,29 @@ def test_what_tells_has_a_gate_and_a_slot() -> None:
     passes = set(re.findall(r"void pass_(\w+)\(void \*ctx\)\n\{\n\tgate_\1\.call\(ctx, 0\);", SOURCE))
     telling = {function for kind, function in HOOKS if kind}
     assert telling == gates == passes
-    assert telling <= SLOTS.keys()
+    assert OWN | OTHERS | {"HERE"} == SLOTS.keys()
+    assert telling > OWN
 
 
 def test_no_two_hooks_share_working_memory() -> None:
-    shared = set().union(*APART)
-    taken = Counter(at for name, at in SLOTS.items() if name not in shared | {"SLOTS", "HERE"})
+    taken = Counter(at for name, at in SLOTS.items() if name != "HERE")
     assert set(taken.values()) == {1}
-    for group in APART:
-        (slot,) = {SLOTS[function] for function in group}
-        assert slot not in taken
 
 
 def test_messages_have_the_large_slots() -> None:
-    messages = {SLOTS[function] for kind, function in HOOKS if kind == "MESSAGE"}
-    others = {SLOTS[function] for kind, function in HOOKS if kind not in (None, "MESSAGE")}
-    assert messages == set(range(4))
-    assert min(others) == 4
+    messages = {SLOTS[function] for kind, function in HOOKS if kind == "MESSAGE" and function in OWN}
+    assert messages | {SLOTS["KPROBE"]} == set(range(4))
     (slots,) = re.findall(r"^#define SLOTS (\d+)$", SOURCE, re.MULTILINE)
     assert max(SLOTS[name] for name in SLOTS if name != "HERE") < int(slots)
 
 
-def test_what_is_called_of_the_filter_is_there() -> None:
-    named = [name for name, _ in generation._CALL.findall(source("question.h"))]
-    assert named == re.findall(r"^int (\w+)\(void \*ctx\)$", source("filter.c"), re.MULTILINE)
-    assert all(f"(void *)CALL_{name};" in source("verdict.h") for name in named)
+def test_what_is_called_is_there() -> None:
+    called = dict(generation._CALL.findall(source("records.c")))
+    assert len(set(called.values())) == len(called) == 5
+    assert all(f"(void *)CALL_{name};" in source("records.c") for name in called)
+    functions = {
+        file: re.findall(r"^int (\w+)\(void \*ctx\)$", source(file), re.MULTILINE)
+        for file in ("filter.c", "records.c")
+    }
+    assert set(functions["filter.c"]) < called.keys()
+    assert called.keys() <= {*functions["filter.c"], *functions["records.c"]}

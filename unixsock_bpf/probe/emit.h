@@ -2,6 +2,8 @@
 #ifndef UNIXSOCK_EMIT_H
 #define UNIXSOCK_EMIT_H
 
+#include "parts.h"
+
 #define RB_NO_WAKEUP 1
 #define RB_FORCE_WAKEUP 2
 
@@ -201,7 +203,7 @@ static __always_inline void lose(volatile struct message *m, struct sides *sides
 
 /* Begins a record.  If messages fell out of this direction since the last one, a record of that goes
  * out before.  0: the caller may go on; else the ring is full, and the message is counted as lost. */
-static __always_inline int begin_record(u8 *data, volatile struct message *m, struct sides *sides, struct settings *set)
+static __always_inline int begin(u8 *data, volatile struct message *m, struct sides *sides, struct settings *set)
 {
 	struct flow *flow = sides->flow;
 	announce(sides);

@@ -11,16 +11,16 @@ import ctypes
 import dataclasses
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unixsock_bpf.filter import everything
 from unixsock_bpf.probe import code, maps
 from unixsock_bpf.probe.compiler import Compiled, compiled, errors_told, source
 from unixsock_bpf.probe.errors import ProbeError
 from unixsock_bpf.probe.keeper import Keeper
-from unixsock_bpf.probe.maps import Map
+from unixsock_bpf.probe.maps import Map, Shape
 
 if TYPE_CHECKING:
     from unixsock_bpf.filter import Filter
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 _HOOK = re.compile(
     r"^(?:(MESSAGE|EVENT|NEWS|MOMENT)_)?ON_(?:EVERY_|RARE_)?(?:ENTRY|RETURN)\((\w+), \w+", re.MULTILINE
 )
-#: A hook's working memory.
+#: A hook's working memory, by its function, and that of all kprobes.
 _SLOT = re.compile(r"^#define SLOT_(\w+) (\w+)$", re.MULTILINE)
 #: What stands for the generation's number and for the snapshot length in programs that make records.
 _MARK = re.compile(r"^#define (GENERATION|SNAPLEN)_HERE (\w+)$", re.MULTILINE)
-#: What records.c calls of the filter's programs, and the number of the helper that it takes it for.
+#: What programs call of others (question.h, parts.h), and the number of the helper that they take it for.
 _CALL = re.compile(r"^#define CALL_(\w+) (\w+)$", re.MULTILINE)
 #: A program's name, as bcc wants it.
 _PROGRAM = re.compile(r"(kfunc|kretfunc|kprobe|kretprobe|raw_tracepoint)__(?:vmlinux__)?(\w+)")
@@ -100,7 +100,7 @@ class Generation:
         self._events = settings.events
         attached: frozenset[Program] = frozenset().union(*(one.attached for one in earlier))
         hooked = any(one._events or not settings.events for one in earlier)
-        #: Descriptors of what is behind gates.
+        #: Descriptors of what is behind gates; some share one.
         self._gated: dict[Program, int] = {}
         try:
             with errors_told():
@@ -127,9 +127,11 @@ class Generation:
     def _complete(self, settings: Settings, text: str) -> None:
         """Puts into the programs what they are compiled without.  ``text``: the C of all hooks."""
         marks = {name: int(value, 0) for name, value in _MARK.findall(text)}
-        answers = {int(value, 0): self._code[name] for name, value in _CALL.findall(source("question.h"))}
+        parts = {int(value, 0): self._code[name] for name, value in _CALL.findall(source("records.c"))}
         for name in ("message", "event"):
-            self._code[name] = self._code[name].with_value(marks["GENERATION"], self.number).calling(answers)
+            self._code[name] = self._code[name].with_value(marks["GENERATION"], self.number).calling(parts)
+        if "news" in self._code:
+            self._code["news"] = self._code["news"].calling(parts)
         self._code["message"] = self._code["message"].with_value(
             marks["SNAPLEN"], settings.snaplen or 0x7FFFFFFF
         )
@@ -145,16 +147,20 @@ class Generation:
         """The maps by name: the first generation's, or new ones."""
         sizes = maps.sizes(buffer_mib)
         shared = earlier[0].maps if earlier else {}
-        found: dict[str, Map] = {}
-        for name, shape in (one for part in parts for one in part.maps.items()):
-            if name in found:
-                continue
-            if name in shared and name != _OWN:
-                found[name] = shared[name]
-                continue
-            whole = dataclasses.replace(shape, max_entries=sizes.get(name, shape.max_entries))
-            found[name] = Map(maps.create(name, whole), whole)
+        shapes = {
+            name: dataclasses.replace(shape, max_entries=sizes.get(name, shape.max_entries))
+            for part in parts
+            for name, shape in part.maps.items()
+            if name not in shared or name == _OWN
+        }
+        found = {}
+
+        def make(name: str, shape: Shape) -> None:
+            found[name] = Map(maps.create(name, shape), shape)
             self._open.append(found[name].fd)
+
+        # First what takes long: memory for many elements.
+        _side_by_side(make, sorted(shapes.items(), key=lambda one: -one[1].max_entries))
         return {**shared, **found}
 
     def _new_hooks(self, there: set[str]) -> dict[Program, code.Code]:
@@ -167,49 +173,49 @@ class Generation:
                 found[Program(name, match[1], match[2], alone)] = instructions
         return found
 
-    def _behind_gates_of(self, hooks: Sequence[Program], slots: dict[str, int]) -> dict[Program, code.Code]:
-        """What belongs behind each gate, for its slot, as a program on the same function."""
-        found = {}
+    def _behind_gates_of(
+        self, hooks: Sequence[Program], slots: dict[str, int]
+    ) -> dict[tuple[Program, ...], code.Code]:
+        """What belongs behind these gates, for their slot: a program for all kprobes, one for each other."""
+        found: dict[tuple[str, int], list[Program]] = {}
         for program in hooks:
-            behind = self._code.get(self._behind.get(program.function, ""))
-            if program.has_gate and behind:
-                found[program] = behind.with_value(slots["HERE"], slots[program.function])
-        return found
+            name = self._behind.get(program.function)
+            if program.has_gate and name in self._code:
+                slot = slots["KPROBE" if "probe" in program.kind else program.function]
+                found.setdefault((name, slot), []).append(program)
+        return {
+            tuple(programs): self._code[name].with_value(slots["HERE"], slot)
+            for (name, slot), programs in found.items()
+        }
 
-    def _load(self, hooks: dict[Program, code.Code], gated: dict[Program, code.Code]) -> None:
+    def _load(self, hooks: dict[Program, code.Code], gated: dict[tuple[Program, ...], code.Code]) -> None:
         """Loads ``hooks`` and what goes behind gates, side by side: the kernel checks a program in the thread
         that loads it, message in a thirtieth of a second."""
-        from concurrent.futures import ThreadPoolExecutor  # as late as bcc
-
         fds = {name: one.fd for name, one in self.maps.items()}
 
-        def load(program: Program, instructions: code.Code, into: dict[Program, int]) -> None:
-            attach_type = _ATTACH_TYPES.get(program.kind)
-            hook = (attach_type, self._btf.function(program.function)) if attach_type else (0, 0)
-            fd = code.load(program.name, _bpf_type(program.kind), instructions.linked(fds), hook)
-            into[program] = fd
+        def load(programs: tuple[Program, ...], instructions: code.Code, into: dict[Program, int]) -> None:
+            first = programs[0]
+            attach_type = _ATTACH_TYPES.get(first.kind)
+            hook = (attach_type, self._btf.function(first.function)) if attach_type else (0, 0)
+            fd = code.load(first.name, _bpf_type(first.kind), instructions.linked(fds), hook)
+            into.update(dict.fromkeys(programs, fd))
 
-        jobs = [(*one, self._programs) for one in hooks.items()] + [
-            (*one, self._gated) for one in gated.items()
+        jobs: list[tuple[tuple[Program, ...], code.Code, dict[Program, int]]] = [
+            ((program,), instructions, self._programs) for program, instructions in hooks.items()
         ]
+        jobs += [(*one, self._gated) for one in gated.items()]
         # First what some kernels refuse, then what takes long: loops of many steps, and what is long.
         jobs.sort(
             key=lambda job: (
-                "func" not in job[0].kind,
-                job[0].function not in _AGAIN,
+                "func" not in job[0][0].kind,
+                job[0][0].function not in _AGAIN,
                 -len(job[1].instructions),
             )
         )
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-            loading = [threads.submit(load, *job) for job in jobs]
-            try:
-                for one in loading:
-                    one.result()
-            except ProbeError:
-                threads.shutdown(cancel_futures=True)
-                raise
-            finally:
-                self._open += self._programs.values()
+        try:
+            _side_by_side(load, jobs)
+        finally:
+            self._open += self._programs.values()
         for program, fd in self._programs.items():
             if program.function in _AGAIN and program.has_gate:
                 again = self.maps["again"]
@@ -286,8 +292,23 @@ class Generation:
 
     def close_gated(self) -> None:
         """Lets go of what lies behind the gates, which hold it as long as they need it."""
-        while self._gated:
-            os.close(self._gated.popitem()[1])
+        for fd in set(self._gated.values()):
+            os.close(fd)
+        self._gated.clear()
+
+
+def _side_by_side(work: Callable[..., None], jobs: Iterable[tuple[Any, ...]]) -> None:
+    """``work`` for all ``jobs``, on all processors.  Raises ProbeError, and does no more then."""
+    from concurrent.futures import ThreadPoolExecutor  # as late as bcc
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        working = [threads.submit(work, *job) for job in jobs]
+        try:
+            for one in working:
+                one.result()
+        except ProbeError:
+            threads.shutdown(cancel_futures=True)
+            raise
 
 
 def _attached(program: Program, fd: int) -> int:

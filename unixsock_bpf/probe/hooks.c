@@ -79,7 +79,10 @@ static __always_inline bool on_queue(u32 slot, u64 list, u64 skb)
 	if (!sk || PEEK(u16, sk, SOCK_FAMILY) != AF_UNIX)
 		return false;
 	u64 other = list - SOCK_RECEIVE_QUEUE;
-	return !is_urgent(skb, other) && tell_message(slot, sk, other, skb, 0, PEEK(u32, skb, SKB_LEN), 0);
+	u32 len = PEEK(u32, skb, SKB_LEN);
+	if (len == 1 && is_urgent(skb, other))
+		return false; /* on_urgent's */
+	return tell_message(slot, sk, other, skb, 0, len, 0);
 }
 MESSAGE_ON_ENTRY(skb_queue_tail, on_queue)
 
@@ -93,13 +96,14 @@ static __always_inline bool on_filled(u32 slot, u64 skb, u64 iter)
 	u64 sk = LOAD(u64, skb, SKB_SK);
 	if (!sk || LOAD(u16, sk, SOCK_FAMILY) != AF_UNIX || LOAD(u16, sk, SOCK_TYPE) != TYPE_STREAM)
 		return false;
-	if (iter && is_urgent_copy(iter))
+	u32 len = LOAD(u32, skb, SKB_LEN);
+	if (iter && len == 1 && is_urgent_copy(iter))
 		return false; /* on_urgent's */
 	u64 other = peer_of(sk);
 	if (!other || (LOAD(u64, other, SOCK_FLAGS) & 1 << SOCK_DEAD_BIT) ||
 	    (LOAD(u8, other, SOCK_SHUTDOWN) & RCV_SHUTDOWN))
 		return false;
-	return tell_message(slot, sk, other, skb, 0, LOAD(u32, skb, SKB_LEN), 0);
+	return tell_message(slot, sk, other, skb, 0, len, 0);
 }
 
 static __always_inline bool on_copied(u32 slot, const struct arguments *args, int result)
@@ -158,7 +162,7 @@ int news(void *ctx)
 	struct sides sides = {};
 
 	if (s && w)
-		remember(s, &sides, w, false);
+		remembered(&sides, w, s->call.sk, s->call.other, s->call.listener, s->call.news, false);
 	return 0;
 }
 

@@ -43,9 +43,12 @@ struct arguments {
 		return 0;                                                       \
 	}
 
+#define OWN_SLOT(function) SLOT_##function
+
 #else
 #define AT_ENTRY KPROBE_AT_ENTRY
 #define AT_RETURN KPROBE_AT_RETURN
+#define OWN_SLOT(function) SLOT_KPROBE
 #endif
 
 /* Functions that are rarely called have kprobes in any case: the kernel needs an eighth of a second to let go
@@ -59,8 +62,10 @@ struct arguments {
  * a kprobe's.  This is for functions in which threads don't sleep, either. */
 #if defined(ATTACH_FENTRY) && !defined(PREEMPTIBLE)
 #define AT_EVERY_RETURN AT_RETURN
+#define EVERY_SLOT OWN_SLOT
 #else
 #define AT_EVERY_RETURN KPROBE_AT_RETURN
+#define EVERY_SLOT(function) SLOT_KPROBE
 #endif
 
 /* A hooked function may call another one, so the functions are told apart: by length and last letter. */
@@ -151,29 +156,31 @@ static __always_inline void run_again(void *ctx)
 #define ON_RARE_ENTRY(function, body) SIMPLE_ENTRY(function, body, AT_RARE_ENTRY)
 
 /* ...and those whose body notes something in the working memory of its slot, for the program behind the gate. */
-#define TELL_ENTRY(function, body, at)                                                                  \
+#define TELL_ENTRY(function, body, at, slot)                                                            \
 	static __always_inline void at_##function(void *ctx, u64 first, u64 second)                     \
 	{                                                                                               \
-		if (body(SLOT_##function, first, second))                                               \
+		if (body(slot, first, second))                                                          \
 			pass_##function(ctx);                                                           \
 	}                                                                                               \
 	at(function, at_##function)
-#define TELL_RETURN(function, body, count, at)                                                          \
+#define TELL_RETURN(function, body, count, at, slot)                                                    \
 	static __always_inline void at_##function(void *ctx, const struct arguments *args, int result)  \
 	{                                                                                               \
-		if (body(SLOT_##function, args, result))                                                \
+		if (body(slot, args, result))                                                           \
 			pass_##function(ctx);                                                           \
 	}                                                                                               \
 	at(function, at_##function, count)
-#define TELL_ON_ENTRY(function, body) TELL_ENTRY(function, body, AT_ENTRY)
-#define TELL_ON_RETURN(function, body, count) TELL_RETURN(function, body, count, AT_RETURN)
+#define TELL_ON_ENTRY(function, body) TELL_ENTRY(function, body, AT_ENTRY, OWN_SLOT(function))
+#define TELL_ON_RETURN(function, body, count) TELL_RETURN(function, body, count, AT_RETURN, OWN_SLOT(function))
+#define TELL_ON_EVERY_RETURN(function, body, count) \
+	TELL_RETURN(function, body, count, AT_EVERY_RETURN, EVERY_SLOT(function))
 
-#define TELL_ON_RARE_ENTRY(function, body) TELL_ENTRY(function, body, AT_RARE_ENTRY)
-#define TELL_ON_RARE_RETURN(function, body, count) TELL_RETURN(function, body, count, AT_RARE_RETURN)
+#define TELL_ON_RARE_ENTRY(function, body) TELL_ENTRY(function, body, AT_RARE_ENTRY, SLOT_KPROBE)
+#define TELL_ON_RARE_RETURN(function, body, count) TELL_RETURN(function, body, count, AT_RARE_RETURN, SLOT_KPROBE)
 
 /* By the program behind the gate: the loader looks at these names. */
 #define MESSAGE_ON_ENTRY TELL_ON_ENTRY
-#define MESSAGE_ON_EVERY_RETURN(function, body, count) TELL_RETURN(function, body, count, AT_EVERY_RETURN)
+#define MESSAGE_ON_EVERY_RETURN TELL_ON_EVERY_RETURN
 #define MESSAGE_ON_RARE_ENTRY TELL_ON_RARE_ENTRY
 #define MESSAGE_ON_RARE_RETURN TELL_ON_RARE_RETURN
 #define EVENT_ON_RETURN TELL_ON_RETURN

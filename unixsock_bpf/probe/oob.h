@@ -8,7 +8,7 @@
 
 #ifdef UNIX_SOCK_OOB_SKB
 
-/* Whether this sk_buff, being queued for `other`, is on_urgent's. */
+/* Whether this sk_buff of one byte, being queued for `other`, is on_urgent's. */
 static __always_inline bool is_urgent(u64 skb, u64 other)
 {
 	return LOAD(u64, other, UNIX_SOCK_OOB_SKB) == skb;
@@ -28,7 +28,7 @@ MESSAGE_ON_RARE_ENTRY(sk_send_sigurg, on_urgent)
 #define is_urgent(skb, other) false
 #endif
 
-/* Whether sendmsg is copying from `iter` what MSG_OOB makes urgent: its last byte, now used up. */
+/* Whether sendmsg has copied from `iter` the one byte that MSG_OOB makes urgent: its last, now used up. */
 static __always_inline bool is_urgent_copy(u64 iter)
 {
 	u64 msg = iter - MSGHDR_ITER;

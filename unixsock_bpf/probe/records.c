@@ -108,9 +108,9 @@ static __always_inline void on_message(u32 slot, u32 generation)
 
 	if (!t || !set || !s || !w)
 		return;
-	u64 sk = s->call.sk, other = s->call.other, skb = s->call.skb;
+	u64 skb = s->call.skb;
 	u32 len = s->call.len;
-	if (!take_sides(&sides, sk, other, w, true)) {
+	if (!remembered(&sides, w, s->call.sk, s->call.other, 0, NEWS_USED, true)) {
 		if (sides.untracked)
 			__sync_fetch_and_add(&t->untracked, 1);
 		if (sides.src)
@@ -124,7 +124,6 @@ static __always_inline void on_message(u32 slot, u32 generation)
 	m->type = sides.src->type;
 	m->len = len;
 	m->flags = s->call.flags;
-	take_users(&sides, sk, other, w);
 	/* Zeros where there is no skb. */
 	bpf_probe_read_kernel(s->skb, SKB_SIZE, (void *)skb);
 	take_ancillary(&s->ancillary, s->skb);
@@ -140,7 +139,7 @@ static __always_inline void on_message(u32 slot, u32 generation)
 		return;
 	__sync_fetch_and_add(&t->messages, 1);
 	__sync_fetch_and_add(&t->bytes, len);
-	if (begin_record(s->data, m, &sides, set))
+	if (begun(s->data, m, &sides, set))
 		return;
 	/* The verifier would follow both kinds of flow through all that comes. */
 	sides.flow = NULL;
@@ -177,7 +176,10 @@ static __always_inline void on_event(u32 slot, u32 generation)
 	struct workspace *w = get_workspace(slot);
 	struct sides sides = {};
 
-	if (!s || !set || !w || !remember(s, &sides, w, true))
+	if (!s || !set || !w)
+		return;
+	volatile struct call *call = &s->call;
+	if (!remembered(&sides, w, call->sk, call->other, call->listener, call->news, true))
 		return;
 #ifndef WITH_EVENTS
 	/* Readers want to know that a stream has ended. */
@@ -189,11 +191,10 @@ static __always_inline void on_event(u32 slot, u32 generation)
 	m->type = sides.src->type;
 	m->len = 0;
 	m->flags = s->call.flags;
-	volatile struct call *call = &s->call;
 	if (!wanted(m, &sides, call, 0, 0, w, generation))
 		return;
 	take_flow(m, &sides, call->sk, call->other);
-	if (begin_record(s->data, m, &sides, set))
+	if (begun(s->data, m, &sides, set))
 		return;
 	if (s->call.element) {
 		u64 at = m->at;
@@ -213,4 +214,15 @@ int event(void *ctx)
 	GET_GENERATION(generation);
 	on_event(slot, generation);
 	return 0;
+}
+
+int remember(void *ctx)
+{
+	return take_news(ctx);
+}
+
+int begin_record(void *ctx)
+{
+	struct begin_part *part = ctx;
+	return begin(part->data, part->m, part->sides, part->set);
 }

@@ -2,6 +2,8 @@
 #ifndef UNIXSOCK_SIDES_H
 #define UNIXSOCK_SIDES_H
 
+#include "parts.h"
+
 /* Both sides of a conversation.  False, and no more than the sender, if it was decided that the filter
  * lets nothing of it through (if `judged`); and false if it can't be followed. */
 static __always_inline bool take_sides(struct sides *of, u64 sk, u64 other, struct workspace *w, bool judged)
@@ -64,19 +66,19 @@ static __always_inline void take_from_listener(struct endpoint *ep, u64 listener
 		guess_user(ep, listener);
 }
 
-/* Remembers what a hook saw of a socket, and finds both sides.  False if that can't be done. */
-static __always_inline bool remember(struct small_scratch *s, struct sides *sides, struct workspace *w, bool judged)
+/* Remembers what a hook saw of a socket, and finds both sides.  False, as take_sides, if that can't be done. */
+static __always_inline bool take_news(struct remember_part *of)
 {
+	struct sides *sides = of->sides;
 	struct totals *t = get_totals();
-	u64 sk = s->call.sk, other = s->call.other;
-	u32 news = s->call.news;
-	if (!t || !take_sides(sides, sk, other, w, judged))
+	u64 sk = of->sk, other = of->other, listener = of->listener, news = of->news;
+	if (!t || !take_sides(sides, sk, other, of->w, of->judged))
 		return false;
 	struct endpoint *src = sides->src, *dst = sides->dst;
-	if (s->call.listener && dst)
-		take_from_listener(dst, s->call.listener, src->type);
+	if (listener && dst)
+		take_from_listener(dst, listener, src->type);
 	if (news & NEWS_USED)
-		take_users(sides, sk, other, w);
+		take_users(sides, sk, other, of->w);
 	if ((news & NEWS_BOUND) && src->place) {
 		src->socket_changes++;
 		__sync_fetch_and_add(&t->renames, 1);

@@ -152,36 +152,27 @@ __attribute__((section("maps/ringbuf"))) struct ring_table_t ring = {
 	.max_entries = PAGE_SIZE,
 };
 
-/* Each hook has its own working memory on each CPU: a hook never interrupts itself there (the kernel
- * skips nested runs), but hooks interrupt each other.  The loader reads these lines. */
-#define SLOT_skb_queue_tail 0
-#define SLOT_sk_send_sigurg 1
-/* two of one number are never on the same kernel */
-#define SLOT_skb_append_pagefrags 2
+/* Working memory on each CPU.  All kprobes share one, since the kernel runs one kprobe's program at a time there
+ * (bpf_prog_active) and skips others, and none of these tells anything in an interrupt.  Each other hook has its
+ * own: it never interrupts itself, but others.  The loader reads these lines. */
+#define SLOT_KPROBE 0
+#define SLOT_skb_queue_tail 1
 #define SLOT_skb_copy_datagram_from_iter 2
 #define SLOT_skb_splice_from_iter 3
-#ifdef UNIX_SOCK_INQ_LEN
-#define DATA_SLOTS 4
+#if !defined(ATTACH_FENTRY)
+#define DATA_SLOTS 1
+#elif !defined(UNIX_SOCK_INQ_LEN)
+#define DATA_SLOTS 2
 #else
-#define DATA_SLOTS 3
+#define DATA_SLOTS 4
 #endif
 #define SLOT_unix_stream_recvmsg 4
-#define SLOT___unix_dgram_recvmsg 5
-#define SLOT_unix_dgram_recvmsg 5
-#define SLOT_unix_seqpacket_recvmsg 6
-#define SLOT_unix_stream_splice_read 7
-#define SLOT_unix_bind 8
-#define SLOT_unix_release_sock 9
-#define SLOT_security_unix_stream_connect 10
-#define SLOT_unix_stream_connect 10
-#define SLOT_security_sock_graft 11
-#define SLOT_unix_accept 11
-#define SLOT_unix_socketpair 12
-#define SLOT_unix_shutdown 13
-#define SLOT_unix_stream_sendmsg 14
-#define SLOT_unix_dgram_sendmsg 15
-#define SLOT_CGROUP 16
-#define SLOTS 17
+#define SLOT_unix_stream_connect 5
+#define SLOT_unix_accept 6
+#define SLOT_unix_stream_sendmsg 7
+#define SLOT_unix_dgram_sendmsg 8
+#define SLOT_CGROUP 9
+#define SLOTS 10
 
 /* The slot that the program runs for; the loader writes it over this number. */
 #define SLOT_HERE 0x510775
