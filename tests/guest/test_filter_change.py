@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
+import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -151,7 +154,18 @@ def test_no_message_is_lost_or_doubled() -> None:
     assert streams([r for talk in kept for r in data[talk] if talk.word.startswith("stream")])
 
 
-def test_events_come_and_go_with_the_filter() -> None:
+@pytest.fixture
+def own_programs(tmp_path: Path) -> Iterator[None]:
+    """What was compiled before, in a folder that no other guest writes to."""
+    shutil.copytree(cache.FOLDER, tmp_path / "programs")
+    subprocess.run(["mount", "--bind", str(tmp_path / "programs"), str(cache.FOLDER)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(cache.FOLDER)], check=True)
+
+
+def test_events_come_and_go_with_the_filter(own_programs: None) -> None:
     """Hooks that an earlier filter had no use for are added; gates are given back to what needs no record."""
     said: list[tuple[int, list[Event]]] = []
 
