@@ -1,35 +1,24 @@
-"""How long a start takes, in parts: from starting the extcap to its first packet.
-
-Run as a program, this is the extcap with a clock at each call into libbcc; ``measure`` and ``until_loaded``
-start it so.
-"""
+"""How long a start takes, in parts: from starting the extcap (clocked.py) to its first packet."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import random
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from bench.clocked import now
+
 CHECKOUT = Path(__file__).parents[2]
 EXTCAP = CHECKOUT / "extcap" / "unixsock"
+CLOCKED = Path(__file__).with_name("clocked.py")
 
-#: Functions of libbcc, and the part of a start that they are.
-PARTS = {
-    "bpf_module_create_c_from_string": "compile",
-    "bpf_prog_load": "load",
-    "bcc_prog_load": "load",
-    "bpf_attach_kfunc": "attach",
-    "bpf_attach_kprobe": "attach",
-}
 #: What ``measure`` gives, in order: seconds.
 SHOWN = ("list interfaces", "imports, options, BTF", "compile", "load", "attach", "rest", "first packet")
 #: The whole again, with programs that were compiled before: see unixsock_bpf/probe/cache.py.
@@ -45,58 +34,6 @@ LATER_LOADED = "loaded, later capture"
 PATIENCE = 180
 
 
-def _now() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-class _Timed:
-    """A function of a C library that notes when it was called; all else goes to the real one."""
-
-    def __init__(self, function: Any, part: str, file: str) -> None:
-        self.__dict__.update(_function=function, _part=part, _file=file)
-
-    def __call__(self, *arguments: Any) -> Any:
-        begin = _now()
-        try:
-            return self._function(*arguments)
-        finally:
-            with open(self._file, "a") as file:
-                file.write(f"{self._part} {begin} {_now()}\n")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._function, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._function, name, value)
-
-
-def _clocked(file: str) -> type[ctypes.CDLL]:
-    """ctypes.CDLL with ``_Timed`` functions."""
-
-    class Clocked(ctypes.CDLL):
-        def __getitem__(self, name: Any) -> Any:
-            function = super().__getitem__(name)
-            return _Timed(function, PARTS[name], file) if name in PARTS else function
-
-    return Clocked
-
-
-def main(file: str, *arguments: str) -> int:
-    """The extcap, timed."""
-    with open(file, "a") as notes:
-        notes.write(f"python {_now()} {_now()}\n")
-    os.chmod(file, 0o666)  # compilers are nobody
-    ctypes.CDLL = _clocked(file)  # type: ignore[misc]
-    sys.path.insert(0, str(CHECKOUT))
-    if os.environ.get("BENCH_IGNORE_REFUSAL"):
-        from unixsock_bpf.probe import target
-
-        target.tracing_refused = lambda: None
-    from unixsock_bpf import extcap
-
-    return extcap.main(arguments)
-
-
 @contextlib.contextmanager
 def _timed_extcap(*options: str, environment: dict[str, str]) -> Any:
     """A timed extcap: the process, its fifo opened, and a function that reads the notes."""
@@ -104,9 +41,9 @@ def _timed_extcap(*options: str, environment: dict[str, str]) -> Any:
         fifo, notes = f"{folder}/fifo", Path(folder, "notes")
         os.mkfifo(fifo)
         reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-        began = _now()
+        began = now()
         process = subprocess.Popen(
-            ["/usr/bin/python3", __file__, notes, "--capture", "--extcap-interface", "unixsock",
+            ["/usr/bin/python3", CLOCKED, notes, "--capture", "--extcap-interface", "unixsock",
              "--fifo", fifo, *options],
             stderr=subprocess.PIPE, env=os.environ | environment,
         )  # fmt: skip
@@ -132,9 +69,9 @@ def _took(notes: list[tuple[str, float, float]], part: str) -> float:
 def _listing(repeats: int) -> float:
     times = []
     for _ in range(repeats):
-        began = _now()
+        began = now()
         subprocess.run([EXTCAP, "--extcap-interfaces"], stdout=subprocess.DEVNULL, check=True)
-        times.append(_now() - began)
+        times.append(now() - began)
     return statistics.median(times)
 
 
@@ -159,7 +96,7 @@ def one_start(*options: str) -> dict[str, float]:
     marker, seen = os.urandom(16), bytearray()
     with here, there, _timed_extcap(*options, environment={}) as (process, reader, began, notes):
         while marker not in seen:
-            if process.poll() is not None or _now() - began > PATIENCE:
+            if process.poll() is not None or now() - began > PATIENCE:
                 raise RuntimeError(f"the extcap did not start: {process.stderr.read().decode()}")
             here.send(marker)
             there.recv(100)
@@ -167,7 +104,7 @@ def one_start(*options: str) -> dict[str, float]:
             with contextlib.suppress(BlockingIOError):
                 seen += os.read(reader, 1 << 16)
             del seen[:-100_000]
-        total = _now() - began
+        total = now() - began
         parts = {name: 0.0 for name in SHOWN}
         rows = notes()
         for part, begin, end in rows:
@@ -208,7 +145,7 @@ def until_loaded(repeats: int) -> dict[str, float]:
         refusal = {"BENCH_IGNORE_REFUSAL": "1", "UNIXSOCK_ATTACH": "kprobe"}
         with _timed_extcap(*options, environment=refusal) as (process, _, began, notes):
             while process.poll() is None and "attach" not in [row[0] for row in notes()]:
-                if _now() - began > PATIENCE:
+                if now() - began > PATIENCE:
                     raise RuntimeError("the extcap did not start")
                 time.sleep(0.05)
             return notes()
@@ -228,7 +165,3 @@ def until_loaded(repeats: int) -> dict[str, float]:
                     note("load", attached - min(row[1] for row in rows if row[0] == "load"))
     medians = {part: statistics.median(times) for part, times in found.items()}
     return medians | {"list interfaces": _listing(repeats)}
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

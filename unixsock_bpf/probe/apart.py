@@ -40,7 +40,7 @@ class Apart:
         self._said = os.memfd_create("said")
         self._answer, answer = os.pipe()
         parent = os.getpid()
-        self._child: int | None = os.fork()
+        self._child = os.fork()
         if self._child == 0:
             _work(work, self._said, answer, parent)
         os.close(answer)
@@ -54,19 +54,18 @@ class Apart:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._child is not None:
-            os.kill(self._child, signal.SIGKILL)
-            os.waitpid(self._child, 0)
+        os.kill(self._child, signal.SIGKILL)
+        os.waitpid(self._child, 0)
         os.close(self._answer)
         os.close(self._said)
 
     def result(self) -> Any:
-        """What ``work`` gave.  Raises ProbeError with what it raised, or why its process ended."""
+        """What ``work`` gave.  Raises ProbeError with what it raised, or why its process ended.
+
+        The process may still be ending then: giving back the compiler's memory takes milliseconds.
+        """
         with open(self._answer, "rb", closefd=False) as pipe:
             answer = pipe.read()
-        if self._child is not None:
-            os.waitpid(self._child, 0)
-            self._child = None
         said = self._all_said()
         if os.environ.get("UNIXSOCK_DEBUG"):
             os.write(2, said.encode())
