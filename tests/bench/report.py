@@ -307,19 +307,24 @@ What keeps the missed ones from being met:
   tables say of it: minutes apart, one and the same probe added 30 and 88 µs there, and 25 and 64 µs on two
   processors, while by the kernel's count its programs took 9 to 13 µs each time.
 - A rejected socket's ping-pong, where it is missed: all that is done for it is one look-up in each of the
-  two programs that a message passes. Runs of nearly the same probe came to -15 %, -12 %, +1 %, +3 %, +8 %,
-  +15 % and +16 %: the noise is larger than the target. The kernel's count has four looks at a clock in it.
+  two programs that a message passes. Runs of nearly the same probe came to -15 %, -12 %, +1 %, +3 %, +4 %,
+  +8 %, +15 % and +16 %: the noise is larger than the target. The kernel's count has four looks at a clock
+  in it.
 - The highest rate: where "the sender could say no more", it is the sender's under that tool and not a limit
   of the tool; ours is then below the target because the sender is.
 - tcpdump: a packet has its addresses in it, and the kernel's own code copies it. A record of ours has to name
   both ends, their processes and their path. In such a guest a prototype's empty fentry hook added 0.3 µs, a
   dozen kernel reads 1.6 µs, a ring record of 200 bytes 3 µs.
+- The very first start: it compiles for 0.3 s, in two processes that would take 0.23 s each, had they not
+  to share two processors of a virtual machine with each other and the rest. Two thirds of that is LLVM, one
+  third clang, which reads everything three times for bcc. Where the README's install was run, that was done
+  then.
 - The dissector, counted with callgrind for a packet of HTTP (tshark 4.0, packet list): 124,000 instructions,
   72,000 for the same on `lo`. Wireshark's own library takes 38,000 of either. Lua takes 42,000, about half
   of it at the border to Wireshark (23 arguments checked for their type, 470 each, and 7 objects made), and
   more goes to memory that is taken and given back. With all details each field is added from Lua. Times
   vary more than instructions: one and the same dissector came to 1.75 and to 2.17 of `lo` for a
-  thousand conversations; for HTTP to 1.8 to 2.0, with single readings of 2.36 and 2.57 among them.
+  thousand conversations; for HTTP to 1.8 to 2.0 on most days, and to 2.2 to 2.6 on some.
 """
 
 _BURSTS = """\

@@ -47,7 +47,8 @@ copied /usr/lib/*/libLLVM* /usr/lib/llvm-*/lib/libclang-cpp.so* &
 cd {checkout} || exit 1
 touch {results}/booted
 sh {results}/command >{results}/output 2>&1 </dev/null
-echo $? >{results}/status
+# Whoever waits for it must not find it empty.
+echo $? >{results}/status.new && mv {results}/status.new {results}/status
 sync
 """
 
