@@ -316,9 +316,9 @@ What keeps the missed ones from being met:
   both ends, their processes and their path. In such a guest a prototype's empty fentry hook added 0.3 µs, a
   dozen kernel reads 1.6 µs, a ring record of 200 bytes 3 µs.
 - The very first start: it compiles for 0.3 s, in two processes that would take 0.23 s each, had they not
-  to share two processors of a virtual machine with each other and the rest. Two thirds of that is LLVM, one
-  third clang, which reads everything three times for bcc. Where the README's install was run, that was done
-  then.
+  to share two processors of a virtual machine with each other and the rest. Of one of them
+  0.14 s is LLVM, the rest clang, which reads everything three times for bcc. Where the README's install was
+  run, that was done then.
 - The dissector, counted with callgrind for a packet of HTTP (tshark 4.0, packet list): 124,000 instructions,
   72,000 for the same on `lo`. Wireshark's own library takes 38,000 of either. Lua takes 42,000, about half
   of it at the border to Wireshark (23 arguments checked for their type, 470 each, and 7 objects made), and

@@ -33,8 +33,12 @@ class Compiled:
     maps: dict[str, Shape]
 
 
+@functools.cache
 def source(name: str) -> str:
-    """A C file with our own headers in place: bcc translates map calls in the main file only."""
+    """A C file with our own headers in place: bcc translates map calls in the main file only.
+
+    Read once: a capture goes on with the C that it began with.
+    """
     lines = (_HERE / name).read_text().splitlines(keepends=True)
     return "".join(source(line.split('"')[1]) if line.startswith('#include "') else line for line in lines)
 

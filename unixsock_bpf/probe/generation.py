@@ -190,7 +190,7 @@ class Generation:
 
     def _load(self, hooks: dict[Program, code.Code], gated: dict[tuple[Program, ...], code.Code]) -> None:
         """Loads ``hooks`` and what goes behind gates, side by side: the kernel checks a program in the thread
-        that loads it, message in a thirtieth of a second."""
+        that loads it, message in a twentieth of a second."""
         fds = {name: one.fd for name, one in self.maps.items()}
 
         def load(programs: tuple[Program, ...], instructions: code.Code, into: dict[Program, int]) -> None:

@@ -25,6 +25,8 @@ struct begin_part {
 static int (*call_remember)(struct remember_part *) = (void *)CALL_remember;
 static int (*call_begin_record)(struct begin_part *) = (void *)CALL_begin_record;
 
+/* What is passed lies in functions of their own, so that the compiler uses its place on the stack again: a program
+ * and what it calls have 512 bytes together, and these few in sight of all of `message` were too many on 5.10. */
 static __always_inline int remembered(struct sides *sides, struct workspace *w, u64 sk, u64 other, u64 listener,
 				      u64 news, u64 judged)
 {
