@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -125,32 +126,44 @@ def kallsyms(
     restriction: str = "/proc/sys/kernel/kptr_restrict",
     kcore: str = "/proc/kcore",
 ) -> Check:
-    """The addresses by which fragments of long messages are found: the part that root runs reads them.
+    """Whether the kernel says where the memory of pages is, in which the fragments of long messages lie.
 
-    Where they are hidden, kcore does as well.
+    kcore or kallsyms will do; of an ordinary user's the part that root runs reads them.
     """
-    try:
-        if os.geteuid() != 0 and Path(restriction).read_text().strip() in ("0", "1"):
+    if os.geteuid() != 0:
+        return _kallsyms_for_root(restriction, kcore)
+    from unixsock_bpf.probe.kcore import BASES
+    from unixsock_bpf.probe.symbols import addresses
+
+    if _tells_where_pages_are(kcore):
+        return Check("kallsyms", True, f"not needed: {kcore} says where pages are", needed=False)
+    found = addresses(BASES, path)
+    if all(found.get(name) for name in BASES):
+        return Check("kallsyms", True, "addresses are shown", needed=False)
+    missing = [name for name in BASES if name not in found]
+    if missing:
+        wanted = "use a kernel with CONFIG_PROC_KCORE or CONFIG_KALLSYMS_ALL"
+        return _pages_unknown(f"{path} has no {missing[0]}", wanted)
+    return _pages_unknown("all addresses are zero", _HIDDEN)
+
+
+def _kallsyms_for_root(restriction: str, kcore: str) -> Check:
+    with contextlib.suppress(OSError):
+        if Path(restriction).read_text().strip() in ("0", "1"):
             return Check("kallsyms", True, "addresses are shown to root", needed=False)
-        shown = _any_address(path)
-    except OSError:
-        shown, said = False, f"{path} cannot be read"
-    else:
-        said = "addresses are shown" if shown else "all addresses are zero"
-    if not shown and _tells_where_pages_are(kcore):
-        return Check("kallsyms", True, f"{said}, but {kcore} does as well", needed=False)
-    return Check(
-        "kallsyms",
-        shown,
-        said,
-        "Long messages are cut without it; set kernel.kptr_restrict to 1 or 0 and run as root",
-        False,
-    )
+    if Path(kcore).exists():
+        return Check("kallsyms", True, f"not needed: {kcore} says where pages are", needed=False)
+    return _pages_unknown("addresses are hidden from root", _HIDDEN)
+
+
+_HIDDEN = "set kernel.kptr_restrict to 1 or 0 and run as root"
+
+
+def _pages_unknown(said: str, remedy: str) -> Check:
+    return Check("kallsyms", False, said, f"Long messages are cut without it; {remedy}", needed=False)
 
 
 def _tells_where_pages_are(kcore: str) -> bool:
-    if os.geteuid() != 0:  # what root will see
-        return Path(kcore).exists()
     from unixsock_bpf.probe import layout
     from unixsock_bpf.probe.btf import Btf, BtfError
     from unixsock_bpf.probe.kcore import page_bases
@@ -159,12 +172,6 @@ def _tells_where_pages_are(kcore: str) -> bool:
         return bool(page_bases(layout.macros(Btf())["STRUCT_PAGE_SIZE"], kcore))
     except (BtfError, OSError):
         return False
-
-
-def _any_address(path: str) -> bool:
-    """Whether any symbol has an address: those of per-CPU variables are low, the first is zero."""
-    with open(path) as file:
-        return any(line.lstrip("0")[:1] not in ("", " ") for line in file)
 
 
 def tracing() -> Check:

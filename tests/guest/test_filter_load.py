@@ -16,6 +16,7 @@ import pytest
 from unixsock_bpf import filter as capture_filter
 from unixsock_bpf.filter import cgroups
 from unixsock_bpf.filter.tree import Term
+from unixsock_bpf.probe import compiler
 from unixsock_bpf.record import Record, display_name
 from unixsock_bpf.sockets import cgroup_of
 
@@ -69,12 +70,8 @@ class Loaded:
         import bcc
 
         self.filter = capture_filter.parse(text)
-        source = "#include <linux/types.h>\n" + self.filter.to_c() + PROGRAM
-        flags = [
-            f"-DDRIVER={os.getpid()}",
-            f"-DPAGE_SIZE={os.sysconf('SC_PAGESIZE')}",
-            "-Wno-unused-function",
-        ]
+        source = compiler.source("bcc.h") + self.filter.to_c() + PROGRAM
+        flags = [f"-DDRIVER={os.getpid()}", *compiler.FLAGS]
         started = time.monotonic()
         self.bpf = bcc.BPF(text=source.encode(), cflags=flags)
         loaded = self.bpf.load_func(b"run", bcc.BPF.KPROBE)

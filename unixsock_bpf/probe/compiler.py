@@ -22,7 +22,9 @@ _HERE = Path(__file__).parent
 #: nobody reads the debugging information.
 _CHEAPER = ["-O1", "-g0", "-Xclang", "-disable-llvm-passes"]
 _WARNINGS = ["-Wno-unused-function", "-Wno-unused-label", "-Werror=implicit-function-declaration"]
-_FLAGS = [*_CHEAPER, *_WARNINGS]
+#: bcc's own bpf.h and helpers.h have been read, it is told: see bcc.h.
+_NOT_READ = ["-D_UAPI__LINUX_BPF_H__", "-D__BPF_HELPERS_H"]
+FLAGS = [*_CHEAPER, *_WARNINGS, *_NOT_READ]
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def compiled(sources: Sequence[tuple[str, list[str]]]) -> list[Compiled]:
     """``sources``, each a C text and its flags, compiled side by side.  Raises ProbeError."""
     import bcc
 
-    names = [cache.key(bcc.__version__, *flags, *_FLAGS, text) for text, flags in sources]
+    names = [cache.key(bcc.__version__, *flags, *FLAGS, text) for text, flags in sources]
     found = [_kept(name) for name in names]
     with contextlib.ExitStack() as stack:
         #: All of them begin before the first one is waited for.
@@ -72,7 +74,7 @@ def _compiled_now(text: str, flags: list[str]) -> dict[str, Any]:
             """bcc would attach by name at once."""
 
     debug = int(os.environ.get("UNIXSOCK_DEBUG", "0")) & ~1
-    bpf = Unattached(text=text.encode(), cflags=[*flags, *_FLAGS], debug=debug)
+    bpf = Unattached(text=text.encode(), cflags=[*flags, *FLAGS], debug=debug)
     return _to_json(Compiled(code.programs(bpf), maps.shapes(bpf)))
 
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* All that depends on the capture filter, whose functions come before this (filter/__init__.py).  The loader
  * puts these programs behind those of records.c, which call them. */
-#include <linux/types.h>
+#include "bcc.h"
 #include "question.h"
 
 int answer_name(void *ctx)

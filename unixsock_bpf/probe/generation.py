@@ -338,7 +338,7 @@ def sources(
     """What has to be compiled, each a C text and its flags: first what depends on the filter, then what all
     filters share.  ``macros``: layouts and sizes.  ``hooks``: whether hooks are wanted."""
     macros = macros | _settings_macros(settings)
-    files = [("filter.c", settings.filter, {"PAGE_SIZE": macros["PAGE_SIZE"]})]  # bcc's headers want that
+    files: list[tuple[str, Filter, dict[str, int]]] = [("filter.c", settings.filter, {})]
     files.append(("records.c", everything(), macros))
     if hooks:
         shared = {name: value for name, value in macros.items() if name not in _RECORDS_ONLY}
@@ -348,7 +348,7 @@ def sources(
 
 def _with_flags(name: str, filter_: Filter, macros: dict[str, int], way: str) -> tuple[str, list[str]]:
     """A file of ours after the filter's functions, and the compiler's flags for it."""
-    text = "#include <linux/types.h>\n" + filter_.to_c() + source(name)
+    text = source("bcc.h") + filter_.to_c() + source(name)
     flags = [f"-D{macro}={value}{'ULL' if value > 0xFFFFFFFF else ''}" for macro, value in macros.items()]
     return text, [*flags, *(["-DATTACH_FENTRY"] if way == "fentry" else [])]
 

@@ -7,7 +7,7 @@
  * `news` below.  Nothing here depends on the capture filter, so that one compile serves for all filters:
  * compiler.py runs it through bcc, with the layouts that layout.py found in BTF as macros.
  */
-#include <linux/types.h>
+#include "bcc.h"
 #include <asm/ptrace.h>
 #include "record.h"
 #include "read.h"

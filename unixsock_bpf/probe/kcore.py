@@ -13,6 +13,9 @@ import mmap
 import struct
 from dataclasses import dataclass
 
+#: The kernel's variables that say it.
+BASES = ("page_offset_base", "vmemmap_base")
+
 #: ELF64: e_phoff; e_phentsize and e_phnum.
 _HEADERS_AT, _SIZES_AT = 32, 54
 #: A program header: u32 type and flags; u64 offset, virtual and physical address, size in file and memory.
@@ -35,7 +38,7 @@ class _Segment:
 
 
 def page_bases(page_size: int, path: str = "/proc/kcore") -> dict[str, int]:
-    """The values of page_offset_base and vmemmap_base by their names; none, if they can't be told for sure.
+    """The values of BASES by their names; none, if they can't be told for sure.
 
     ``page_size``: bytes of a struct page.
     """
@@ -51,7 +54,7 @@ def page_bases(page_size: int, path: str = "/proc/kcore") -> dict[str, int]:
     if len(mappings) != 1 or len(arrays) != 1:
         return {}
     (mapping,), (array,) = mappings, arrays
-    return {"page_offset_base": mapping, "vmemmap_base": array} if mapping % _ALIGNED == 0 else {}
+    return dict(zip(BASES, (mapping, array))) if mapping % _ALIGNED == 0 else {}
 
 
 def _segments(head: bytes) -> list[_Segment]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from unixsock_bpf.probe import target
 from unixsock_bpf.probe.errors import ProbeError
 from unixsock_bpf.probe.generation import Generation
-from unixsock_bpf.probe.kcore import page_bases
+from unixsock_bpf.probe.kcore import BASES, page_bases
 from unixsock_bpf.probe.maps import MAX_HOLDERS, Map
 from unixsock_bpf.probe.pseudo_files import PSEUDO_FILES
 from unixsock_bpf.probe.symbols import addresses
@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 #: Control groups in the snapshot: half of what the probe's map holds.
 MAX_GROUPS = 2048
 
-#: The places in ``struct settings`` of the kernel's variables that say where the memory of pages is: of their
-#: addresses, and of their values.
-_BASES = {"page_offset_base": (4, 7), "vmemmap_base": (5, 8)}
+#: The places in ``struct settings`` of BASES: of the variables' addresses, and of their values.
+_BASES = dict(zip(BASES, ((4, 7), (5, 8))))
 #: There, too, the number of the generation that took over.
 _GENERATION = 6
 
@@ -165,7 +164,7 @@ class Probe:
     def _fill_page_bases(self) -> None:
         """Tells the probe where the memory of pages is, from what says it soonest."""
         values = page_bases(self._kernel.macros["STRUCT_PAGE_SIZE"])
-        found = values or addresses(_BASES)
+        found = values or addresses(BASES)
         if all(found.get(name) for name in _BASES):
             for name, (address, value) in _BASES.items():
                 self.settings[value if values else address] = found[name]

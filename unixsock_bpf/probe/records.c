@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* What lies behind the hooks' gates and makes the records.  It asks the capture filter, which is not part of
  * it: see question.h. */
-#include <linux/types.h>
+#include "bcc.h"
 #include <asm/ptrace.h>
 #include "record.h"
 #include "read.h"

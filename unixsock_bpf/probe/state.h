@@ -125,21 +125,7 @@ struct totals {
 	u64 renames; /* how often a socket that was known got a name */
 };
 
-/* The same as BPF_RINGBUF_OUTPUT makes, which can't be shared between generations. */
-struct ring_table_t {
-	int key;
-	u32 leaf;
-	int (*ringbuf_output)(void *, u64, u64);
-	void *(*ringbuf_reserve)(u64);
-	void (*ringbuf_discard)(void *, u64);
-	void (*ringbuf_submit)(void *, u64);
-	u64 (*ringbuf_query)(u64);
-	u32 max_entries;
-	int flags;
-};
-
 /* hooks.c and records.c are compiled apart, and share them.  Some are made larger than they are here: maps.py. */
-#define BPF_F_MMAPABLE 1024
 BPF_F_TABLE("array", u32, struct settings, settings, 1, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct totals, totals, 1, BPF_F_MMAPABLE);
 BPF_TABLE("hash", u64, struct endpoint, endpoints, 1);
@@ -148,9 +134,7 @@ BPF_TABLE("lru_hash", struct pair, struct flow, flows, 16384);
 BPF_TABLE("hash", u64, struct holder, holders, 1); /* by inode */
 BPF_TABLE("lru_hash", u64, struct cgroup_line, cgroups, 4096); /* by id */
 BPF_TABLE("hash", u32, u32, capturers, 1024); /* a set of processes */
-__attribute__((section("maps/ringbuf"))) struct ring_table_t ring = {
-	.max_entries = PAGE_SIZE,
-};
+BPF_RINGBUF(ring, PAGE_SIZE);
 
 /* Working memory on each CPU.  All kprobes share one, since the kernel runs one kprobe's program at a time there
  * (bpf_prog_active) and skips others, and none of these tells anything in an interrupt.  Each other hook has its

@@ -1,4 +1,0 @@
-/* The loader passes the page size with -D: bcc counts ring buffers in pages. */
-#ifndef PAGE_SIZE
-#error "PAGE_SIZE is passed by the loader"
-#endif

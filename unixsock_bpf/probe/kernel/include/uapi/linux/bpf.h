@@ -1,2 +1,0 @@
-/* bcc carries its own copy of this header. */
-#include <linux/types.h>

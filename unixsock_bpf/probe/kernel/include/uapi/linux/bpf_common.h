@@ -1,1 +1,0 @@
-/* Part of bcc's own copy of linux/bpf.h. */

@@ -1,1 +1,0 @@
-/* Included by bcc's helpers.h; nothing of it is used. */
