@@ -12,9 +12,9 @@ if set_plugin_info then
     set_plugin_info({ version = "1.0", author = "unixsock-bpf", description = "Unix domain sockets" })
 end
 
--- Wireshark makes several objects for each packet, and Lua's collector gives them back: by default late and in such small
--- steps that memory grows to a multiple of what is needed, malloc() has to search for each piece, and the processor's
--- cache is too small.  Earlier and in larger steps, tshark takes 10 to 30 % less time (4.0 and 4.6, 200,000 packets).
+-- Wireshark makes several objects for each packet, and Lua's collector gives them back: by default late and in such
+-- small steps that memory grows to a multiple of what is needed, malloc() has to search for each piece, and the
+-- processor's cache is too small.  Earlier and in larger steps, tshark takes 10 to 30 % less time (4.0, 4.4, 4.6).
 collectgarbage("setpause", 120)
 collectgarbage("setstepmul", 1000)
 
@@ -192,8 +192,7 @@ function proto.dissector(tvb, pinfo, tree)
     local event, says = rec.event, rec.says
     rec.number = get_number(pinfo)
 
-    local cols, hung = get_cols(pinfo), get_text(tree) -- nil if there is no tree: the root's own text is Wireshark's
-    local asked = hung and referenced(tree, self) -- true, too, where the tree is shown
+    local cols, asked = get_cols(pinfo), referenced(tree, self) -- true, too, where the tree is shown
     rec.asked = asked
     local remarkable = says.remarkable or rec.wrong or event == SEND_ERROR
     local t
@@ -201,7 +200,7 @@ function proto.dissector(tvb, pinfo, tree)
         t = tree:add(proto, tvb:range(0, says.header_len))
         if asked then tree_of.add_fields(t, tvb, rec, bytes) end
         if remarkable then tree_of.add_experts(t, rec) end
-    elseif hung then
+    elseif get_text(tree) then -- there is a tree, which has what it hangs on
         add(tree, proto) -- for the protocol hierarchy
     end
 
