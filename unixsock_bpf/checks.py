@@ -17,6 +17,9 @@ from unixsock_bpf.needs import PACKAGES
 #: Seconds that another program may take to answer.
 _PATIENCE = 30
 
+#: What to do where root sees no addresses.
+_HIDDEN = "set kernel.kptr_restrict to 1 or 0 and run as root"
+
 
 @dataclass(frozen=True)
 class Check:
@@ -154,9 +157,6 @@ def _kallsyms_for_root(restriction: str, kcore: str) -> Check:
     if Path(kcore).exists():
         return Check("kallsyms", True, f"not needed: {kcore} says where pages are", needed=False)
     return _pages_unknown("addresses are hidden from root", _HIDDEN)
-
-
-_HIDDEN = "set kernel.kptr_restrict to 1 or 0 and run as root"
 
 
 def _pages_unknown(said: str, remedy: str) -> Check:
