@@ -133,30 +133,24 @@ def kallsyms(
 
     kcore or kallsyms will do; of an ordinary user's the part that root runs reads them.
     """
-    if os.geteuid() != 0:
-        return _kallsyms_for_root(restriction, kcore)
     from unixsock_bpf.probe.kcore import BASES
     from unixsock_bpf.probe.symbols import addresses
 
     if _tells_where_pages_are(kcore):
         return Check("kallsyms", True, f"not needed: {kcore} says where pages are", needed=False)
     found = addresses(BASES, path)
-    if all(found.get(name) for name in BASES):
-        return Check("kallsyms", True, "addresses are shown", needed=False)
     missing = [name for name in BASES if name not in found]
     if missing:
         wanted = "use a kernel with CONFIG_PROC_KCORE or CONFIG_KALLSYMS_ALL"
         return _pages_unknown(f"{path} has no {missing[0]}", wanted)
-    return _pages_unknown("all addresses are zero", _HIDDEN)
-
-
-def _kallsyms_for_root(restriction: str, kcore: str) -> Check:
-    with contextlib.suppress(OSError):
-        if Path(restriction).read_text().strip() in ("0", "1"):
-            return Check("kallsyms", True, "addresses are shown to root", needed=False)
-    if Path(kcore).exists():
-        return Check("kallsyms", True, f"not needed: {kcore} says where pages are", needed=False)
-    return _pages_unknown("addresses are hidden from root", _HIDDEN)
+    if os.geteuid() != 0:  # others see the names, and zeros
+        with contextlib.suppress(OSError):
+            if Path(restriction).read_text().strip() in ("0", "1"):
+                return Check("kallsyms", True, "addresses are shown to root", needed=False)
+        return _pages_unknown("addresses are hidden from root", _HIDDEN)
+    if not all(found.values()):
+        return _pages_unknown("all addresses are zero", _HIDDEN)
+    return Check("kallsyms", True, "addresses are shown", needed=False)
 
 
 def _pages_unknown(said: str, remedy: str) -> Check:
@@ -164,6 +158,8 @@ def _pages_unknown(said: str, remedy: str) -> Check:
 
 
 def _tells_where_pages_are(kcore: str) -> bool:
+    if os.geteuid() != 0:  # what root will see
+        return Path(kcore).exists()
     from unixsock_bpf.probe import layout
     from unixsock_bpf.probe.btf import Btf, BtfError
     from unixsock_bpf.probe.kcore import page_bases

@@ -78,11 +78,15 @@ def test_kallsyms(text: str, said: str, tmp_path: Path, monkeypatch: pytest.Monk
 def test_kallsyms_for_an_ordinary_user_is_what_root_will_see(
     restriction: str, met: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "kallsyms").write_text("0000000000000000 T a\n")
+    names = "0000000000000000 D page_offset_base\n0000000000000000 D vmemmap_base\n"
+    (tmp_path / "kallsyms").write_text(names)
     (tmp_path / "restriction").write_text(f"{restriction}\n")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     files = [str(tmp_path / name) for name in ("kallsyms", "restriction", "kcore")]
     assert checks.kallsyms(*files).met is met
+    assert not checks.kallsyms(files[0], str(tmp_path / "missing"), files[2]).met
+    (tmp_path / "kallsyms").write_text("0000000000000000 T functions_only\n")
+    assert not checks.kallsyms(*files).met
     (tmp_path / "kcore").touch()
     assert checks.kallsyms(*files).met
 
