@@ -1,8 +1,8 @@
 -- Unix domain sockets for Wireshark: dissects the records of the extcap interface "unixsock".
 --
--- docs/FORMAT.md describes the record; unixsock/record.lua reads it, unixsock/tree.lua shows it.  A stream's payload
--- goes to Wireshark's own "tcp" dissector as a synthetic segment (unixsock/stream.lua), a datagram's straight to its
--- protocol (unixsock/datagram.lua).
+-- docs/FORMAT.md describes the record; unixsock/record/ parses and shows it.  A stream's payload goes to Wireshark's
+-- own "tcp" dissector as a synthetic segment (unixsock/transport/stream.lua), a datagram's straight to its protocol
+-- (unixsock/transport/datagram.lua).
 -- Everything shown follows from the record alone, so that one pass, two passes and a click in the packet
 -- list agree.  Runs unchanged on Wireshark 4.0 (Lua 5.2) to 4.6 (Lua 5.4).
 
@@ -26,7 +26,7 @@ local function folder()
     local script = debug.getinfo(1, "S").source:gsub("^@", "")
     local function beside(file)
         local path = (file:match("^(.*)/[^/]*$") or ".") .. "/unixsock/"
-        local probe = io.open(path .. "errno.lua")
+        local probe = io.open(path .. "util/errno.lua")
         if probe then probe:close() end
         return probe and path
     end
@@ -67,17 +67,17 @@ prefs.heuristics = Pref.bool("Try Wireshark's TCP heuristics", false,
     "Offer payload that neither the table nor its content tells to Wireshark's heuristic dissectors")
 
 host.proto, host.prefs = proto, {} -- see read_prefs()
-local attributes = host.load("attributes")
-local layout = host.load("layout")
-local text = host.load("text")
-local record = host.load("record")
+local attributes = host.load("util/attributes")
+local layout = host.load("record/format")
+local text = host.load("util/text")
+local record = host.load("record/parse")
 host.current = record.current
-local conversations = host.load("conversations")
-local tree_of = host.load("tree")
-local payload = host.load("payload")
-local stream = host.load("stream")
-local datagram = host.load("datagram")
-host.load("statistics")
+local conversations = host.load("transport/conversations")
+local tree_of = host.load("record/tree")
+local payload = host.load("dispatch/payload")
+local stream = host.load("transport/stream")
+local datagram = host.load("transport/datagram")
+host.load("ui/statistics")
 local EVENT, FLAG, SOCKET_TYPE = layout.EVENT, layout.FLAG, layout.SOCKET_TYPE
 
 -- The preferences' values: Wireshark searches its list at each look at proto.prefs.

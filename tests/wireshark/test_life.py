@@ -209,7 +209,7 @@ def test_name_that_wireshark_has_taken(tmp_path: Path) -> None:
     """A field's name is of another kind in some Wireshark: that dissector is missing, the others work."""
     plugins = tmp_path / ".local/lib/wireshark/plugins"
     shutil.copytree(ROOT / "dissector", plugins)
-    mpd = plugins / "unixsock/mpd.lua"
+    mpd = plugins / "unixsock/protocols/mpd.lua"
     mpd.write_text(
         mpd.read_text().replace("return host", 'ProtoField.uint8("dns.qry.name", "x")\nreturn host')
     )

@@ -1,7 +1,7 @@
 # ruff: noqa: E501 (the lines of another language)
-"""Makes dissector/unixsock/wayland_names.lua from the protocols' own XML files.
+"""Makes dissector/unixsock/protocols/lib/wayland_names.lua from the protocols' own XML files.
 
-python3 wayland_names.py FILE.xml... > dissector/unixsock/wayland_names.lua
+python3 wayland_names.py FILE.xml... > dissector/unixsock/protocols/lib/wayland_names.lua
 with wayland.xml of Debian's libwayland-bin, and xdg-shell.xml and others of wayland-protocols.
 """
 

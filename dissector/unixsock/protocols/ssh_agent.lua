@@ -2,8 +2,8 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
-local printable = host.load("text").printable
-local framer = host.load("framer")
+local printable = host.load("util/text").printable
+local framer = host.load("protocols/lib/framing")
 local TYPES = {
     [1] = "REQUEST_RSA_IDENTITIES", [2] = "RSA_IDENTITIES_ANSWER", [9] = "REMOVE_ALL_RSA_IDENTITIES",
     [5] = "FAILURE", [6] = "SUCCESS", [11] = "REQUEST_IDENTITIES", [12] = "IDENTITIES_ANSWER", [13] = "SIGN_REQUEST",

@@ -3,8 +3,8 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
-local printable = host.load("text").printable
-local framer = host.load("framer")
+local printable = host.load("util/text").printable
+local framer = host.load("protocols/lib/framing")
 local F = {
     line = ProtoField.string("unixsock.dbus.auth", "SASL line"),
     command = ProtoField.string("unixsock.dbus.auth.command", "Command"),

@@ -3,8 +3,8 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
-local printable = host.load("text").printable
-local framer = host.load("framer")
+local printable = host.load("util/text").printable
+local framer = host.load("protocols/lib/framing")
 local TYPES = { [1] = "Request", [2] = "Response", [3] = "Data" }
 local F = {
     length = ProtoField.uint32("ttrpc.length", "Length"),

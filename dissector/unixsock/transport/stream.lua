@@ -6,10 +6,10 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
-local attributes = host.load("attributes")
-local payload = host.load("payload")
-local record = host.load("record")
-local layout = host.load("layout")
+local attributes = host.load("util/attributes")
+local payload = host.load("dispatch/payload")
+local record = host.load("record/parse")
+local layout = host.load("record/format")
 local EVENT, DATA, choices = layout.EVENT, layout.EVENT.DATA, host.prefs
 
 local FIN, SYN, PSH_ACK = 0x11, 0x02, 0x18

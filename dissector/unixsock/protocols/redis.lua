@@ -3,7 +3,7 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
-local framer = host.load("framer")
+local framer = host.load("protocols/lib/framing")
 local proto = Proto("unixsock_resp", "Redis Transport")
 local resp
 local MAX_DEPTH = 32

@@ -3,7 +3,7 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
-local framer = host.load("framer")
+local framer = host.load("protocols/lib/framing")
 local COMMANDS = {
     [0] = "NULL", "ONLINE", "OFFLINE", "BURST", "MODIFY_MINPOLL", "MODIFY_MAXPOLL", "DUMP", "MODIFY_MAXDELAY",
     "MODIFY_MAXDELAYRATIO", "MODIFY_MAXUPDATESKEW", "LOGON", "SETTIME", "LOCAL", "MANUAL", "N_SOURCES", "SOURCE_DATA",

@@ -3,7 +3,7 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
-local SOCKET_TYPE = host.load("layout").SOCKET_TYPE
+local SOCKET_TYPE = host.load("record/format").SOCKET_TYPE
 local M = {}
 M.ENOUGH = 64 -- bytes that recognise() wants to see
 M.SHORT = 16 -- fewer bytes may end before one can tell what begins with them

@@ -5,13 +5,13 @@ if type(host) ~= "table" then return end -- run by Wireshark's own scan of its p
 
 local M = {}
 
-local attributes = host.load("attributes")
-local dissectors = host.load("dissectors")
-local record = host.load("record")
-local content = host.load("content")
-local patience = host.load("patience")
-local framer = host.load("framer")
-local TABLE = host.load("protocols")
+local attributes = host.load("util/attributes")
+local dissectors = host.load("dispatch/registry")
+local record = host.load("record/parse")
+local content = host.load("dispatch/heuristics")
+local patience = host.load("dispatch/desegment")
+local framer = host.load("protocols/lib/framing")
+local TABLE = host.load("dispatch/paths")
 
 -- Ports nobody else uses: no dissector of Wireshark 4.0 to 4.6 is registered for them.
 local FIRST_PORT, LAST_PORT = 60001, 62999 -- of servers, by path

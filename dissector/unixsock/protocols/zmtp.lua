@@ -3,8 +3,8 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
-local text = host.load("text")
-local framer = host.load("framer")
+local text = host.load("util/text")
+local framer = host.load("protocols/lib/framing")
 local printable = text.printable
 
 -- Called as in Wireshark's own dissector, which 4.4 brought.

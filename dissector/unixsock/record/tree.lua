@@ -2,8 +2,8 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
-local layout = host.load("layout")
-local text = host.load("text")
+local layout = host.load("record/format")
+local text = host.load("util/text")
 local AT, EVENT, FLAG, ELEMENT, has = layout.AT, layout.EVENT, layout.FLAG, layout.ELEMENT, layout.has
 local printable = text.printable
 

@@ -3,8 +3,8 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
-local printable = host.load("text").printable
-local framer = host.load("framer")
+local printable = host.load("util/text").printable
+local framer = host.load("protocols/lib/framing")
 -- The same letter is another command in the other direction.
 local TO_FILTER = {
     A = "ABORT", B = "BODY", C = "CONNECT", D = "MACRO", E = "BODYEOB", H = "HELO", K = "QUIT_NC", L = "HEADER",

@@ -3,7 +3,7 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
-local framer = host.load("framer")
+local framer = host.load("protocols/lib/framing")
 local COMMANDS = {
     [0] = "ERROR", "TIMEOUT", "REPLY", "CREATE_PLAYBACK_STREAM", "DELETE_PLAYBACK_STREAM", "CREATE_RECORD_STREAM",
     "DELETE_RECORD_STREAM", "EXIT", "AUTH", "SET_CLIENT_NAME", "LOOKUP_SINK", "LOOKUP_SOURCE",

@@ -4,8 +4,8 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
-local framer = host.load("framer")
-local text = host.load("text")
+local framer = host.load("protocols/lib/framing")
+local text = host.load("util/text")
 local F = {
     object = ProtoField.uint32("wayland.object", "Object"),
     opcode = ProtoField.uint16("wayland.opcode", "Opcode"),
@@ -58,7 +58,7 @@ end
 
 -- The name of a message and its arguments {name, type, interface of a new object}; nil if it isn't known.
 local function signature(interface, request, opcode)
-    local messages = host.load("wayland_names")[interface]
+    local messages = host.load("protocols/lib/wayland_names")[interface]
     messages = messages and messages[request and "requests" or "events"]
     local words = messages and messages[opcode + 1]
     if not words then return nil end

@@ -3,7 +3,7 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
-local framer = host.load("framer")
+local framer = host.load("protocols/lib/framing")
 -- Objects 0 and 1 are fixed: the core and the client.
 local CORE_METHODS = { "Hello", "Sync", "Pong", "Error", "GetRegistry", "CreateObject", "Destroy" }
 local CORE_EVENTS = {

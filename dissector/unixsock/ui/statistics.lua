@@ -2,9 +2,9 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
-local TYPES = host.load("layout").TYPES
-local EVENT = host.load("layout").EVENT
-local process = host.load("text").process
+local TYPES = host.load("record/format").TYPES
+local EVENT = host.load("record/format").EVENT
+local process = host.load("util/text").process
 
 -- Collects what the packets say, and gives it as text.
 local function collector()

@@ -32,10 +32,12 @@ function M.get(name)
     return dissector
 end
 
+-- Where a file's name says more than the protocol's.
+local FILE = { json = "json_lines", notify = "sd_notify", assuan = "gpg_assuan", resp = "redis" }
 for name in ("dbus json varlink wayland ssh_agent notify journald assuan wpa_ctrl chrony milter mpd uwsgi pulse"
     .. " pipewire ttrpc resp zmtp"):gmatch("%S+") do
     -- A newer Wireshark may use a field's name for something else: then it knows the protocol itself.
-    local ok, proto = pcall(host.load, name)
+    local ok, proto = pcall(host.load, "protocols/" .. (FILE[name] or name))
     OWN["unixsock." .. name] = Dissector.get(ok and proto.name:lower() or name)
 end
 

@@ -3,10 +3,10 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
-local payload = host.load("payload")
-local record = host.load("record")
-local stream = host.load("stream")
-local layout = host.load("layout")
+local payload = host.load("dispatch/payload")
+local record = host.load("record/parse")
+local stream = host.load("transport/stream")
+local layout = host.load("record/format")
 local FLAG, has = layout.FLAG, layout.has
 
 local M = {}

@@ -2,9 +2,9 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
-local layout = host.load("layout")
-local text = host.load("text")
-local conversations = host.load("conversations")
+local layout = host.load("record/format")
+local text = host.load("util/text")
+local conversations = host.load("transport/conversations")
 local HEADER_LEN, AT, ELEMENT, FLAG, ROLE = layout.HEADER_LEN, layout.AT, layout.ELEMENT, layout.FLAG, layout.ROLE
 local VERSION, has = layout.VERSION, layout.has
 
@@ -72,7 +72,7 @@ local function read_values(el, bytes)
     local place = el[ELEMENT.ERROR]
     if place then
         local errno = unpack_at(place, "<I4")
-        el.error = host.load("errno")[errno] or ("errno %d"):format(errno)
+        el.error = host.load("util/errno")[errno] or ("errno %d"):format(errno)
     end
     place = el[ELEMENT.FDS]
     if place or el.fds then el.fds_count = place and unpack_at(place, "<I4") or #el.fds end
