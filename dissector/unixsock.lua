@@ -90,6 +90,7 @@ local function start_file()
     conversations.reset()
     payload.reset()
     datagram.reset()
+    stream.reset()
     record.forget() -- records know their conversation, and what the preferences say of their path
 end
 
@@ -218,7 +219,8 @@ function proto.dissector(tvb, pinfo, tree)
     elseif handled ~= SAID then
         put_info(cols, handled, rec, bytes, payload.waits)
     end
-    if choices.columns then
+    -- Of the selected packet Wireshark wants no columns; Follow Stream finds its conversation by the addresses.
+    if choices.columns and not (asked and tree.visible and tostring(cols.protocol) == "(protocol)") then
         set_src(pinfo, no_address)
         set_dst(pinfo, no_address)
         cols.src = says.src_text

@@ -229,6 +229,8 @@ def config() -> str:
 
 def _argument(number: int, option: Option) -> str:
     default = "false" if option.is_flag else option.default
+    # Wireshark fills a number without a default with 0 and refuses an empty one: texts may be empty.
+    kind = "string" if option.kind == "number" else option.kind
     lines = [
         sentence(
             "arg",
@@ -236,9 +238,8 @@ def _argument(number: int, option: Option) -> str:
             call=f"--{option.name}",
             display=option.label,
             tooltip=option.tooltip,
-            type=option.kind,
+            type=kind,
             default=default,
-            range=f"{option.low},{option.high}" if option.high else None,
             validation=option.validation,
             placeholder=option.placeholder,
             reload="true" if option.reload else None,

@@ -22,8 +22,9 @@ class OptionError(ValueError):
 class Option:
     """One option.
 
-    ``kind`` is a type of argument that Wireshark 4.0 knows.  ``primitive`` options are
+    ``kind`` is a type of argument that Wireshark 4.0 knows, or ``number``.  ``primitive`` options are
     terms of the capture filter.  ``neutral`` are the values, besides none, that mean "any".
+    ``validation``: what the dialog accepts, as a PCRE without braces; an empty field is always accepted.
     ``choices``: (value, text), the first being the default.  ``help``: what the command says of it,
     where the tooltip is for the dialog.
     """
@@ -90,13 +91,16 @@ OPTIONS = (
         "pid",
         _PROCESSES,
         "Process ID",
-        "Capture what this process sends or receives",
-        "unsigned",
+        "Capture what this process sends or receives; empty for any",
+        "number",
         "N",
         low=1,
         high=1 << 22,
+        validation=r"^\d+$",
+        placeholder="any",
         primitive=True,
-        help="this process is at either end",
+        neutral=("0",),  # what Wireshark saved for an untouched field of version 0.1.0
+        help="this process is at either end; 0: any",
     ),
     Option(
         "comm",
@@ -125,10 +129,12 @@ OPTIONS = (
         _CAPTURE,
         "Bytes of each message",
         "The most bytes of a message that are captured; 0 for all",
-        "unsigned",
+        "number",
         "BYTES",
         default=0,
         high=(1 << 31) - 1,
+        validation=r"^\d+$",
+        placeholder="all",
         help="the most bytes of a message that are captured; default: 0, for all",
     ),
     Option(
@@ -136,11 +142,13 @@ OPTIONS = (
         _CAPTURE,
         "Buffer (MiB)",
         "Memory between the kernel and Wireshark. Messages that come while it is full are lost, and counted",
-        "unsigned",
+        "number",
         "MIB",
         default=64,
         low=1,
         high=1024,
+        validation=r"^([1-9]\d?\d?|10[01]\d|102[0-4])$",
+        placeholder="64",
         help="memory for messages that wait to be written; those that come while it is full are lost, and"
         " counted; default: 64",
     ),

@@ -25,6 +25,8 @@ def test_options_are_chosen_listed_and_kept(desktop: Desktop, home: Path) -> Non
         listener.listen()
         with Wireshark(desktop, home) as wireshark:
             dialog = opened(wireshark)
+            for button in dialog.all("push button", "^(Save|Start)$"):
+                assert button.enabled, f"{button.name} is disabled in the untouched dialog"
             selector = dialog.find("combo box")
             assert not selector.has("list item", path, hidden=True)
             dialog.find("push button", "^List present sockets$").click()

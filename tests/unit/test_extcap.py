@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from unixsock_bpf import extcap, present
-from unixsock_bpf.options import OPTIONS
+from unixsock_bpf.options import OPTIONS, OptionError, settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -92,6 +92,46 @@ def test_config_is_readable_by_4_0():
     assert [argument["call"] for argument in arguments if argument.get("reload") == "true"] == ["--path"]
     numbers = {argument["number"] for argument in arguments if argument["type"] == "selector"}
     assert {fields["arg"] for kind, fields in told if kind == "value"} == numbers
+
+
+def dialog_accepts(argument: dict[str, str], text: str) -> bool:
+    """Whether the dialog of 4.0 to 4.6 lets ``text`` in a field pass.
+
+    Source: ExtArgText::isValid, and QIntValidator for numbers, which take no empty field.
+    """
+    if argument["type"] in ("integer", "unsigned", "long"):
+        low, high = map(int, argument.get("range", "0,4294967295").split(","))
+        return text.isdigit() and low <= int(text) <= high
+    return not text or re.search(argument.get("validation", ""), text) is not None
+
+
+def test_the_dialog_can_start_untouched_and_with_emptied_fields():
+    told = list(sentences(extcap.answer(["--extcap-config", *INTERFACE])))
+    fields = [f for kind, f in told if kind == "arg" and f["type"] not in ("boolflag", "selector")]
+    assert len(fields) == 5
+    for field in fields:
+        # 4.0 to 4.6 put 0 into a number without a default.
+        untouched = field.get("default", "0" if field["type"] == "unsigned" else "")
+        assert dialog_accepts(field, untouched), field["call"]
+        assert dialog_accepts(field, ""), field["call"]
+
+
+def test_the_dialog_refuses_what_the_capture_would():
+    told = list(sentences(extcap.answer(["--extcap-config", *INTERFACE])))
+    fields = {f["call"]: f for kind, f in told if kind == "arg"}
+    for call, good, bad in (
+        ("--pid", ("0", "1", "4194304"), ("-1", "x", "1e3", "7 8")),
+        ("--snaplen", ("0", "2147483647"), ("-1", "1k")),
+        ("--buffer-size", ("1", "64", "999", "1000", "1024"), ("0", "1025", "1030", "1100", "10000", "-1")),
+        ("--uid", ("root", "0"), ("a b", "a:b")),
+    ):
+        for text in good:
+            assert dialog_accepts(fields[call], text), (call, text)
+            settings({call[2:]: text})
+        for text in bad:
+            assert not dialog_accepts(fields[call], text), (call, text)
+            with pytest.raises(OptionError):
+                settings({call[2:]: text})
 
 
 def test_reload_lists_present_sockets_with_their_processes(tmp_path):

@@ -41,7 +41,12 @@ def test_nothing_given_is_what_wireshark_lists_as_default():
 
 
 @pytest.mark.parametrize(
-    "argv", [("--path", ""), ("--path", "*"), ("--type", "any"), ("--pid", ""), ("--snaplen", "")]
+    "argv",
+    [
+        *(("--path", ""), ("--path", "*"), ("--type", ""), ("--type", "any")),
+        *(("--pid", ""), ("--pid", "0"), ("--comm", ""), ("--uid", "")),
+        *(("--snaplen", ""), ("--buffer-size", ""), ("--privilege", "")),
+    ],
 )
 def test_empty_values_restrict_nothing(argv):
     assert of(*argv) == of()
@@ -81,7 +86,7 @@ def test_a_filter_on_events_turns_them_on():
         (("--nope", "1"), "--nope"),
         (("--pid",), "needs a value"),
         (("--pid", "x"), "--pid"),
-        (("--pid", "0"), "1 to"),
+        (("--pid", "00"), "1 to"),
         (("--type", "tcp"), "seqpacket"),
         (("--uid", "no-such-user"), "no user"),
         (("--snaplen", "-1"), "--snaplen"),

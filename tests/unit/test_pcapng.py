@@ -44,7 +44,7 @@ def test_blocks_have_whole_words_and_both_lengths(kind: int, body: bytes) -> Non
 @given(st.integers(0, 2**64 - 1))
 def test_endpoint_address_holds_the_identity(sock: int) -> None:
     address = pcapng.endpoint_address(sock)
-    assert address in ipaddress.IPv6Network("fd75:6e69:7873::/64")
+    assert address in ipaddress.IPv6Network("fdfe:756e:6978::/64")
     assert int(address) & (2**64 - 1) == sock
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import random
 import socket
 import struct
@@ -16,6 +17,7 @@ from captures import CLIENT, SERVER, Turn, conversation, side, write
 from conftest import Tshark
 from dialogues import DIALOGUES
 
+from unixsock_bpf import pcapng
 from unixsock_bpf.record import HEADER_LEN, Event, Fd, FdKind, Flag, Record, SocketType, encode
 
 PREFERENCE = ("-o", "unixsock.paths:/srv/*=unixsock.json")
@@ -310,3 +312,24 @@ def test_addresses_carry_names(tshark: Tshark, tmp_path: Path) -> None:
     assert "client[10]" in text
     assert f"{CLIENT:x}" not in text.replace("client[10]", "")
     assert f"{SERVER:x}" not in text
+
+
+def test_names_in_files_of_version_0_1_0(
+    tshark: Tshark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their pseudo addresses had another prefix."""
+    records = conversation(b"/x", [(True, b"a")])
+    new = tshark.run(write(tmp_path / "new.pcapng", records), "-N", "n", "-q", "-z", "conv,tcp")
+    monkeypatch.setattr(pcapng, "_ENDPOINT_NET", int(ipaddress.IPv6Address("fd75:6e69:7873::")))
+    old = tshark.run(write(tmp_path / "old.pcapng", records), "-N", "n", "-q", "-z", "conv,tcp")
+    assert "client[10]" in old
+    assert old == new
+
+
+def test_pseudo_addresses_hold_no_power_of_ten(tshark: Tshark, tmp_path: Path) -> None:
+    """Wireshark's graphs draw the first "e" with digits on both sides as one."""
+    capture = write(tmp_path / "c.pcapng", conversation(b"/x", [(True, b"a")]))
+    for line in tshark.run(capture, "-N", "t", "-q", "-z", "endpoints,tcp").splitlines():
+        if ":" in line and line.startswith("f"):
+            at = line.index("e")
+            assert not line[at - 1].isdigit(), line

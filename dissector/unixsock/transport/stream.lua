@@ -22,14 +22,27 @@ local tcp = Dissector.get("tcp")
 local call, new_bytes, as_tvb = tcp.call, ByteArray.new, ByteArray.tvb
 local set_src, set_dst = attributes.setter("Pinfo", "src"), attributes.setter("Pinfo", "dst")
 
+-- A socket's pseudo address: pcapng.py says where its bits are from.  Version 0.1.0 had another prefix; the file says
+-- by its names which it is, if names are shown at all.
+local PREFIX, OLD_PREFIX = "fdfe:756e:6978:0:%x:%x:%x:%x", "fd75:6e69:7873:0:%x:%x:%x:%x"
+
 -- Addresses are dear to make; a bounded number of them is kept.
-local addresses, address_count = {}, 0
+local addresses, address_count
+
+function M.reset()
+    addresses, address_count = {}, 0
+end
+
+M.reset()
+
 local function address(sock)
     local known = addresses[sock]
     if known then return known end
-    if address_count >= 4096 then addresses, address_count = {}, 0 end
+    if address_count >= 4096 then M.reset() end
     local a, b, c, d = unpack("<I2I2I2I2", sock)
-    known = Address.ipv6(("fd75:6e69:7873:0:%x:%x:%x:%x"):format(d, c, b, a))
+    known = Address.ipv6(OLD_PREFIX:format(d, c, b, a))
+    -- As text an address is its name, if it has one.
+    if tostring(known):find("^fd75:6e69:7873:") then known = Address.ipv6(PREFIX:format(d, c, b, a)) end
     addresses[sock], address_count = known, address_count + 1
     return known
 end
