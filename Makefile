@@ -7,7 +7,7 @@ VM := $(VENV)/python -m vm
 SUITE ?= bookworm
 PEER ?=
 
-.PHONY: help demo test test-gui test-wireshark test-kernels test-faults check bench bench-short guest setup clean
+.PHONY: help demo test test-gui test-wireshark test-kernels test-faults bench bench-short guest setup clean lint unit
 
 help:
 	@echo 'make demo          live packets from real programs, in a minute or a few'
@@ -28,37 +28,37 @@ setup:
 demo: setup
 	@$(VENV)/python demo/demo.py
 
-check: setup
+lint: setup
 	$(VENV)/ruff format --check .
 	$(VENV)/ruff check .
 	$(VENV)/mypy
 	luacheck --quiet dissector
 
 # Half an hour is the most that this may take under emulation: what takes long has targets of its own.
-FAULTS := $(addprefix tests/guest/,test_faults.py test_hostile.py test_ordinary_users.py test_filter_change.py)
-test: check
+FAULTS := $(addprefix tests/kernel/,test_faults.py test_hostile.py test_ordinary_users.py test_filter_change.py)
+test: lint
 	$(VENV)/pytest --verbose --kernels bookworm,sid --one-thread --brief $(FAULTS:%=--ignore %) \
-	    tests/unit tests/wireshark tests/gui tests/guest
+	    tests/unit tests/dissector tests/gui tests/kernel
 
 test-gui: setup
-	$(VENV)/pytest --verbose --kernels bookworm --one-thread tests/gui tests/guest/test_gui.py
+	$(VENV)/pytest --verbose --kernels bookworm --one-thread tests/gui tests/kernel/test_gui.py
 
 test-wireshark: setup
-	UNIXSOCK_WIRESHARK=all $(VENV)/pytest --verbose tests/wireshark
+	UNIXSOCK_WIRESHARK=all $(VENV)/pytest --verbose tests/dissector
 
 # Each row of docs/KERNELS.md is one of these tests.
-FEATURES := $(patsubst %,tests/guest/test_%.py,basic ways who names descriptors events exact loss filter_load)
+FEATURES := $(patsubst %,tests/kernel/test_%.py,basic send_syscalls process_identity bound_paths descriptors events stream_integrity loss filter_load)
 test-kernels: setup
 	$(VENV)/pytest --verbose --kernels bullseye,bookworm,trixie,sid --attach fentry,kprobe --own-root --one-thread \
 	    --kernel-table docs/KERNELS.md $(FEATURES)
 
 bench bench-short:
-	@tests/setup tests/bench/debian-packages
-	@$(VENV)/python -m bench --suite $(SUITE) --peer '$(PEER)' $(if $(filter bench-short,$@),--short)
+	@tests/setup tests/benchmarks/debian-packages
+	@$(VENV)/python -m benchmarks --suite $(SUITE) --peer '$(PEER)' $(if $(filter bench-short,$@),--short)
 
 test-faults: setup
 	UNIXSOCK_LONG=1 $(VENV)/pytest --verbose -rP --kernels bookworm --one-thread tests/unit/test_hostile_input.py \
-	    tests/wireshark/test_mutated.py $(FAULTS) tests/guest/test_stress.py
+	    tests/dissector/test_mutated.py $(FAULTS) tests/kernel/test_stress.py
 
 guest: setup
 	@$(VM) --suite $(SUITE) $(if $(RUN),-- '$(RUN)')

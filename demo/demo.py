@@ -23,7 +23,7 @@ EXTCAP = CHECKOUT / "extcap" / "unixsock"
 
 sys.path[:0] = [str(CHECKOUT / "tests"), str(CHECKOUT)]
 
-from unixsock_bpf import pcapng  # noqa: E402
+from unixsock_bpf.formats import pcapng  # noqa: E402
 
 GUEST_FOLDER = Path("/dev/shm/unixsock-demo")
 

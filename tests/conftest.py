@@ -1,4 +1,4 @@
-"""With --kernels, the tests under tests/guest run in guests; without, they run where pytest runs."""
+"""With --kernels, the tests under tests/kernel run in guests; without, they run where pytest runs."""
 
 from hypothesis import HealthCheck, settings
 

@@ -10,15 +10,15 @@ import sys
 if sys.version_info < (3, 9):  # noqa: UP036
     sys.exit("unixsock: Python 3.9 or later is needed; this is {}.{}".format(*sys.version_info))
 
-__version__ = "0.1.0"
+from unixsock_bpf.version import __version__ as __version__
 
-#: What the package offers, from ``api``, which is imported when it is first asked for.
+#: What the package offers, from ``api.messages``, which is imported when it is first asked for.
 _API = ("End", "Message", "Messages", "MessagesError", "live", "read")
 
 
 def __getattr__(name: str) -> object:
     if name in _API:
-        from . import api
+        from unixsock_bpf.api import messages
 
-        return getattr(api, name)
+        return getattr(messages, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,7 @@ if __name__ == "__main__":  # no traceback for Ctrl-C while importing
 
 import sys
 
-from .command import main
+from unixsock_bpf.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .filter import Filter
-    from .filter.tree import Node
+    from unixsock_bpf.filter import Filter
+    from unixsock_bpf.filter.ast import Node
 
 
 class OptionError(ValueError):
@@ -191,7 +191,7 @@ BY_NAME = {option.name: option for option in OPTIONS}
 
 
 def _everything() -> Filter:
-    from .filter import everything
+    from unixsock_bpf.filter import everything
 
     return everything()
 
@@ -260,7 +260,7 @@ def settings(
 
     Raises OptionError for a bad option or filter.
     """
-    from .filter import FilterError
+    from unixsock_bpf.filter import FilterError
 
     try:
         joined = join_filter(values, capture_filter)
@@ -284,8 +284,8 @@ def join_filter(values: dict[str, str], capture_filter: str) -> Filter:
 
     Raises OptionError for an option, FilterError for the filter.
     """
-    from . import filter as language
-    from .filter.tree import And, join
+    from unixsock_bpf import filter as language
+    from unixsock_bpf.filter.ast import And, join
 
     typed = language.parse(capture_filter)
     chosen = [(name, value) for name, value in values.items() if _restricts(name, value)]
@@ -304,9 +304,9 @@ def _restricts(name: str, value: str) -> bool:
 
 
 def _term(name: str, value: str) -> Node:
-    from .filter import FilterError
-    from .filter.glob import plain
-    from .filter.terms import term
+    from unixsock_bpf.filter import FilterError
+    from unixsock_bpf.filter.glob import plain
+    from unixsock_bpf.filter.primitives import term
 
     try:
         value.encode()
@@ -337,6 +337,6 @@ def _choice(option: Option, values: dict[str, str]) -> str:
 
 
 def _shown(word: str) -> str:
-    from .filter.errors import shorten
+    from unixsock_bpf.filter.errors import shorten
 
     return shorten(word)

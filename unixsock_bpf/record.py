@@ -1,7 +1,7 @@
 """The record: one event on an AF_UNIX socket, as it travels from kernel to dissector.
 
-This module is the declaration.  ``probe/record.h`` (C), ``dissector/unixsock.lua``
-(Lua) and ``docs/FORMAT.md`` (prose) repeat it, and ``tests/unit/test_record_layout.py``
+This module is the declaration.  ``bpf/record.h`` (C), ``dissector/unixsock/record/format.lua``
+(Lua) and ``docs/FORMAT.md`` (prose) repeat it, and ``tests/unit/test_record_copies.py``
 compares all of them with the tables here.
 
 A record is a fixed header, then elements, then payload; everything is
@@ -370,3 +370,17 @@ def _take(record: Record, kind: int, value: bytes) -> None:
         record.errno = values[0]
     elif known is Element.SHUTDOWN:
         record.how = values[0]
+
+
+#: The first word of an announcement (``struct announcement`` in bpf/record.h).
+ANNOUNCEMENT = 0x554E4958
+
+_ANNOUNCEMENT = struct.Struct("<IIQII16s112s")
+
+
+def endpoint_name(data: bytes | memoryview) -> tuple[int, str]:
+    """A socket's identity and its name for people, such as ``dockerd[77] /run/docker.sock``."""
+    _, _, sock, pid, name_len, comm, name = _ANNOUNCEMENT.unpack_from(data)
+    who = display_process(comm.split(b"\0")[0], pid) if pid else b""
+    text = b" ".join(part for part in (who, display_name(name[:name_len])) if part)
+    return sock, "".join(c if c.isprintable() else "?" for c in text.decode(errors="replace"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gui.desktop import Desktop
 from gui.wireshark import Wireshark, make_home
-from unixsock_bpf import pcapng
+from unixsock_bpf.formats import pcapng
 from unixsock_bpf.record import Flag, Record, Role, encode
 
 _ASKED = b"GET /orders/17 HTTP/1.1\r\nHost: shop\r\n\r\n"

@@ -23,7 +23,7 @@ WITHOUT_BCC = f"""\
 import sys
 sys.path.insert(0, {str(EXTCAP.parents[1])!r})
 sys.modules["bcc"] = None
-from unixsock_bpf.extcap import main
+from unixsock_bpf.extcap.main import main
 sys.exit(main())
 """
 

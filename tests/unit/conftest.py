@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from unixsock_bpf import install
+from unixsock_bpf.install import installer
 
 
 @pytest.fixture
 def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home, ``tmp_path``, where nothing is installed; this machine's own Wireshark does not count."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(install, "_wireshark_folders", dict)
+    monkeypatch.setattr(installer, "_wireshark_folders", dict)
     for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path

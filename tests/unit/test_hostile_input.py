@@ -13,8 +13,9 @@ import tempfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unixsock_bpf import export, formats, pcapng, record, saved
+from unixsock_bpf import record
 from unixsock_bpf.filter import FilterError, parse
+from unixsock_bpf.formats import fixtures, pcapng, reader, text
 from unixsock_bpf.record import Fd, FdKind, Record
 
 TRIES = settings(max_examples=10_000 if "UNIXSOCK_LONG" in os.environ else 100)
@@ -60,11 +61,11 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2
 @TRIES
 @given(U64, RECORDS)
 def test_any_record_is_shown_harmlessly(time_ns: int, one: Record) -> None:
-    for form in formats.TEXT:
-        assert not CONTROL.search(formats.text(time_ns, one, form))
-    assert not CONTROL.search(formats.json_line(time_ns, one))
-    for form in export.FORMATS:
-        export.source(list(export.fixtures([one, one])), form)
+    for form in text.TEXT:
+        assert not CONTROL.search(text.text(time_ns, one, form))
+    assert not CONTROL.search(text.json_line(time_ns, one))
+    for form in fixtures.FORMATS:
+        fixtures.source(list(fixtures.fixtures([one, one])), form)
 
 
 @TRIES
@@ -80,6 +81,6 @@ def test_a_mutated_file_is_read_or_refused(records: list[Record], data: st.DataO
     with tempfile.NamedTemporaryFile() as file:
         file.write(whole)
         file.flush()
-        with contextlib.suppress(saved.SavedError):
-            for found in saved.read(file.name):
-                formats.text(found.time_ns, found.record, "string")
+        with contextlib.suppress(reader.SavedError):
+            for found in reader.read(file.name):
+                text.text(found.time_ns, found.record, "string")

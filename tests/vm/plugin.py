@@ -1,4 +1,4 @@
-"""The pytest plugin outside of guests: runs the tests under tests/guest in guests.
+"""The pytest plugin outside of guests: runs the tests under tests/kernel in guests.
 
 Each of them becomes one item per kernel and way of attaching, so that pytest's summary
 counts what really ran.  A kernel is booted once for all its items; pytest runs in there
@@ -21,7 +21,7 @@ from vm import guest, kernels, rootfs
 from vm.debian import CHECKOUT, SetupError
 from vm.table import Table
 
-_TESTS = CHECKOUT / "tests" / "guest"
+_TESTS = CHECKOUT / "tests" / "kernel"
 
 #: Seconds without any report after which a guest is given up.
 _PATIENCE = 1500
@@ -33,7 +33,7 @@ _AT_ONCE = 2
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("guests")
     group.addoption(
-        "--kernels", default="", metavar="SUITES", help="run tests/guest with these releases' kernels"
+        "--kernels", default="", metavar="SUITES", help="run tests/kernel with these releases' kernels"
     )
     group.addoption("--attach", default="", metavar="WAYS", help="fentry,kprobe: force each in turn")
     group.addoption(
@@ -183,7 +183,7 @@ class GuestItem(pytest.Item):
 
 
 class Guests:
-    """Puts GuestItems in the place of the tests under tests/guest, and runs them."""
+    """Puts GuestItems in the place of the tests under tests/kernel, and runs them."""
 
     def __init__(self, config: pytest.Config) -> None:
         ways = config.getoption("--attach").split(",")

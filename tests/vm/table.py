@@ -12,7 +12,7 @@ _HEAD = """\
 # What works on which kernel
 
 Written by `make test-kernels` from the results of its run; don't edit it. Each row is a test under
-`tests/guest`, each column a stock Debian kernel and a way of attaching the probe, and each cell was run:
+`tests/kernel`, each column a stock Debian kernel and a way of attaching the probe, and each cell was run:
 ✓ passed, ✗ failed, n/a: the test says that this kernel can't do it. Several variants of a test are one cell
 if they don't have rows of their own; ✗ 1/3 means that one of three failed.
 

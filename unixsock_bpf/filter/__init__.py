@@ -35,13 +35,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..record import Event, Record
-from . import evaluate
-from .emit import Program
-from .errors import FilterError, FilterUnavailable
-from .evaluate import End
-from .parse import parse as _parse
-from .tree import EVERYTHING, And, Node, join, terms
+from unixsock_bpf.filter import evaluate
+from unixsock_bpf.filter.ast import EVERYTHING, And, Node, join, terms
+from unixsock_bpf.filter.codegen import Program
+from unixsock_bpf.filter.errors import FilterError, FilterUnavailable
+from unixsock_bpf.filter.evaluate import End
+from unixsock_bpf.filter.parser import parse as _parse
+from unixsock_bpf.record import Event, Record
 
 __all__ = ["End", "Filter", "FilterError", "FilterUnavailable", "everything", "parse"]
 

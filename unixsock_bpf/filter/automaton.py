@@ -11,7 +11,7 @@ element.  NUL counts as ``@`` in names of sockets, and ends those of processes. 
 time for a byte does not depend on what the globs say, and there is no number of states
 that could explode, as there would be in a deterministic automaton.  Bytes that no glob
 tells apart share a row; the last row, in which nothing moves, is for what comes after the
-end.  match.h is the C that runs them.
+end.  filter/glob_match.h is the C that runs them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .glob import CONTINUATION, Glob
+from unixsock_bpf.filter.glob import CONTINUATION, Glob
 
 LANE_BITS = 128
 #: Bytes of ``struct filter_row``.
@@ -58,7 +58,7 @@ class Automaton:
 
     @property
     def tables(self) -> bytes:
-        """What match.h reads, in a multiple of 8 bytes; nothing where there are no globs."""
+        """What filter/glob_match.h reads, in a multiple of 8 bytes; nothing where there are no globs."""
         if not self.lanes:
             return b""
         tables = self.row_of + self.table + b"".join(struct.pack("<3Bx", *final) for final in self.finals)

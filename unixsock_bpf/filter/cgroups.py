@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from .errors import FilterError, shorten
-from .tree import Cgroup
+from unixsock_bpf.filter.ast import Cgroup
+from unixsock_bpf.filter.errors import FilterError, shorten
 
 #: The inode of a hierarchy's root, unless a cgroup namespace shows only a part of it.
 _ROOT_INODE = 1

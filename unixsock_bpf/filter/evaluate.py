@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..record import Flag, Record, display_name
-from .glob import any_of
-from .tree import Cgroup, Node, Term, evaluate
+from unixsock_bpf.filter.ast import Cgroup, Node, Term, evaluate
+from unixsock_bpf.filter.glob import any_of
+from unixsock_bpf.record import Flag, Record, display_name
 
 
 @dataclass(frozen=True)

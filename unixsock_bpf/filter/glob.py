@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from .errors import FilterError
+from unixsock_bpf.filter.errors import FilterError
 
 #: Sets of byte values are integers: bit n is byte n.
 _ALL = (1 << 256) - 1

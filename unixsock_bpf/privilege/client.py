@@ -15,14 +15,15 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from unixsock_bpf import __version__, pcapng
-from unixsock_bpf.capture import Block, Capture, Statistics
-from unixsock_bpf.pipes import PIPE_SIZE, widen
+from unixsock_bpf.capture.pipe import PIPE_SIZE, widen
+from unixsock_bpf.capture.poller import Waiting
+from unixsock_bpf.capture.session import Block, Capture, Statistics
+from unixsock_bpf.errors import ProbeError
+from unixsock_bpf.formats import pcapng
 from unixsock_bpf.privilege import launch
 from unixsock_bpf.privilege.reports import Reports
 from unixsock_bpf.privilege.request import Request, RequestError, encode
-from unixsock_bpf.probe.errors import ProbeError
-from unixsock_bpf.waiting import Waiting
+from unixsock_bpf.version import __version__
 
 if TYPE_CHECKING:
     from unixsock_bpf.options import Settings
@@ -142,7 +143,7 @@ class RemoteCapture(Waiting):
 
     def _send(self) -> None:
         """Asks for what the settings say.  Raises ProbeError if that is too much."""
-        from unixsock_bpf.pipeline import capture_processes
+        from unixsock_bpf.capture.own_processes import capture_processes
 
         settings = dataclasses.replace(self._settings, capturers=tuple(capture_processes()))
         try:

@@ -18,11 +18,12 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from unixsock_bpf import __version__
-from unixsock_bpf.privilege import reports, request, sandbox
+from unixsock_bpf.linux import sandbox
+from unixsock_bpf.privilege import reports, request
+from unixsock_bpf.version import __version__
 
 if TYPE_CHECKING:
-    from unixsock_bpf.capture import Capture
+    from unixsock_bpf.capture.session import Capture
     from unixsock_bpf.privilege.request import Request
 
 _IN, _OUT, _ERR = 0, 1, 2
@@ -52,9 +53,9 @@ def _report(kind: str, value: object) -> None:
 
 
 def _serve(uid: int) -> int:
-    from unixsock_bpf.capture import Capture
+    from unixsock_bpf.capture.session import Capture
+    from unixsock_bpf.errors import ProbeError
     from unixsock_bpf.probe import cache
-    from unixsock_bpf.probe.errors import ProbeError
 
     cache.writable = False
     # A terminal's keys are for the caller, which then closes stdin.
@@ -139,7 +140,7 @@ def _capabilities_to_read_maps(capture: Capture, uid: int) -> list[int]:
 
 def _drain(capture: Capture, uid: int, keep: list[int], buffer_mib: int) -> None:
     """Moves what is captured to stdout until stdin ends or nobody reads.  Root ends here."""
-    from unixsock_bpf.drain import Drain, ReaderGone, Writer
+    from unixsock_bpf.capture.pipe import Drain, ReaderGone, Writer
 
     os.set_blocking(_OUT, False)
     drain = Drain(capture, Writer(_OUT), buffer_mib)

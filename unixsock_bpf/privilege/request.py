@@ -1,7 +1,7 @@
 """What the ordinary user's part asks of the privileged part: a length and a JSON object.
 
 Nothing in it is text that is compiled, executed or opened: the filter comes as a tree
-(filter/plain.py), all else as numbers and truth values within limits.  No I/O happens here.
+(filter/serialize.py), all else as numbers and truth values within limits.  No I/O happens here.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from unixsock_bpf import __version__
 from unixsock_bpf.filter import Filter, FilterError
-from unixsock_bpf.filter.plain import from_plain, is_number, to_plain
+from unixsock_bpf.filter.serialize import from_plain, is_number, to_plain
 from unixsock_bpf.options import BY_NAME, Settings
+from unixsock_bpf.version import __version__
 
 #: Bytes of the length that begins a request, big-endian.
 HEAD = 4

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from unixsock_bpf.options import Settings
-from unixsock_bpf.probe import target
+from unixsock_bpf.probe import kernel
 from unixsock_bpf.probe.compiler import compiled, errors_told
-from unixsock_bpf.probe.generation import sources
+from unixsock_bpf.probe.program_set import sources
 
 
 def compile_ahead() -> None:
-    """For the running kernel, and for captures with and without events; it is kept (cache.py).
+    """For the running kernel, and for captures with and without events; it is kept (probe/cache.py).
 
     Then a capture has no more to compile than its filter.  Raises ProbeError.
     """
-    macros = target.kernel().macros
+    macros = kernel.kernel().macros
     with errors_told():
         for events in (False, True):
             compiled(sources(Settings(events=events), macros, "fentry"))

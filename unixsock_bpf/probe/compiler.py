@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unixsock_bpf.probe import cache, code, maps
-from unixsock_bpf.probe.apart import Apart, with_last_line
-from unixsock_bpf.probe.code import Code
-from unixsock_bpf.probe.errors import ProbeError
+from unixsock_bpf.errors import ProbeError
+from unixsock_bpf.probe import bytecode, cache, maps
+from unixsock_bpf.probe.bytecode import Code
+from unixsock_bpf.probe.compiler_process import Apart, with_last_line
 from unixsock_bpf.probe.maps import Shape
 
-_HERE = Path(__file__).parent
+_BPF = Path(__file__).parents[1] / "bpf"
 
 #: Flags that make the compiler faster and the code no worse: bcc optimises by itself after clang, and
 #: nobody reads the debugging information.
 _CHEAPER = ["-O1", "-g0", "-Xclang", "-disable-llvm-passes"]
 _WARNINGS = ["-Wno-unused-function", "-Wno-unused-label", "-Werror=implicit-function-declaration"]
-#: bcc's own bpf.h and helpers.h have been read, it is told: see bcc.h.
+#: bcc's own bpf.h and helpers.h have been read, it is told: see kernel/bpf_helpers.h.
 _NOT_READ = ["-D_UAPI__LINUX_BPF_H__", "-D__BPF_HELPERS_H"]
 FLAGS = [*_CHEAPER, *_WARNINGS, *_NOT_READ]
 
@@ -41,7 +41,7 @@ def source(name: str) -> str:
 
     Read once: a capture goes on with the C that it began with.
     """
-    lines = (_HERE / name).read_text().splitlines(keepends=True)
+    lines = (_BPF / name).read_text().splitlines(keepends=True)
     return "".join(source(line.split('"')[1]) if line.startswith('#include "') else line for line in lines)
 
 
@@ -75,7 +75,7 @@ def _compiled_now(text: str, flags: list[str]) -> dict[str, Any]:
 
     debug = int(os.environ.get("UNIXSOCK_DEBUG", "0")) & ~1
     bpf = Unattached(text=text.encode(), cflags=[*flags, *FLAGS], debug=debug)
-    return _to_json(Compiled(code.programs(bpf), maps.shapes(bpf)))
+    return _to_json(Compiled(bytecode.programs(bpf), maps.shapes(bpf)))
 
 
 def _kept(name: str) -> Compiled | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from unixsock_bpf.probe.errors import ProbeError
+from unixsock_bpf.errors import ProbeError
 
 #: BPF_MAP_TYPE_RINGBUF in linux/bpf.h, whose maps have no elements.
 _RING = 27

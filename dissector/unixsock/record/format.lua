@@ -1,4 +1,4 @@
--- Layout of the record (unixsock_bpf/record.py declares it; tests/unit/test_record_layout.py compares).
+-- Layout of the record (unixsock_bpf/record.py declares it; tests/unit/test_record_copies.py compares).
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 

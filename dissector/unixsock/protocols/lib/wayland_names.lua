@@ -1,6 +1,6 @@
 -- Messages of Wayland's interfaces by opcode, requests and events: names, and arguments as name:type.
 -- Types: i int, u uint, f fixed, s string, o object, n new object (=its interface; without: s and u come before),
--- a array, h descriptor (not in the bytes).  Made by tests/wireshark/wayland_names.py from
+-- a array, h descriptor (not in the bytes).  Made by tests/dissector/wayland_names.py from
 -- linux-dmabuf-unstable-v1.xml, presentation-time.xml, primary-selection-unstable-v1.xml, text-
 -- input-unstable-v3.xml, viewporter.xml, wayland.xml, xdg-decoration-unstable-v1.xml, xdg-output-
 -- unstable-v1.xml, xdg-shell.xml

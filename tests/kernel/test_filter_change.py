@@ -1,0 +1,198 @@
+"""The toolbar changes the filter while several programs talk: each message that matches is there, once."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from live import READY_TIMEOUT, Live, streams
+
+from unixsock_bpf.extcap.control_protocol import Command, Control, Decoder, Message, encode
+from unixsock_bpf.probe import cache
+from unixsock_bpf.record import Event, Record
+
+pytestmark = pytest.mark.thorough
+
+#: Bound by one side of each conversation, so that filters can tell them apart.
+KEPT, DROPPED = "@unixsock-kept", "@unixsock-dropped"
+KINDS = {"stream": socket.SOCK_STREAM, "dgram": socket.SOCK_DGRAM, "seqpacket": socket.SOCK_SEQPACKET}
+SIZE = 32
+
+#: Each lets the kept ones through, some of them the dropped ones too.
+FILTERS = [f"path {KEPT}*", "", f"path {KEPT}* or fds", "path @unixsock-*", f"not path {DROPPED}*"]
+
+
+class Toolbar:
+    """What Wireshark does with the two pipes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.to_extcap, self.from_extcap = folder / "control-in", folder / "control-out"
+        for path in (self.to_extcap, self.from_extcap):
+            path.unlink(missing_ok=True)
+            os.mkfifo(path)
+        self.options = (
+            *("--extcap-control-in", str(self.to_extcap)),
+            *("--extcap-control-out", str(self.from_extcap)),
+        )
+        self._reading = os.open(self.from_extcap, os.O_RDONLY | os.O_NONBLOCK)
+        # Wireshark's own open waits for the extcap; both ways, it does not.
+        self._writing = os.open(self.to_extcap, os.O_RDWR)
+        self._decoder = Decoder()
+        self.log = ""
+        self.warnings: list[str] = []
+
+    def apply(self, text: str) -> None:
+        """Enters a filter, and waits until it holds."""
+        before = len(self._held())
+        os.write(self._writing, encode(Control.FILTER, Command.SET, text))
+        deadline = time.monotonic() + READY_TIMEOUT
+        while len(self._held()) == before:
+            assert not self.warnings
+            assert time.monotonic() < deadline, f"'{text}' was not applied; the log: {self.log}"
+            time.sleep(0.05)
+
+    def _held(self) -> list[str]:
+        """The filters that the log names."""
+        while True:
+            try:
+                data = os.read(self._reading, 65536)
+            except BlockingIOError:
+                break
+            if not data:
+                break
+            for message in self._decoder.feed(data):
+                assert isinstance(message, Message)
+                if (message.control, message.command) == (Control.LOG, Command.ADD):
+                    self.log += message.text
+                elif message.command == Command.WARNING:
+                    self.warnings.append(message.text)
+        return re.findall(r"(?:No capture filter\.|Capture filter: .*)\n", self.log)
+
+
+class Talk:
+    """Numbered messages on one conversation, until ``stop``.  ``sent``: how many there were."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        self.word = f"{kind} {name}"
+        bound = f"\0{name[1:]}-{kind}"
+        self._server = socket.socket(socket.AF_UNIX, KINDS[kind])
+        self._server.bind(bound)
+        self._client = socket.socket(socket.AF_UNIX, KINDS[kind])
+        if kind == "dgram":
+            self._client.connect(bound)
+            self._receiver = self._server
+        else:
+            self._server.listen()
+            self._client.connect(bound)
+            self._receiver, _ = self._server.accept()
+        self.sent = 0
+        self._done = threading.Event()
+        self._threads = [threading.Thread(target=self._send), threading.Thread(target=self._receive)]
+        for thread in self._threads:
+            thread.start()
+
+    def message(self, number: int) -> bytes:
+        return f"{number} {self.word}".encode().ljust(SIZE, b".")[:SIZE]
+
+    def _send(self) -> None:
+        while not self._done.is_set():
+            self._client.send(self.message(self.sent))
+            self.sent += 1
+            time.sleep(0.0005)
+        self._client.send(b"end".ljust(SIZE))
+
+    def _receive(self) -> None:
+        while not self._receiver.recv(SIZE).startswith(b"end"):
+            pass
+
+    def stop(self) -> None:
+        self._done.set()
+        for thread in self._threads:
+            thread.join()
+        for end in (self._client, self._receiver, self._server):
+            end.close()
+
+    def inode(self) -> int:
+        return os.fstat(self._client.fileno()).st_ino
+
+
+def test_no_message_is_lost_or_doubled() -> None:
+    toolbar = Toolbar(Path("/dev/shm"))
+    with Live(*toolbar.options) as live:
+        kept = [Talk(kind, KEPT) for kind in KINDS]
+        dropped = [Talk(kind, DROPPED) for kind in KINDS]
+        inodes = {talk.inode(): talk for talk in kept + dropped}
+        for text in FILTERS:
+            toolbar.apply(text)
+            time.sleep(0.5)
+        for talk in kept + dropped:
+            talk.stop()
+    assert (live.status, live.messages) == (0, "")
+    data: dict[Talk, list[Record]] = {talk: [] for talk in inodes.values()}
+    for r in live.records:
+        assert r.event != Event.LOST, "the ring was full: this tells nothing"
+        if r.event == Event.DATA and r.src_inode in inodes and not r.payload.startswith(b"end"):
+            data[inodes[r.src_inode]].append(r)
+    for talk in kept:
+        assert [r.payload for r in data[talk]] == [talk.message(n) for n in range(talk.sent)]
+        assert [r.seq for r in data[talk]] == [n * SIZE for n in range(talk.sent)]
+        assert [r.message for r in data[talk]] == list(range(talk.sent))
+        assert len({(r.src_sock, r.dst_sock) for r in data[talk]}) == 1
+    for talk in dropped:
+        numbers = [int(r.payload.split()[0]) for r in data[talk]]
+        assert [r.payload for r in data[talk]] == [talk.message(n) for n in numbers]
+        assert numbers == sorted(set(numbers))
+        assert 0 < len(numbers) < talk.sent
+    assert streams([r for talk in kept for r in data[talk] if talk.word.startswith("stream")])
+
+
+@pytest.fixture
+def own_programs(tmp_path: Path) -> Iterator[None]:
+    """What was compiled before, in a folder that no other guest writes to."""
+    shutil.copytree(cache.FOLDER, tmp_path / "programs")
+    subprocess.run(["mount", "--bind", str(tmp_path / "programs"), str(cache.FOLDER)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(cache.FOLDER)], check=True)
+
+
+def test_events_come_and_go_with_the_filter(own_programs: None) -> None:
+    """Hooks that an earlier filter had no use for are added; gates are given back to what needs no record."""
+    said: list[tuple[int, list[Event]]] = []
+
+    def talk() -> int:
+        """A stream that is made, said something on, and refused."""
+        left, right = socket.socketpair()
+        with left:
+            number = os.fstat(left.fileno()).st_ino
+            left.send(b"word")
+            right.close()
+            with pytest.raises(BrokenPipeError):
+                left.send(b"too late", socket.MSG_NOSIGNAL)
+        return number
+
+    toolbar = Toolbar(Path("/dev/shm"))
+    with Live(*toolbar.options) as live:
+        plain = talk()
+        toolbar.apply("event connect or event send_error or event data")
+        eventful = talk()
+        compiled = set(cache.FOLDER.iterdir())
+        toolbar.apply("")
+        assert set(cache.FOLDER.iterdir()) == compiled  # it was there before
+        plain_again = talk()
+    for number in (plain, eventful, plain_again):
+        said.append((number, [r.event for r in live.records if r.src_inode == number]))
+    assert said == [
+        (plain, [Event.DATA, Event.CLOSE]),
+        (eventful, [Event.CONNECT, Event.DATA, Event.SEND_ERROR]),
+        (plain_again, [Event.DATA, Event.CLOSE]),
+    ]

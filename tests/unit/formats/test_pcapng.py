@@ -1,0 +1,54 @@
+"""The pcapng codec: what is written is read again, and damage is told."""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unixsock_bpf.formats import pcapng
+
+TIMES = st.integers(0, 2**64 - 1)
+HEAD = pcapng.section_header("cpu", "Linux", "test") + pcapng.interface(
+    "unixsock", "Unix sockets", 262144, "path /x"
+)
+
+
+@given(st.lists(st.tuples(TIMES, st.binary(max_size=99))))
+def test_packets_are_read_as_written(records: list[tuple[int, bytes]]) -> None:
+    stream = HEAD + b"".join(pcapng.packet(time, data) for time, data in records)
+    stream += pcapng.names([(1, "a[1]")]) + pcapng.statistics(5, 10, 2)
+    found = [(packet.time_ns, packet.data) for packet in pcapng.packets(stream)]
+    assert found == records
+
+
+@given(st.integers(0, len(HEAD) - 1))
+def test_a_cut_file_is_told(size: int) -> None:
+    whole = [12 + len(body) for _, body in pcapng.blocks(HEAD)]
+    if size in (0, whole[0]):
+        return  # nothing is cut between blocks
+    with pytest.raises(pcapng.PcapngError):
+        list(pcapng.blocks(HEAD[:size]))
+
+
+@given(st.integers(0, 40), st.binary(max_size=300))
+def test_blocks_have_whole_words_and_both_lengths(kind: int, body: bytes) -> None:
+    block = pcapng.block(kind, body)
+    assert len(block) % 4 == 0
+    assert struct.unpack_from("<I", block, 4) == struct.unpack("<I", block[-4:]) == (len(block),)
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_endpoint_address_holds_the_identity(sock: int) -> None:
+    address = pcapng.endpoint_address(sock)
+    assert address in ipaddress.IPv6Network("fdfe:756e:6978::/64")
+    assert int(address) & (2**64 - 1) == sock
+
+
+def test_packets_of_other_link_types_are_left_out() -> None:
+    ethernet = pcapng.block(pcapng.IDB, struct.pack("<HHI", 1, 0, 65535))
+    stream = HEAD + ethernet + pcapng.packet(1, b"ours") + pcapng.packet(2, b"other", interface_id=1)
+    assert [packet.data for packet in pcapng.packets(stream)] == [b"ours"]

@@ -1,0 +1,133 @@
+"""Each need, found and missing."""
+
+from __future__ import annotations
+
+import builtins
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unixsock_bpf.cli.main import main
+from unixsock_bpf.install import checks
+
+
+def test_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert not checks.root().met
+    assert "sudo" in checks.root().remedy
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert checks.root().met
+
+
+def test_btf(tmp_path: Path) -> None:
+    assert not checks.btf(str(tmp_path / "vmlinux")).met
+    (tmp_path / "vmlinux").write_bytes(b"")
+    assert checks.btf(str(tmp_path / "vmlinux")).met
+
+
+def test_bcc_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    importing = builtins.__import__
+
+    def refuse(name: str, *rest: Any, **more: Any) -> Any:
+        if name == "bcc":
+            raise ImportError("No module named 'bcc'")
+        return importing(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    found = checks.bcc()
+    assert not found.met
+    assert "python3-bpfcc" in found.remedy
+
+
+def test_python_packages() -> None:
+    assert checks.libraries().met
+    found = checks.libraries({"lark": "install lark", "no_such": "install python3-no-such"})
+    assert (found.met, found.said) == (False, "no_such cannot be imported")
+    assert found.remedy == "Install python3-no-such"
+
+
+@pytest.mark.parametrize(
+    ("text", "met"),
+    [("[none] integrity confidentiality", True), ("none [integrity] confidentiality", True),
+     ("none integrity [confidentiality]", False)],
+)  # fmt: skip
+def test_lockdown(text: str, met: bool, tmp_path: Path) -> None:
+    (tmp_path / "lockdown").write_text(text)
+    assert checks.lockdown(str(tmp_path / "lockdown")).met is met
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("ffffffff82000000 D page_offset_base\nffffffff82000008 D vmemmap_base\n", "addresses are shown"),
+     ("0000000000000000 D page_offset_base\n0000000000000000 D vmemmap_base\n", "all addresses are zero"),
+     ("ffffffff81000000 T functions_only\n", "kallsyms has no page_offset_base"),
+     ("", "kallsyms has no page_offset_base")],
+)  # fmt: skip
+def test_kallsyms(text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    (tmp_path / "kallsyms").write_text(text)
+    found = checks.kallsyms(str(tmp_path / "kallsyms"), kcore=str(tmp_path / "missing"))
+    assert found.said.endswith(said)
+    assert found.met is ("shown" in said)
+    assert not found.needed  # a capture works, with long messages cut
+
+
+@pytest.mark.parametrize(("restriction", "met"), [("0", True), ("1", True), ("2", False)])
+def test_kallsyms_for_an_ordinary_user_is_what_root_will_see(
+    restriction: str, met: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = "0000000000000000 D page_offset_base\n0000000000000000 D vmemmap_base\n"
+    (tmp_path / "kallsyms").write_text(names)
+    (tmp_path / "restriction").write_text(f"{restriction}\n")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    files = [str(tmp_path / name) for name in ("kallsyms", "restriction", "kcore")]
+    assert checks.kallsyms(*files).met is met
+    assert not checks.kallsyms(files[0], str(tmp_path / "missing"), files[2]).met
+    (tmp_path / "kallsyms").write_text("0000000000000000 T functions_only\n")
+    assert not checks.kallsyms(*files).met
+    (tmp_path / "kcore").touch()
+    assert checks.kallsyms(*files).met
+
+
+def test_installed_parts_are_of_this_version(empty_home: Path) -> None:
+    assert not checks.extcap().met
+    assert not checks.dissector().met
+    main(["install"])
+    assert checks.extcap().met
+    assert checks.dissector().met
+    library = empty_home / ".local/share/unixsock"
+    with (library / "dissector/unixsock.lua").open("a") as file:
+        file.write("-- older\n")
+    with (library / "unixsock_bpf/version.py").open("a") as file:
+        file.write("__version__ = '0.0.1'\n")
+    assert not checks.dissector().met
+    assert "0.0.1" in checks.extcap().said
+    assert not checks.extcap().met
+
+
+@pytest.mark.parametrize(("version", "met"), [("4.2.5", True), ("4.4.0", False), ("10.0.1", False)])
+def test_a_personal_dissector_is_none_for_root_on_a_new_wireshark(
+    version: str, met: bool, empty_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(["install"])
+    fake = empty_home / "tshark"
+    fake.write_text(f"#!/bin/sh\necho 'TShark (Wireshark) {version}.'\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(empty_home), prepend=":")
+    assert checks.dissector().met is met
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert checks.dissector().met
+
+
+def test_the_command_says_a_line_for_each_and_whether_it_would_work(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    capsys.readouterr()
+    assert main(["check"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("MISSING privilege: ") and "sudo" in line for line in lines)
+    assert any(line.startswith("MISSING tracing: not tried") for line in lines)
+    assert len(lines) == 10

@@ -1,0 +1,72 @@
+"""Where the kernel has the memory of pages, from the head of /proc/kcore."""
+
+from __future__ import annotations
+
+import struct
+import tempfile
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unixsock_bpf.probe.page_bases import page_bases
+
+LINEAR, VMALLOC, VMEMMAP = 0xFFFF9A0580000000, 0xFFFFB0D940000000, 0xFFFFEE8D00000000
+NOT_PHYSICAL = 2**64 - 1
+FOUND = {"page_offset_base": LINEAR, "vmemmap_base": VMEMMAP}
+#: A machine of 4 GB, as get_sparsemem_vmemmap_info in fs/proc/kcore.c has it: RAM below 640 kB, below a hole
+#: at 3 GB, and above 4 GB.
+RAM = [(0x1000, 0x9E000), (0x100000, 0xBFEE0000), (0x100000000, 0x40000000)]
+DESCRIBED = [(0x0, 0x3000), (0x4000, 0x2FFC000), (0x4000000, 0x1000000)]
+TEXT = (0xFFFFFFFF96800000, 0x33600000, 0x2A00000)
+ELSEWHERE = [(VMALLOC, NOT_PHYSICAL, 2**45 - 1), (0xFFFFFFFFC0000000, NOT_PHYSICAL, 0x3F000000)]
+ALL = [
+    *((LINEAR + at, at, size) for at, size in RAM),
+    *((VMEMMAP + at, NOT_PHYSICAL, size) for at, size in DESCRIBED),
+    TEXT,
+    *ELSEWHERE,
+]
+
+
+def kcore(segments: list[tuple[int, int, int]]) -> bytes:
+    """An ELF file's head, with a note before the segments: virtual and physical address, size."""
+    head = b"\x7fELF\2\1\1" + bytes(25) + struct.pack("<QQI6H", 64, 0, 0, 64, 56, 1 + len(segments), 0, 0, 0)
+    head += struct.pack("<IIQQQQQQ", 4, 0, 0x1000, 0, 0, 0x1000, 0, 4)
+    for virtual, physical, size in segments:
+        head += struct.pack("<IIQQQQQQ", 1, 7, 0x2000, virtual, physical, size, size, 0x1000)
+    return head
+
+
+def bases(tmp_path: Path, segments: list[tuple[int, int, int]]) -> dict[str, int]:
+    (tmp_path / "kcore").write_bytes(kcore(segments))
+    return page_bases(64, str(tmp_path / "kcore"))
+
+
+def test_both_are_found_in_whatever_order(tmp_path: Path) -> None:
+    assert bases(tmp_path, ALL) == FOUND
+    assert bases(tmp_path, ALL[::-1]) == FOUND
+
+
+def test_one_piece_of_memory_is_enough(tmp_path: Path) -> None:
+    for at in range(len(RAM)):
+        pieces = [ALL[at], ALL[len(RAM) + at], TEXT, *ELSEWHERE]
+        assert bases(tmp_path, pieces) == FOUND
+
+
+def test_nothing_is_guessed(tmp_path: Path) -> None:
+    assert bases(tmp_path, []) == {}
+    assert bases(tmp_path, [TEXT, *ELSEWHERE]) == {}
+    assert bases(tmp_path, [*ALL[: len(RAM)], TEXT, *ELSEWHERE]) == {}  # pages are described nowhere
+    moved = [(LINEAR + (5 << 30), 0x1000, 0x9E000)]
+    assert bases(tmp_path, [*ALL, *moved]) == {}  # two mappings
+    twice = [(VMEMMAP - (1 << 40), NOT_PHYSICAL, 0x3000)]
+    assert bases(tmp_path, [*ALL, *twice]) == {}  # two descriptions
+    assert page_bases(64, str(tmp_path / "missing")) == {}
+
+
+@given(st.binary(max_size=300) | st.integers(0, len(kcore(ALL))).map(lambda size: kcore(ALL)[:size]))
+def test_a_broken_head_tells_nothing_else(data: bytes) -> None:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        assert page_bases(64, file.name) in ({}, FOUND)

@@ -1,0 +1,228 @@
+"""Where messages come from: a saved capture, or ``unixsock dump``.
+
+A source tells tshark what to read, and gives the records themselves, by frame number.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from unixsock_bpf import record
+from unixsock_bpf.api.message import MessagesError
+from unixsock_bpf.formats import pcapng, reader
+
+#: Bytes of records that are kept for packets that tshark may still show.  What it has read and not
+#: shown yet is far less: two pipes and its own buffers.
+_KEPT = 64 << 20
+#: Seconds that a capture may take to end in order, before it is killed.
+_PATIENCE = 2.0
+
+
+class File:
+    """A saved capture."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._records: Iterator[reader.Saved] = iter(())
+
+    def start(self) -> None:
+        """Raises MessagesError if there is no such file."""
+        if not Path(self._path).is_file():
+            raise MessagesError(f"cannot read {self._path}: there is no such file")
+        self._records = reader.read(self._path)
+
+    def open(self) -> int:
+        """What tshark is to read.  Raises MessagesError."""
+        try:
+            return os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise MessagesError(f"cannot read {self._path}: {(error.strerror or '').lower()}") from None
+
+    def stop(self) -> None:
+        """A file ends by itself."""
+
+    close = stop
+
+    def reap(self) -> None:
+        """Lets go of the file."""
+        self._records = iter(())
+
+    def record(self, number: int) -> reader.Saved | None:
+        """The record of a frame; frames are asked for in order."""
+        try:
+            for one in self._records:
+                if one.number == number:
+                    return one
+                if one.number > number:
+                    raise MessagesError(f"frame {number} of {self._path} is not of a Unix socket")
+        except (OSError, reader.SavedError) as error:
+            raise MessagesError(f"cannot use {self._path}: {error}") from None
+        return None
+
+    def finish(self) -> None:
+        """Whatever tshark left out must have been readable, too."""
+        try:
+            for _ in self._records:
+                pass
+        except (OSError, reader.SavedError) as error:
+            raise MessagesError(f"cannot use {self._path}: {error}") from None
+
+
+def dump_command(arguments: list[str]) -> list[str]:
+    """What captures, and writes pcapng to its standard output."""
+    return [sys.executable, "-m", "unixsock_bpf", "dump", "--format", "pcapng", *arguments]
+
+
+class Live:
+    """``unixsock dump`` in a process of its own, read by this program and by tshark."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        self._arguments = arguments
+        self._process: subprocess.Popen[bytes] | None = None
+        #: Frame number, time in ns, and bytes of each record that no packet was shown for yet.
+        self._records: deque[tuple[int, int, bytes]] = deque()
+        self._kept = 0
+        self._said: list[str] = []
+        self._ready = threading.Event()
+        self._closed = False
+
+    def start(self) -> None:
+        """Returns once the probe is attached.  Raises MessagesError if it cannot be."""
+        checkout = str(Path(__file__).resolve().parents[2])
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(filter(None, (checkout, os.environ.get("PYTHONPATH"))))
+        }
+        self._process = subprocess.Popen(
+            dump_command(self._arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )
+        if self._closed:  # before there was anything to end
+            self._process.kill()
+        threading.Thread(target=self._listen, name="unixsock dump", daemon=True).start()
+        self._ready.wait()
+        if self._process.poll() not in (None, 0):
+            raise MessagesError(self._complaint())
+
+    def _listen(self) -> None:
+        assert self._process is not None
+        assert self._process.stderr is not None
+        with self._process.stderr as lines:
+            for line in lines:
+                self._said.append(line.decode(errors="replace").strip())
+                if self._said[-1].startswith("unixsock: capturing "):
+                    self._ready.set()
+        self._process.wait()
+        self._ready.set()
+
+    def _complaint(self) -> str:
+        """Why the process has ended."""
+        assert self._process is not None
+        if self._process.returncode < 0:
+            return f"the capture was ended by signal {-self._process.returncode}"
+        lines = [
+            line.removeprefix("unixsock: ")
+            for line in self._said
+            if line.startswith("unixsock: ") and not line.startswith("unixsock: capturing ")
+        ]
+        return (lines or self._said or ["the capture ended with an error"])[-1]
+
+    def open(self) -> int:
+        """What tshark is to read: a pipe that is written to from now on."""
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        threading.Thread(target=self._feed, args=[writer], name="unixsock feed", daemon=True).start()
+        return reader
+
+    def _feed(self, pipe: int) -> None:
+        """Blocks from the capture to tshark, each record kept for ``record``."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        number = 0
+        try:
+            while block := _read_block(self._process.stdout):
+                if block[:4] == b"\x06\0\0\0":
+                    number += 1
+                    packet = pcapng.packet_of(block)
+                    self._keep(number, packet.time_ns, bytes(packet.data))
+                _write_all(pipe, block)
+        except OSError:
+            pass  # tshark is gone, which its reader notices
+        finally:
+            os.close(pipe)
+            self._process.stdout.close()  # which ends the capture
+
+    def _keep(self, number: int, time_ns: int, data: bytes) -> None:
+        self._records.append((number, time_ns, data))
+        self._kept += len(data)
+        while self._kept > _KEPT and len(self._records) > 1:  # a display filter took none of them
+            self._forget()
+
+    def _forget(self) -> tuple[int, int, bytes]:
+        oldest = self._records.popleft()
+        self._kept -= len(oldest[2])
+        return oldest
+
+    def record(self, number: int) -> reader.Saved | None:
+        """The record of a frame; frames are asked for in order."""
+        while self._records:
+            found, time_ns, data = self._forget()
+            if found == number:
+                try:
+                    return reader.Saved(number, time_ns, record.decode(data))
+                except record.RecordError as error:
+                    raise MessagesError(f"record {number} cannot be used: {error}") from None
+        return None
+
+    def stop(self) -> None:
+        """As Ctrl-C does."""
+        if self._process and self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+
+    def close(self) -> None:
+        """Ends it now: at once, if nothing can have been captured yet."""
+        self._closed = True
+        if self._process and not self._ready.is_set():
+            self._process.kill()
+        self.stop()
+
+    def reap(self) -> None:
+        """Waits for the capture's process, which was told to end, or whose reader is gone."""
+        if self._process:
+            try:
+                self._process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def finish(self) -> None:
+        """Raises MessagesError if the capture failed."""
+        assert self._process is not None
+        if self._process.wait() != 0:
+            raise MessagesError(self._complaint())
+
+
+def _read_block(stream: IO[bytes]) -> bytes:
+    """The next whole pcapng block; nothing at the end."""
+    head = stream.read(8)
+    if len(head) < 8:
+        return b""
+    length = int.from_bytes(head[4:], "little")
+    body = stream.read(length - 8)
+    return head + body if len(body) == length - 8 else b""
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

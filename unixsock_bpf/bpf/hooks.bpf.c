@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* What is attached: everything said on AF_UNIX sockets, taken where the filled sk_buff is put on the
+ * receiver's queue.  There the bytes are exactly those that the receiver will read, both socks are
+ * known, and no answer can have been sent yet.
+ *
+ * A hook notes what it saw and goes on through its gate (hooks/attach.h) to a program of records.bpf.c, or to
+ * `news` below.  Nothing here depends on the capture filter, so that one compile serves for all filters:
+ * compiler.py runs it through bcc, with the layouts that probe/offsets.py found in BTF as macros.
+ */
+#include "kernel/bpf_helpers.h"
+#include <asm/ptrace.h>
+#include "record.h"
+#include "kernel/read.h"
+#include "state/state.h"
+#include "hooks/attach.h"
+#include "kernel/dentry_path.h"
+#include "state/endpoint.h"
+#include "state/conversation.h"
+#include "hooks/concurrent_writers.h"
+#include "records/payload.h"
+
+/* `len` bytes go from `sk` to `other`: those of `skb`, or if `address` is not 0, those there. */
+static __always_inline bool tell_message(u32 slot, u64 sk, u64 other, u64 skb, u64 address, u32 len, u32 flags)
+{
+	struct scratch *s = get_scratch(slot);
+	struct endpoint *ep = endpoints.lookup(&sk);
+	/* This is all that a socket costs that the filter leaves out.  It may have got a name since. */
+	if (ep && left_out(ep, other) && (ep->named || !LOAD(u64, sk, UNIX_SOCK_ADDR))) {
+		count_unseen(ep, len);
+		return false;
+	}
+	if (!s)
+		return false;
+	s->call.sk = sk;
+	s->call.other = other;
+	s->call.skb = skb;
+	s->call.address = address;
+	s->call.len = len;
+	s->call.flags = flags;
+	return true;
+}
+
+/* Something happened to `sk`: see struct call. */
+static __always_inline bool tell_event(u32 slot, u64 sk, u64 other, u8 event, u8 news)
+{
+	struct small_scratch *s = get_small_scratch(slot);
+	if (!s || !sk)
+		return false;
+	s->call.sk = sk;
+	s->call.other = other;
+	s->call.event = event;
+	s->call.news = news;
+	s->call.listener = 0;
+	s->call.flags = 0;
+	s->call.element = 0;
+	return true;
+}
+
+/* The same with an element. */
+static __always_inline bool tell_more(u32 slot, u64 sk, u64 other, u8 event, u32 element, u32 value)
+{
+	struct small_scratch *s = get_small_scratch(slot);
+	if (!s || !tell_event(slot, sk, other, event, NEWS_USED))
+		return false;
+	s->call.element = element;
+	s->call.value = value;
+	return true;
+}
+
+#include "hooks/oob.h"
+#include "hooks/sendpage.h"
+
+/* Datagrams and seqpackets, and streams before they were appended to the receiver's queue in place
+ * (Linux commit f4e1fb04c123 ("af_unix: Use cached value for SOCK_STREAM in unix_inq_len()."), v6.17).
+ * The receiver's lock is held, so order is the receiver's. */
+static __always_inline bool on_queue(u32 slot, u64 list, u64 skb)
+{
+	u64 sk = PEEK(u64, skb, SKB_SK);
+	if (!sk || PEEK(u16, sk, SOCK_FAMILY) != AF_UNIX)
+		return false;
+	u64 other = list - SOCK_RECEIVE_QUEUE;
+	u32 len = PEEK(u32, skb, SKB_LEN);
+	if (len == 1 && is_urgent(skb, other))
+		return false; /* on_urgent's */
+	return tell_message(slot, sk, other, skb, 0, len, 0);
+}
+MESSAGE_ON_ENTRY(skb_queue_tail, on_queue)
+
+#ifdef UNIX_SOCK_INQ_LEN
+#define SOCK_DEAD_BIT 0 /* of sk_flags */
+#define RCV_SHUTDOWN 1
+
+/* Streams since then: the sk_buff is filled, and is queued next unless the receiver is gone. */
+static __always_inline bool on_filled(u32 slot, u64 skb, u64 iter)
+{
+	u64 sk = LOAD(u64, skb, SKB_SK);
+	if (!sk || LOAD(u16, sk, SOCK_FAMILY) != AF_UNIX || LOAD(u16, sk, SOCK_TYPE) != TYPE_STREAM)
+		return false;
+	u32 len = LOAD(u32, skb, SKB_LEN);
+	if (iter && len == 1 && is_urgent_copy(iter))
+		return false; /* on_urgent's */
+	u64 other = peer_of(sk);
+	if (!other || (LOAD(u64, other, SOCK_FLAGS) & 1 << SOCK_DEAD_BIT) ||
+	    (LOAD(u8, other, SOCK_SHUTDOWN) & RCV_SHUTDOWN))
+		return false;
+	return tell_message(slot, sk, other, skb, 0, len, 0);
+}
+
+static __always_inline bool on_copied(u32 slot, const struct arguments *args, int result)
+{
+	return !result && on_filled(slot, args->first, args->third);
+}
+MESSAGE_ON_EVERY_RETURN(skb_copy_datagram_from_iter, on_copied, 4)
+
+static __always_inline bool on_spliced(u32 slot, const struct arguments *args, int result)
+{
+	return result > 0 && on_filled(slot, args->first, 0);
+}
+MESSAGE_ON_EVERY_RETURN(skb_splice_from_iter, on_spliced, ARGS_SKB_SPLICE_FROM_ITER)
+#endif
+
+static __always_inline bool is_used(u32 slot, u64 sk)
+{
+	struct endpoint *ep = endpoints.lookup(&sk);
+	if (ep && ((ep->type != TYPE_DGRAM && left_out(ep, 0)) || has_user(ep)))
+		return false;
+	return tell_event(slot, sk, 0, NO_EVENT, NEWS_USED);
+}
+
+/* Who reads: recvmsg and its kin begin with the socket. */
+static __always_inline bool on_use(u32 slot, u64 socket, u64 unused)
+{
+	return is_used(slot, PEEK(u64, socket, SOCKET_SK));
+}
+NEWS_ON_ENTRY(unix_stream_recvmsg, on_use)
+
+static __always_inline bool on_rare_use(u32 slot, u64 socket, u64 unused)
+{
+	return is_used(slot, LOAD(u64, socket, SOCKET_SK));
+}
+NEWS_ON_RARE_ENTRY(unix_stream_splice_read, on_rare_use)
+
+#ifdef HAS___UNIX_DGRAM_RECVMSG
+/* Of both others since Linux commit 9825d866ce0d ("af_unix: Implement unix_dgram_bpf_recvmsg()"), v5.15. */
+static __always_inline bool on_sock_use(u32 slot, u64 sk, u64 unused)
+{
+	return is_used(slot, sk);
+}
+NEWS_ON_RARE_ENTRY(__unix_dgram_recvmsg, on_sock_use)
+#else
+NEWS_ON_RARE_ENTRY(unix_dgram_recvmsg, on_rare_use)
+NEWS_ON_RARE_ENTRY(unix_seqpacket_recvmsg, on_rare_use)
+#endif
+
+/* The program for what is never recorded.  It does not depend on the filter. */
+int news(void *ctx)
+{
+	u32 slot;
+	GET_SLOT(slot);
+	struct small_scratch *s = get_small_scratch(slot);
+	struct workspace *w = get_workspace(slot);
+	struct sides sides = {};
+
+	if (s && w)
+		remembered(&sides, w, s->call.sk, s->call.other, s->call.listener, s->call.news, false);
+	return 0;
+}
+
+#include "hooks/fd_passing.h"
+#include "hooks/bind.h"
+#include "hooks/lifecycle.h"

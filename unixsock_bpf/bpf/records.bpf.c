@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* What lies behind the hooks' gates and makes the records.  It asks the capture filter, which is not part of
+ * it: see filter/abi.h. */
+#include "kernel/bpf_helpers.h"
+#include <asm/ptrace.h>
+#include "record.h"
+#include "kernel/read.h"
+#include "state/state.h"
+#include "kernel/dentry_path.h"
+#include "state/endpoint.h"
+#include "state/conversation.h"
+#include "hooks/concurrent_writers.h"
+#include "filter/verdict.h"
+#include "records/write.h"
+#include "records/payload.h"
+#include "records/fds.h"
+#include "records/ancillary.h"
+
+/* Where a datagram counts: by pair, because a socket may send to many. */
+static __always_inline struct flow *dgram_flow(struct sides *sides)
+{
+	struct pair pair = { sides->src->id, sides->dst->id };
+	struct flow *flow = flows.lookup(&pair);
+	if (!flow) {
+		struct flow none = {};
+		flows.insert(&pair, &none); /* fails if another CPU was faster */
+		flow = flows.lookup(&pair);
+	}
+	return flow;
+}
+
+/* Which direction a message of this type counts in. */
+static __always_inline void find_flow(struct sides *sides, u32 type)
+{
+	struct flow *flow = sides->dst && type == TYPE_DGRAM ? dgram_flow(sides) : NULL;
+	sides->flow = flow ? flow : &sides->src->flow;
+}
+
+/* The same, and where it stands, and which side is the server. */
+static __always_inline void take_flow(volatile struct message *m, struct sides *sides, u64 sk, u64 other)
+{
+	find_flow(sides, m->type);
+	u32 role = ROLE_UNKNOWN;
+	u64 ack = 0;
+	if (!sides->dst) {
+	} else if (m->type == TYPE_DGRAM) {
+		struct pair back = { sides->dst->id, sides->src->id };
+		struct flow *answer = flows.lookup(&back);
+		if (answer)
+			ack = answer->bytes;
+		role = dgram_role(sk, other, answer != NULL);
+	} else {
+		role = stream_role(sides->src, sides->dst);
+		ack = sides->dst->flow.bytes;
+	}
+	m->role = role;
+	m->ack = ack;
+	m->seq = sides->flow->bytes;
+	m->number = sides->flow->messages;
+}
+
+/* Sends the payload after the head that is in `s`, in as many records as it takes.  0: all of it.
+ * Between two steps everything lies in maps: see struct cursor.  So do the flags, which the verifier would try in
+ * every combination. */
+static __always_inline int send_payload(struct scratch *s, struct settings *set)
+{
+	volatile struct record_header *r = &((struct frame *)s->data)->record;
+	volatile struct message *m = &s->message;
+	volatile struct cursor *c = &s->cursor;
+
+	u32 step = 0, snaplen;
+	GET_SNAPLEN(snaplen);
+
+	c->flags = r->flags;
+	c->wanted = m->len < snaplen ? m->len : snaplen;
+	do {
+		copy_piece(s);
+		if (!c->took || !c->wanted || c->done >= MAX_PAYLOAD) {
+			r->offset = c->before;
+			r->flags = c->flags;
+			if (c->took && c->wanted)
+				r->flags |= FLAG_MORE;
+			else if (c->wanted)
+				r->flags |= FLAG_TRUNCATED | FLAG_UNREADABLE;
+			else if (c->before + c->done < m->len)
+				r->flags |= FLAG_TRUNCATED;
+			if (send_block(s->data, m->at, c->done, set))
+				return 1;
+			c->before += c->done;
+			c->done = 0;
+			if (!(r->flags & FLAG_MORE))
+				break;
+		}
+		/* The end of the loop has to be a condition for the verifier, not a jump. */
+		asm volatile("%0 += 1" : "+r"(step));
+	} while (step < STEPS);
+	return 0;
+}
+
+/* What was queued for a receiver. */
+static __always_inline void on_message(u32 slot, u32 generation)
+{
+	struct totals *t = get_totals();
+	struct settings *set = get_settings();
+	struct workspace *w = get_workspace(slot);
+	struct scratch *s = get_scratch(slot);
+	struct sides sides = {};
+
+	if (!t || !set || !s || !w)
+		return;
+	u64 skb = s->call.skb;
+	u32 len = s->call.len;
+	if (!remembered(&sides, w, s->call.sk, s->call.other, 0, NEWS_USED, true)) {
+		if (sides.untracked)
+			__sync_fetch_and_add(&t->untracked, 1);
+		if (sides.src)
+			count_unseen(sides.src, len);
+		return;
+	}
+	if (!sides.dst)
+		return;
+	volatile struct message *m = &s->message;
+	m->event = EVENT_DATA;
+	m->type = sides.src->type;
+	m->len = len;
+	m->flags = s->call.flags;
+	/* Zeros where there is no skb. */
+	bpf_probe_read_kernel(s->skb, SKB_SIZE, (void *)skb);
+	take_ancillary(&s->ancillary, s->skb);
+	volatile struct call *call = &s->call;
+	/* Before there are two kinds of flow: the verifier would follow the filter for both. */
+	bool through = wanted(m, &sides, call, s->ancillary.fds, s->ancillary.creds, w, generation);
+	take_flow(m, &sides, call->sk, call->other);
+	if (m->type == TYPE_STREAM && others_write(sides.src))
+		m->flags |= FLAG_UNORDERED;
+	m->seq = count_up(&sides.flow->bytes, len);
+	m->number = count_up(&sides.flow->messages, 1);
+	if (!through || !sides.dst)
+		return;
+	__sync_fetch_and_add(&t->messages, 1);
+	__sync_fetch_and_add(&t->bytes, len);
+	if (begun(s->data, m, &sides, set))
+		return;
+	/* The verifier would follow both kinds of flow through all that comes. */
+	sides.flow = NULL;
+	put_ancillary(s->data, m, &s->ancillary);
+	if (s->call.address)
+		cursor_at(&s->cursor, s->call.address, len);
+	else
+		cursor_at_skb(&s->cursor, s->skb, set);
+	if (send_payload(s, set)) {
+		m->len -= s->cursor.before;
+		find_flow(&sides, m->type);
+		lose(m, &sides, LOST_RING_FULL);
+	} else if (((struct frame *)s->data)->record.flags & FLAG_TRUNCATED) {
+		__sync_fetch_and_add(&t->truncated, 1);
+	}
+	sides.src->emitted = 1;
+	sides.dst->emitted = 1;
+}
+
+int message(void *ctx)
+{
+	u32 slot, generation;
+	GET_SLOT(slot);
+	GET_GENERATION(generation);
+	on_message(slot, generation);
+	return 0;
+}
+
+/* Makes a record of what happened, where that is wanted. */
+static __always_inline void on_event(u32 slot, u32 generation)
+{
+	struct small_scratch *s = get_small_scratch(slot);
+	struct settings *set = get_settings();
+	struct workspace *w = get_workspace(slot);
+	struct sides sides = {};
+
+	if (!s || !set || !w)
+		return;
+	volatile struct call *call = &s->call;
+	if (!remembered(&sides, w, call->sk, call->other, call->listener, call->news, true))
+		return;
+#ifndef WITH_EVENTS
+	/* Readers want to know that a stream has ended. */
+	if (s->call.event != EVENT_CLOSE || !sides.src->emitted)
+		return;
+#endif
+	volatile struct message *m = &s->message;
+	m->event = s->call.event;
+	m->type = sides.src->type;
+	m->len = 0;
+	m->flags = s->call.flags;
+	if (!wanted(m, &sides, call, 0, 0, w, generation))
+		return;
+	take_flow(m, &sides, call->sk, call->other);
+	if (begun(s->data, m, &sides, set))
+		return;
+	if (s->call.element) {
+		u64 at = m->at;
+		u8 *to = head_at(s->data, at);
+		*(u32 *)to = s->call.element | 4 << 16;
+		*(u32 *)(to + 4) = s->call.value;
+		m->at = at + 8;
+	}
+	if (send_small(s->data, m->at, set))
+		lose(m, &sides, LOST_RING_FULL);
+}
+
+int event(void *ctx)
+{
+	u32 slot, generation;
+	GET_SLOT(slot);
+	GET_GENERATION(generation);
+	on_event(slot, generation);
+	return 0;
+}
+
+int remember(void *ctx)
+{
+	return take_news(ctx);
+}
+
+int begin_record(void *ctx)
+{
+	struct begin_part *part = ctx;
+	return begin(part->data, part->m, part->sides, part->set);
+}

@@ -1,0 +1,238 @@
+/* Putting a record together and into the ring. */
+#ifndef UNIXSOCK_EMIT_H
+#define UNIXSOCK_EMIT_H
+
+#include "state/subprograms.h"
+
+#define RB_NO_WAKEUP 1
+#define RB_FORCE_WAKEUP 2
+
+/* A reader that sleeps is woken; one that is at work looks for itself. */
+static __always_inline u64 wake_flags(struct settings *set)
+{
+	if (set->reader_waits) {
+		set->reader_waits = 0;
+		return RB_FORCE_WAKEUP;
+	}
+	return RB_NO_WAKEUP;
+}
+
+/* Elements of fixed and short length lie in the first 4 kB. */
+static __always_inline u8 *head_at(u8 *data, u64 at)
+{
+	BOUND(at, 0xfff);
+	return data + at;
+}
+
+/* An element of up to 0x1ff bytes. */
+static __always_inline void put_text(u8 *data, volatile struct message *m, u32 type, const u8 *text, u64 len)
+{
+	u64 at = m->at;
+	u8 *to = head_at(data, at);
+	BOUND(len, 0x1ff);
+	*(u32 *)to = type | (u32)len << 16;
+	u8 *end = to + (len & 0x1fc);
+	*(u32 *)(end + 4) = 0;
+	bpf_probe_read_kernel(to + 4, len, text);
+	m->at = at + 4 + ((len + 3) & ~3u);
+}
+
+/* The same for a comm, whose 16 bytes end in zeros; what is beyond its length the next element overwrites. */
+static __always_inline void put_comm(u8 *data, volatile struct message *m, u32 type, const u8 *comm, u64 len)
+{
+	u64 at = m->at;
+	u8 *to = head_at(data, at);
+	*(u32 *)to = type | (u32)len << 16;
+	copy_comm(to + 4, comm);
+	m->at = at + 4 + ((len + 3) & ~3u);
+}
+
+/* Frame, header and the elements that say who and where. */
+static __always_inline void put_head(u8 *data, volatile struct message *m, struct sides *sides, struct settings *set)
+{
+	struct frame *frame = (struct frame *)data;
+	u64 now = bpf_ktime_get_boot_ns() + set->clock_offset;
+
+	frame->block_type = BLOCK_EPB;
+	frame->interface_id = 0;
+	frame->time_high = now >> 32;
+	frame->time_low = now;
+	frame->prefix[0] = PREFIX_0;
+	frame->prefix[1] = PREFIX_1;
+	frame->prefix[2] = PREFIX_2;
+	frame->prefix[3] = PREFIX_3;
+
+	volatile struct record_header *r = &frame->record;
+	struct endpoint *src = sides->src, *dst = sides->dst;
+	r->version = RECORD_VERSION;
+	r->event = m->event;
+	r->type = m->type;
+	r->role = m->role;
+	r->flags = m->flags;
+	r->src_pid = src->pid;
+	r->src_tid = src->owner == OWNER_SEEN ? bpf_get_current_pid_tgid() : 0;
+	r->src_uid = src->uid;
+	r->src_gid = src->gid;
+	r->netns = src->netns;
+	r->src_sock = src->id;
+	r->src_inode = src->inode;
+	r->dst_pid = 0;
+	r->dst_uid = 0;
+	r->dst_gid = 0;
+	r->dst_sock = 0;
+	r->dst_inode = 0;
+	r->seq = m->seq;
+	r->ack = m->ack;
+	r->message = m->number;
+	r->len = m->len;
+	r->offset = 0;
+	if (src->owner)
+		r->flags |= FLAG_SRC_CREDS;
+	if (src->from_start)
+		r->flags |= FLAG_FROM_START;
+	if (dst) {
+		r->dst_pid = dst->pid;
+		r->dst_uid = dst->uid;
+		r->dst_gid = dst->gid;
+		r->dst_sock = dst->id;
+		r->dst_inode = dst->inode;
+		if (dst->owner)
+			r->flags |= FLAG_DST_CREDS;
+		if (dst->owner == OWNER_GUESSED)
+			r->flags |= FLAG_DST_GUESSED;
+	}
+	m->at = sizeof(struct frame);
+	struct endpoint *ends[2] = { src, dst };
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < 2; i++) {
+		struct endpoint *ep = ends[i];
+		if (!ep)
+			break;
+		if (ep->comm_len)
+			put_comm(data, m, ELEMENT_SRC_COMM + i, ep->comm, ep->comm_len);
+		if (ep->name_len)
+			put_text(data, m, ELEMENT_SRC_NAME + i, ep->name, ep->name_len);
+		struct place *place = ep->place ? places.lookup(&ep->place) : NULL;
+		if (place)
+			put_text(data, m, ELEMENT_SRC_PATH + i, place->path, place->len);
+	}
+	struct cgroup_line *line = cgroups.lookup(&src->cgroup);
+	if (line && line->len)
+		put_text(data, m, ELEMENT_CGROUP, line->path, line->len);
+}
+
+/* Ends the block, whose payload of `caplen` bytes begins at `at`, and sends it.  0: it went out. */
+static __always_inline int send_block(u8 *data, u64 at, u32 caplen, struct settings *set)
+{
+	struct frame *frame = (struct frame *)data;
+	u64 end = at + caplen;
+	BOUND(end, 0x3ffff);
+	u64 padded = end + 3;
+	BOUND(padded, 0x3fffc);
+
+	frame->record.header_len = at - __builtin_offsetof(struct frame, record);
+	frame->record.caplen = caplen;
+	frame->caplen = frame->origlen = end - __builtin_offsetof(struct frame, prefix);
+	frame->block_len = padded + 4;
+	*(u32 *)(data + end) = 0;
+	*(u32 *)(data + padded) = padded + 4;
+	return ring.ringbuf_output(data, padded + 4, wake_flags(set));
+}
+
+/* The same for a block without payload in a small_scratch. */
+static __always_inline int send_small(u8 *data, u64 at, struct settings *set)
+{
+	struct frame *frame = (struct frame *)data;
+	BOUND(at, 0xffc);
+	frame->record.header_len = at - __builtin_offsetof(struct frame, record);
+	frame->record.caplen = 0;
+	frame->caplen = frame->origlen = at - __builtin_offsetof(struct frame, prefix);
+	frame->block_len = at + 4;
+	*(u32 *)(data + at) = at + 4;
+	return ring.ringbuf_output(data, at + 4, wake_flags(set));
+}
+
+/* Tells the reader who is behind the pseudo addresses of both sides, where it does not know yet. */
+static __always_inline void announce(struct sides *of)
+{
+	struct endpoint *sides[2] = { of->src, of->dst };
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < 2; i++) {
+		struct endpoint *ep = sides[i], *other = sides[1 - i];
+		if (!ep || ep->announced)
+			continue;
+		struct announcement *a = ring.ringbuf_reserve(sizeof(*a));
+		if (!a)
+			return;
+		struct endpoint *named = ep->name_len || !other ? ep : other;
+		a->block_type = ANNOUNCEMENT;
+		a->block_len = sizeof(*a);
+		a->sock = ep->id;
+		a->pid = ep->pid;
+		a->name_len = named->name_len;
+		copy_comm(a->comm, ep->comm);
+		bpf_probe_read_kernel(a->name, sizeof(a->name), named->name);
+		ring.ringbuf_submit(a, RB_NO_WAKEUP);
+		ep->announced = 1;
+	}
+}
+
+/* Counts a message that could not be captured against its direction. */
+static __always_inline void lose(volatile struct message *m, struct sides *sides, u32 reason)
+{
+	struct flow *flow = sides->flow;
+	struct totals *t = get_totals();
+	if (m->event != EVENT_DATA) {
+		if (t)
+			__sync_fetch_and_add(&t->lost_events, 1);
+		return;
+	}
+	if (!flow->lost_messages) {
+		flow->lost_at = m->seq;
+		flow->lost_message = m->number;
+	}
+	__sync_fetch_and_add(&flow->lost_messages, 1);
+	__sync_fetch_and_add(&flow->lost_bytes, m->len);
+	flow->lost_reasons |= reason;
+	sides->src->lossy = 1;
+	if (t) {
+		__sync_fetch_and_add(&t->lost_messages, 1);
+		__sync_fetch_and_add(&t->lost_bytes, m->len);
+	}
+}
+
+/* Begins a record.  If messages fell out of this direction since the last one, a record of that goes
+ * out before.  0: the caller may go on; else the ring is full, and the message is counted as lost. */
+static __always_inline int begin(u8 *data, volatile struct message *m, struct sides *sides, struct settings *set)
+{
+	struct flow *flow = sides->flow;
+	announce(sides);
+	u32 round = 0;
+	do {
+		put_head(data, m, sides, set);
+		if (!flow->lost_messages)
+			return 0;
+		struct record_header *r = &((struct frame *)data)->record;
+		r->event = EVENT_LOST;
+		r->seq = flow->lost_at;
+		r->message = flow->lost_message;
+		r->len = 0;
+		u64 at = m->at;
+		u8 *to = head_at(data, at);
+		*(u32 *)to = ELEMENT_LOST | 20 << 16;
+		*(u64 *)(to + 4) = flow->lost_messages;
+		*(u64 *)(to + 12) = flow->lost_bytes;
+		*(u32 *)(to + 20) = flow->lost_reasons;
+		if (send_small(data, at + 24, set))
+			break;
+		flow->lost_messages = 0;
+		flow->lost_bytes = 0;
+		flow->lost_reasons = 0;
+		/* The end of the loop has to be a condition for the verifier, not a jump. */
+		asm volatile("%0 += 1" : "+r"(round));
+	} while (round < 2);
+	lose(m, sides, LOST_RING_FULL);
+	return 1;
+}
+
+#endif

@@ -1,0 +1,328 @@
+/* What the probe remembers: settings from the reader, totals for it, and a state for each socket.
+ *
+ * The filter can be changed while a capture runs.  Each filter is a generation of programs: records.bpf.c
+ * takes over hook by hook (hooks/attach.h), and shares all maps with the one before.  What one filter decided
+ * about a socket must not be taken for another's decision, so that is kept apart for odd and even
+ * generations. */
+#ifndef UNIXSOCK_STATE_H
+#define UNIXSOCK_STATE_H
+
+#define NAME_SIZE 128 /* sun_path has 108 bytes; the rest keeps the verifier and the filter happy */
+
+/* One direction of a conversation. */
+struct flow {
+	u64 bytes; /* queued so far, lost ones included */
+	u64 messages; /* the same */
+	u64 lost_at; /* position of the first byte of the loss that is not reported yet */
+	u64 lost_bytes;
+	u32 lost_messages;
+	u32 lost_reasons;
+	u32 lost_message; /* number of the first lost message */
+};
+
+/* What the filter says of an endpoint: see filter/__init__.py.  Written back to front, so that it
+ * holds whenever `generation` and the counts fit. */
+struct verdict {
+	u64 socket_atoms; /* which of the filter's terms hold for the socket... */
+	u64 owner_atoms; /* ...and for the process that uses it */
+	u64 rejected_peer; /* the filter can match nothing between this sock and us... */
+	u32 rejected_at; /* ...as long as no socket got another name: totals.renames */
+	u32 generation;
+	u32 socket_changes; /* endpoint's when its socket was looked at */
+	u32 owner_changes; /* the same for its process */
+};
+
+#define WRITERS 4
+
+/* A socket.  Kept from its first use that the probe sees until the kernel frees it.
+ * What is true or false has a byte of its own: several CPUs may write at once. */
+struct endpoint {
+	u64 id; /* never used again, unlike the address of the sock */
+	u64 inode;
+	u64 peer_id; /* whom it last sent to */
+	u64 cgroup; /* of its process; a key of cgroups */
+	u64 place; /* of its relative name; a key of places */
+	struct verdict verdicts[2];
+	struct flow flow; /* to the peer; datagrams count by pair instead */
+	u64 writers[WRITERS]; /* threads that filled messages which may not be queued yet; 0: nobody */
+	u32 pid;
+	u32 uid;
+	u32 gid;
+	u32 parent; /* of the process; 0: unknown */
+	u32 netns;
+	u32 socket_changes; /* it got a name or an inode */
+	u32 owner_changes; /* another process, or another program in it */
+	u16 comm_len;
+	u16 name_len;
+	u8 type;
+	u8 owner; /* how its process is known: enum owner */
+	u8 capturer; /* the process belongs to the capture itself; as of the last verdict */
+	u8 named;
+	u8 from_start;
+	u8 server;
+	u8 client;
+	u8 announced;
+	u8 emitted; /* a record of its conversation went out */
+	u8 closed;
+	u8 lossy; /* something it sent was lost */
+	u8 looked_at; /* its name was asked for before */
+	u8 comm[16];
+	u8 name[NAME_SIZE]; /* as bound: sun_path without the NUL that ends a file name */
+};
+
+enum owner {
+	OWNER_UNKNOWN,
+	OWNER_GUESSED, /* who connected, listened or holds the socket */
+	OWNER_SEEN, /* using it */
+};
+
+/* A process that holds a socket, from the snapshot that the reader takes before it attaches. */
+struct holder {
+	u32 pid;
+	u32 uid;
+	u32 gid;
+	u32 comm_len;
+	u64 cgroup;
+	u8 comm[16];
+};
+
+/* A cgroup of version 2. */
+#define CGROUP_PATH_ROOM 0x200
+struct cgroup_line {
+	u64 ids[FILTER_CGROUP_LEVELS]; /* its own and of those above it, by level... */
+	u32 known; /* ...if this is not 0 */
+	u32 len;
+	u8 path[CGROUP_PATH_ROOM]; /* as in /proc/PID/cgroup; unknown if len is 0 */
+};
+
+struct pair {
+	u64 src;
+	u64 dst;
+};
+
+/* Written by the reader through mmap. */
+struct settings {
+	u64 clock_offset; /* ns to add to boot time for wall-clock time */
+	u64 reader_waits; /* 1: the reader sleeps until it is woken */
+	u64 running; /* 0: look at nothing: the filter's tables and the snapshot are not there yet, or a pause */
+	u64 reader; /* its process */
+	u64 page_offset_base; /* where the kernel has these variables, which it moves at every boot; or 0 */
+	u64 vmemmap_base;
+	u64 generation; /* whose programs are behind the gates; 0: none for sure */
+	u64 page_offset; /* what is in these variables, if their addresses are 0; or 0 */
+	u64 vmemmap;
+};
+
+/* Added up by the probe, read by the reader through mmap. */
+struct totals {
+	u64 messages; /* that matched, captured or not */
+	u64 bytes;
+	u64 lost_messages;
+	u64 lost_bytes;
+	u64 truncated;
+	u64 untracked; /* messages of sockets beyond those that endpoints has room for */
+	u64 lost_events;
+	u64 renames; /* how often a socket that was known got a name */
+};
+
+/* hooks.bpf.c and records.bpf.c are compiled apart, and share them.  Some are made larger than they are here: probe/maps.py. */
+BPF_F_TABLE("array", u32, struct settings, settings, 1, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct totals, totals, 1, BPF_F_MMAPABLE);
+BPF_TABLE("hash", u64, struct endpoint, endpoints, 1);
+BPF_TABLE("lru_hash", u64, struct endpoint, orphans, 4096); /* by id: freed, with losses to report */
+BPF_TABLE("lru_hash", struct pair, struct flow, flows, 16384);
+BPF_TABLE("hash", u64, struct holder, holders, 1); /* by inode */
+BPF_TABLE("lru_hash", u64, struct cgroup_line, cgroups, 4096); /* by id */
+BPF_TABLE("hash", u32, u32, capturers, 1024); /* a set of processes */
+BPF_RINGBUF(ring, PAGE_SIZE);
+
+/* Working memory on each CPU.  All kprobes share one, since the kernel runs one kprobe's program at a time there
+ * (bpf_prog_active) and skips others, and none of these tells anything in an interrupt.  Each other hook has its
+ * own: it never interrupts itself, but others.  The loader reads these lines. */
+#define SLOT_KPROBE 0
+#define SLOT_skb_queue_tail 1
+#define SLOT_skb_copy_datagram_from_iter 2
+#define SLOT_skb_splice_from_iter 3
+#if !defined(ATTACH_FENTRY)
+#define DATA_SLOTS 1
+#elif !defined(UNIX_SOCK_INQ_LEN)
+#define DATA_SLOTS 2
+#else
+#define DATA_SLOTS 4
+#endif
+#define SLOT_unix_stream_recvmsg 4
+#define SLOT_unix_stream_connect 5
+#define SLOT_unix_accept 6
+#define SLOT_unix_stream_sendmsg 7
+#define SLOT_unix_dgram_sendmsg 8
+#define SLOT_CGROUP 9
+#define SLOTS 10
+
+/* The slot that the program runs for; the loader writes it over this number. */
+#define SLOT_HERE 0x510775
+#define GET_SLOT(slot) asm volatile("%0 = " STRING(SLOT_HERE) : "=r"(slot))
+/* The same for the number of its generation. */
+#define GENERATION_HERE 0x6e6e7a
+#define GET_GENERATION(generation) asm volatile("%0 = " STRING(GENERATION_HERE) : "=r"(generation))
+/* The same for how many bytes of a message are wanted. */
+#define SNAPLEN_HERE 0x5a9e1e
+#define GET_SNAPLEN(snaplen) asm volatile("%0 = " STRING(SNAPLEN_HERE) : "=r"(snaplen))
+#define STRING(number) STRING_OF(number)
+#define STRING_OF(text) #text
+
+/* What a hook saw, for the program behind its gate. */
+struct call {
+	u64 sk;
+	u64 other; /* 0: nobody */
+	u64 listener; /* 0, or the one that `other` gets its name, type and user from: it has none yet */
+	u64 skb; /* 0: no sk_buff has just the bytes that were said... */
+	u64 address; /* ...but they are here */
+	u32 len;
+	u32 flags; /* of the record */
+	u32 element; /* an element of one u32, if not 0... */
+	u32 value; /* ...and what is in it */
+	u8 event; /* or NO_EVENT, if there is only something to remember */
+	u8 news;
+};
+
+#define NO_EVENT 0xff
+enum {
+	NEWS_USED = 1 << 0, /* the current process uses sk */
+	NEWS_BOUND = 1 << 1, /* sk got a name */
+	NEWS_PAIRED = 1 << 2, /* both ends exist from here on: positions count from the first byte */
+	NEWS_CLIENT = 1 << 3, /* sk connected to other, a server */
+	NEWS_SERVER = 1 << 4, /* sk was accepted */
+};
+
+/* Where a message's next bytes are.  It lies in a map, not on the stack: what the verifier doesn't
+ * follow through a loop, it need not try in every combination. */
+struct cursor {
+	u64 address;
+	u64 fragments; /* skb_shared_info's array */
+	u64 mapping, pages; /* where the kernel has the memory of pages, and their descriptions */
+	u8 copied[FRAG_SIZE]; /* the last fragment */
+	u32 left; /* bytes at address */
+	u32 fragment; /* the next one */
+	u32 fragment_count;
+	u32 took; /* bytes in the last step */
+	u32 done; /* bytes in this record */
+	u32 before; /* bytes in the records before, of the same message */
+	u32 wanted; /* bytes that are still to come */
+	u32 flags; /* of all records of the message */
+};
+
+/* One message or event on its way out.  In a map for the same reason. */
+struct message {
+	u64 ack;
+	u64 seq;
+	u64 at; /* where the next element goes */
+	u32 number;
+	u32 len;
+	u32 flags;
+	u8 event;
+	u8 type;
+	u8 role;
+};
+
+/* Both ends of it, and the direction that it counts in. */
+struct sides {
+	struct endpoint *src;
+	struct endpoint *dst; /* NULL: no peer */
+	struct flow *flow;
+	u32 untracked; /* there are too many sockets */
+};
+
+/* What travels with a message. */
+struct ancillary {
+	u64 files; /* struct scm_fp_list */
+	u32 fds;
+	u32 creds; /* 1: the next three are what the receiver would get */
+	u32 pid;
+	u32 uid;
+	u32 gid;
+};
+
+/* A message is put together here: frame, elements, payload, end of block. */
+#define HEAD_SPACE 0x8000
+struct scratch {
+	struct call call;
+	struct message message;
+	struct cursor cursor;
+	struct ancillary ancillary;
+	u8 skb[SKB_SIZE]; /* the sk_buff itself */
+	u8 data[2 * 0x40000]; /* the verifier knows 18 bits of a position and of a length */
+};
+BPF_TABLE("array", u32, struct scratch, scratches, DATA_SLOTS * CPUS);
+
+/* The same for events, which have no payload. */
+struct small_scratch {
+	struct call call;
+	struct message message;
+	u8 data[0x1400];
+};
+BPF_TABLE("array", u32, struct small_scratch, small_scratches, SLOTS * CPUS);
+
+/* For what is no message yet. */
+struct workspace {
+	struct endpoint endpoint; /* a new one; most of it is and stays zero */
+	struct cgroup_line no_cgroup; /* all zero */
+	struct cgroup_line new_cgroup;
+	struct filter_work filter;
+	u64 atoms[2]; /* of both ends' names... */
+	u32 socket_changes[2], owner_changes[2]; /* ...as of then */
+	u8 name[112];
+};
+BPF_TABLE("array", u32, struct workspace, workspaces, SLOTS * CPUS);
+
+/* Adds to `*at` and tells what was there before. */
+static __always_inline u64 count_up(u64 *at, u64 by)
+{
+#ifdef UNIX_SOCK_INQ_LEN
+	/* Nothing keeps threads apart that write to one stream on such kernels.  They tell what was there
+	 * before, but LLVM needs to be asked for that, and bcc doesn't: probe/bytecode.py looks for this offset. */
+	asm volatile("lock *(u64 *)(%1 + 0x7e7c) += %0" : "+r"(by) : "r"(at) : "memory");
+	return by;
+#else
+	u64 before = *at;
+	__sync_fetch_and_add(at, by);
+	return before;
+#endif
+}
+
+static __always_inline struct totals *get_totals(void)
+{
+	u32 zero = 0;
+	return totals.lookup(&zero);
+}
+
+static __always_inline struct settings *get_settings(void)
+{
+	u32 zero = 0;
+	return settings.lookup(&zero);
+}
+
+static __always_inline struct scratch *get_scratch(u32 slot)
+{
+	u32 at = bpf_get_smp_processor_id() * DATA_SLOTS + slot;
+	return scratches.lookup(&at);
+}
+
+static __always_inline struct small_scratch *get_small_scratch(u32 slot)
+{
+	u32 at = bpf_get_smp_processor_id() * SLOTS + slot;
+	return small_scratches.lookup(&at);
+}
+
+static __always_inline struct workspace *get_workspace(u32 slot)
+{
+	u32 at = bpf_get_smp_processor_id() * SLOTS + slot;
+	return workspaces.lookup(&at);
+}
+
+static __always_inline bool running(void)
+{
+	struct settings *set = get_settings();
+	return set && set->running;
+}
+
+#endif

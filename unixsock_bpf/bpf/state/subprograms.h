@@ -1,0 +1,43 @@
+/* What several programs have in common and the compiler translates once, in records.bpf.c: the loader puts these parts
+ * behind the programs that call them, as it does with the filter's (filter/abi.h).  What a part works on lies on
+ * its caller's stack, too. */
+#ifndef UNIXSOCK_PARTS_H
+#define UNIXSOCK_PARTS_H
+
+struct remember_part {
+	struct sides *sides; /* the answer */
+	struct workspace *w;
+	u64 sk, other, listener, news; /* of struct call */
+	u64 judged; /* whether it may end at what the filter said before */
+};
+
+struct begin_part {
+	u8 *data;
+	volatile struct message *m;
+	struct sides *sides;
+	struct settings *set;
+};
+
+/* The loader reads these lines. */
+#define CALL_remember 0x510c04
+#define CALL_begin_record 0x510c05
+
+static int (*call_remember)(struct remember_part *) = (void *)CALL_remember;
+static int (*call_begin_record)(struct begin_part *) = (void *)CALL_begin_record;
+
+/* What is passed lies in functions of their own, so that the compiler uses its place on the stack again: a program
+ * and what it calls have 512 bytes together, and these few in sight of all of `message` were too many on 5.10. */
+static __always_inline int remembered(struct sides *sides, struct workspace *w, u64 sk, u64 other, u64 listener,
+				      u64 news, u64 judged)
+{
+	struct remember_part part = { sides, w, sk, other, listener, news, judged };
+	return call_remember(&part);
+}
+
+static __always_inline int begun(u8 *data, volatile struct message *m, struct sides *sides, struct settings *set)
+{
+	struct begin_part part = { data, m, sides, set };
+	return call_begin_record(&part);
+}
+
+#endif

@@ -1,0 +1,139 @@
+"""From a capture into a pipe that somebody reads, at their pace: for the extcap and the privileged part."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from unixsock_bpf.formats import pcapng
+
+if TYPE_CHECKING:
+    from unixsock_bpf.capture.session import Block, Capture, Statistics
+
+#: Bytes that an unprivileged process may have a pipe hold.
+PIPE_SIZE = 1 << 20
+#: fcntl.F_SETPIPE_SZ, which Python has from 3.10 on.
+_SET_SIZE = 1031
+#: Seconds without progress after which a reader that stopped reading is given up, once we were stopped.
+STOP_TIMEOUT = 0.8
+
+
+def widen(fd: int) -> None:
+    """Has the pipe hold PIPE_SIZE, for fewer and larger reads, if it may."""
+    with contextlib.suppress(OSError):  # there is a limit for all pipes of a user; or it is no pipe
+        fcntl.fcntl(fd, _SET_SIZE, PIPE_SIZE)
+
+
+class ReaderGone(Exception):
+    """Nobody reads the pipe any more: a normal way to stop."""
+
+
+class Writer:
+    """Writes batches of blocks to a pipe, whole and in order, however slowly it is read.
+
+    While the pipe takes nothing and ``pressed`` says that the ring fills up, up to ``spill`` bytes
+    are kept here instead, so that the ring can be drained.  What is kept goes out before all else.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._kept: list[Block] = []
+        self.spill = 0
+        self.pressed: Callable[[], bool] = lambda: False
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+        #: Set when the capture was stopped: then a reader that does not read is given up.
+        self.stopping = False
+        widen(fd)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether something waits here: ``write`` has to be called again."""
+        return bool(self._kept)
+
+    def write(self, blocks: Sequence[Block]) -> None:
+        """Returns when all is written, or kept because the ring fills up.  Raises ReaderGone."""
+        rest = [*self._kept, *(block for block in blocks if len(block))]
+        old = len(self._kept)
+        self._kept = []
+        while rest:
+            try:
+                written = os.writev(self.fd, rest[:1024])
+            except BlockingIOError:
+                room = sum(map(len, rest)) <= self.spill
+                if room and self.pressed():
+                    self._kept = [*rest[:old], b"".join(rest[old:])]
+                    return
+                self._wait(room)
+                continue
+            except BrokenPipeError:
+                raise ReaderGone from None
+            done = 0
+            for block in rest:
+                if written < len(block):
+                    break
+                written -= len(block)
+                done += 1
+            del rest[:done]
+            old = max(0, old - done)
+            if written:
+                rest[0] = memoryview(rest[0])[written:]
+
+    def _wait(self, room: bool) -> None:
+        """Until the reader has read something, or the ring fills up and there is ``room`` to keep more."""
+        waited = 0.0
+        while not self._poll.poll(20):
+            waited += 0.02
+            if not self.stopping:
+                waited = 0.0
+            elif waited >= STOP_TIMEOUT:
+                raise ReaderGone
+            if room and self.pressed():
+                return
+
+
+class Drain:
+    """Moves what is captured to ``writer``, until it is stopped.
+
+    As much as the ring holds, ``buffer_mib``, is kept here while the ring fills up and nobody reads.
+    """
+
+    def __init__(self, capture: Capture, writer: Writer, buffer_mib: int) -> None:
+        self._capture, self._writer = capture, writer
+        writer.spill = buffer_mib << 20
+        writer.pressed = lambda: capture.pressed
+        self._watch()
+
+    def _watch(self) -> None:
+        """Has ``blocks`` look after the pipe: whether anybody reads it, and when it takes what is kept."""
+        # poll always tells of POLLERR
+        self._capture.watch(self._writer.fd, select.POLLOUT if self._writer.keeps else 0, self._answer)
+
+    def _answer(self, events: int) -> None:
+        if events & ~select.POLLOUT:
+            raise ReaderGone
+        self._write([])
+
+    def _write(self, blocks: Sequence[Block]) -> None:
+        kept = self._writer.keeps
+        self._writer.write(blocks)
+        if kept or self._writer.keeps:
+            self._watch()
+
+    def stop(self, *_: object) -> None:
+        """What is captured so far is still written.  For signals, and for ``watch`` too."""
+        self._writer.stopping = True
+        self._capture.stop()
+
+    def run(self) -> Statistics:
+        """Until ``stop``; the statistics, which end the file, are returned too.  Raises ReaderGone."""
+        for batch in self._capture.blocks():
+            self._write(batch)
+        statistics = self._capture.statistics
+        self._writer.write([pcapng.statistics(time.time_ns(), statistics.messages, statistics.lost)])
+        return statistics

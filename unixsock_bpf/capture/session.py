@@ -1,0 +1,249 @@
+"""A live capture: from the probe's ring to whoever wants pcapng blocks."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from types import TracebackType
+from typing import TYPE_CHECKING, Union
+
+from unixsock_bpf import record
+from unixsock_bpf.capture.poller import Waiting
+from unixsock_bpf.capture.read_scheduler import IdleTime, Pace
+from unixsock_bpf.errors import ProbeError
+from unixsock_bpf.formats import pcapng
+from unixsock_bpf.linux import wall_clock
+from unixsock_bpf.record import ANNOUNCEMENT, endpoint_name
+
+if TYPE_CHECKING:
+    from unixsock_bpf.capture.ringbuf import Ring
+    from unixsock_bpf.options import Settings
+    from unixsock_bpf.probe.probe import Probe
+    from unixsock_bpf.probe.program_set import Generation
+
+#: Blocks and bytes in one batch: as many as one writev takes, and what a large pipe takes.
+BATCH = 1000
+BATCH_BYTES = 1 << 20
+#: Seconds until the next look at a record that a program in the kernel has begun and not ended.
+UNFINISHED = 0.001
+#: Seconds of the longest sleep when nobody talks, but somebody is to be called each second.
+IDLE_WAIT = 1.0
+
+Block = Union[bytes, memoryview]
+
+#: Members of ``struct settings`` and ``struct totals`` in bpf/state/state.h, all u64.
+_CLOCK_OFFSET, _READER_WAITS, _RUNNING, _READER = 0, 1, 2, 3
+_LOST_MESSAGES = 2
+
+
+@dataclass
+class Statistics:
+    """Messages and bytes that matched, and how many of them were lost (bpf/state/state.h)."""
+
+    messages: int = 0
+    bytes: int = 0
+    lost_messages: int = 0
+    lost_bytes: int = 0
+    truncated: int = 0
+    untracked: int = 0
+    lost_events: int = 0
+    skipped: int = 0  # at most: see probe/program_set.py
+
+    @property
+    def lost(self) -> int:
+        """Messages that could not be captured, for whatever reason."""
+        return self.lost_messages + self.untracked + self.skipped
+
+
+def _translated(data: memoryview) -> bytes | None:
+    """The block for a record that is not one by itself."""
+    (kind,) = data[:4].cast("I")
+    return pcapng.names([endpoint_name(data)]) if kind == ANNOUNCEMENT else None
+
+
+class Capture(Waiting):
+    """Captures from ``with`` to ``stop``.
+
+    ``blocks`` yields batches of pcapng blocks, whole and in order; file and interface
+    headers are the caller's.  Entering raises ProbeError where capturing is not possible.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self._settings = settings
+        #: Readable when the wall clock was set.
+        self.jumps = wall_clock.jumps()
+        self._poll.register(self.jumps, select.POLLIN)
+        self.idle_time = IdleTime()
+        #: Changes of the settings that are wanted, and one that was prepared, or failed, meanwhile.
+        self._wanted: list[tuple[Settings, Callable[[str], None]]] = []
+        self._preparing: threading.Thread | None = None
+        self._prepared: Generation | ProbeError | None = None
+        self._probe: Probe
+        self._ring: Ring
+        self._pace: Pace
+
+    def __enter__(self) -> Capture:
+        self._probe, self._ring = self._attach(self._settings)
+        self._pace = Pace(self._ring.size, self.idle_time)
+        self._probe.settings[_RUNNING] = 1
+        self._poll.register(self._ring.fd, select.POLLIN)
+        return self
+
+    def _attach(self, settings: Settings) -> tuple[Probe, Ring]:
+        """A probe that is set up but captures nothing yet, and its ring."""
+        from unixsock_bpf.capture.own_processes import capture_processes
+        from unixsock_bpf.capture.ringbuf import Ring
+        from unixsock_bpf.filter.cgroups import present
+        from unixsock_bpf.linux.sockets import owners, visit_relative_names
+        from unixsock_bpf.probe.probe import Probe
+
+        probe = Probe(settings)
+        probe.settings[_CLOCK_OFFSET] = wall_clock.offset()
+        probe.settings[_READER] = os.getpid()
+        groups = present()
+        probe.fill_groups(groups)
+        probe.fill_holders(owners(), groups)
+        visit_relative_names()
+        probe.end_listing()
+        probe.fill_capturers(capture_processes() | set(settings.capturers))
+        return probe, Ring(probe.ring_fd, probe.ring_size)
+
+    def replace(self, settings: Settings, done: Callable[[str], None]) -> None:
+        """Goes on with other settings, from one message to the next, once their programs are compiled.
+
+        ``done`` is called in ``blocks`` with an empty text when they hold, or with why they can't;
+        then the old ones do.
+        """
+        self._wanted.append((settings, done))
+        self._change()
+
+    def replace_now(self, settings: Settings) -> str:
+        """As ``replace``, in a process that has nothing else to do; returns what ``done`` would be told."""
+        try:
+            self._probe.switch(self._probe.prepare(settings))
+        except ProbeError as error:
+            return str(error)
+        return ""
+
+    def _change(self) -> None:
+        """Goes on with the changes that are wanted, one after the other."""
+        if self._preparing and self._prepared is not None:
+            self._preparing.join()
+            (_, done), self._preparing = self._wanted.pop(0), None
+            prepared, self._prepared = self._prepared, None
+            if isinstance(prepared, ProbeError):
+                done(str(prepared))
+            else:
+                self._probe.switch(prepared)
+                done("")
+        if self._wanted and not self._preparing:
+            self._preparing = threading.Thread(target=self._prepare, args=[self._wanted[0][0]], daemon=True)
+            self._preparing.start()
+
+    def _prepare(self, settings: Settings) -> None:
+        """Compiling takes long, and must not keep the ring from being emptied."""
+        try:
+            self._prepared = self._probe.prepare(settings)
+        except ProbeError as error:
+            self._prepared = error
+        self.wake_up()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._preparing:
+            self._preparing.join()
+        self._probe.detach()
+        os.close(self.jumps)
+        self.idle_time.close()
+        self._close()
+
+    def silence(self) -> None:
+        """Has the probe tell of no more messages.  To take out all of it takes several times as long."""
+        self._probe.silence()
+        self.pause(True)  # closes are told by what is left
+
+    @property
+    def maps_can_be_read(self) -> bool:
+        """Whether this process, as it is now, may read the probe's maps."""
+        return bool(self._probe.maps_can_be_read)
+
+    @property
+    def attached(self) -> str:
+        """How the probe is attached: ``fentry`` or ``kprobe``."""
+        return str(self._probe.attached)
+
+    @property
+    def statistics(self) -> Statistics:
+        """What was seen and lost so far."""
+        counted = Statistics(*self._probe.totals[: len(fields(Statistics)) - 1])
+        counted.skipped = self._probe.skipped()
+        return counted
+
+    def pause(self, paused: bool) -> None:
+        """Captures nothing until called with False."""
+        self._probe.settings[_RUNNING] = int(not paused)
+
+    def blocks(self) -> Iterator[Sequence[Block]]:
+        """Batches of blocks.  A batch is valid until the next one is asked for."""
+        while not self._stopped:
+            if self._wanted:
+                self._change()
+            rest = self._pace.rest(self._ring.waiting)
+            if not rest:
+                began, waited = time.monotonic(), self._ring.waiting
+                if batch := self._take(self._ring):
+                    yield batch
+                    self._pace.done(began, waited, self._ring.release(), self._ring.waiting)
+                elif not self._ring.empty:
+                    rest = UNFINISHED
+            self._wait(rest)
+        self.silence()
+        while batch := self._take(self._ring):
+            yield batch
+            self._ring.release()
+        yield self._owed()
+
+    def _take(self, ring: Ring) -> list[Block]:
+        return ring.take(BATCH, BATCH_BYTES, pcapng.EPB, _translated)
+
+    @property
+    def pressed(self) -> bool:
+        """Whether the ring fills up: what is said may soon be lost."""
+        return self._ring.held > self._ring.size // 2
+
+    def _wait(self, rest: float) -> None:
+        """For ``rest`` seconds, or until there may be something to do."""
+        self._probe.settings[_CLOCK_OFFSET] = wall_clock.offset()
+        if rest or not self._ring.empty:
+            # The toolbar and the end of the fifo are looked at however much comes in.
+            events = self._poll_others(rest)
+        else:
+            self._probe.settings[_READER_WAITS] = 1
+            events = self._poll.poll(IDLE_WAIT * 1000 if self.each_second else None)
+            self._probe.settings[_READER_WAITS] = 0
+        if self.jumps in self._answer(events):
+            wall_clock.seen(self.jumps)
+
+    def _poll_others(self, timeout: float) -> list[tuple[int, int]]:
+        """Waits without the ring, so that a burst is read in few batches."""
+        self._poll.unregister(self._ring.fd)
+        try:
+            return self._poll.poll(timeout * 1000)
+        finally:
+            self._poll.register(self._ring.fd, select.POLLIN)
+
+    def _owed(self) -> list[Block]:
+        """Losses that no later record could report."""
+        if not self._probe.totals[_LOST_MESSAGES]:
+            return []
+        now = time.time_ns()
+        return [pcapng.packet(now, record.encode(lost)) for lost in self._probe.pending_losses()]

@@ -1,0 +1,211 @@
+"""``unixsock dump``: shows what sockets carry, or saves it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any, Protocol
+
+from unixsock_bpf.cli.arguments import add_filter, add_options, chosen_settings
+from unixsock_bpf.cli.errors import Failure
+from unixsock_bpf.cli.output import Output, Piece
+from unixsock_bpf.formats.registry import BINARY, FORMATS, Sink, is_close, is_packet, sink
+from unixsock_bpf.options import Settings
+
+_EXAMPLES = """\
+examples:
+  unixsock dump /run/docker.sock
+  unixsock dump '/run/p*' --format hexstring
+  unixsock dump comm 'dbus*' and greater 1000 -w big.pcapng -a duration:60
+  unixsock dump --format pcapng '*' | wireshark -k -i -
+"""
+
+
+class Source(Protocol):
+    """What ``unixsock_bpf.capture.session.Capture`` offers to a dump."""
+
+    @property
+    def statistics(self) -> Any: ...
+    def __enter__(self) -> Any: ...
+    def __exit__(self, kind: Any, error: Any, trace: Any, /) -> None: ...
+    def blocks(self) -> Iterator[Sequence[Piece]]: ...
+    def stop(self) -> None: ...
+    def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None: ...
+
+
+def add(commands: Any) -> None:
+    """The subcommand's arguments."""
+    parser = commands.add_parser(
+        "dump",
+        help="show what sockets carry, or save it",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_filter(parser)
+    parser.add_argument("--format", choices=FORMATS, help="default: string; with -w, pcapng")
+    parser.add_argument("-w", "--output", metavar="FILE", help="write here; - is standard output")
+    parser.add_argument("-c", "--count", type=_count, metavar="COUNT", help="end after so many records")
+    parser.add_argument(
+        "-a", "--autostop", type=_duration, metavar="duration:S", help="end after so many seconds"
+    )
+    parser.add_argument(
+        "--colour",
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="colour the two directions; default: auto, which is on a terminal",
+    )
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def _count(word: str) -> int:
+    if not (word.isascii() and word.isdigit() and 0 < int(word) < 1 << 62):
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number from 1")
+    return int(word)
+
+
+def _duration(word: str) -> float:
+    kind, _, value = word.partition(":")
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1
+    if kind != "duration" or not 0 < seconds <= threading.TIMEOUT_MAX:
+        raise argparse.ArgumentTypeError(f"{word!r} is not duration:SECONDS")
+    return seconds
+
+
+def run(arguments: argparse.Namespace, start: Callable[[Settings], Source] | None = None) -> int:
+    """Captures until told to end.  ``start`` gives the source; the default captures.  Raises Failure."""
+    settings = chosen_settings(arguments)
+    form = arguments.format or ("pcapng" if arguments.output else "string")
+    path = arguments.output or "-"
+    if form in BINARY and path == "-" and os.isatty(1):
+        raise Failure(f"{form} is not for terminals: give -w FILE, or pipe it into another program", 2)
+    source = (start or _capture)(settings)
+    with _Ends(source) as ends:
+        # A reader of a pipe waits for the header; a file is only overwritten once a capture runs.
+        early = _opened(path, form, arguments, settings) if path == "-" else None
+        try:
+            with source:
+                output, target = early or _opened(path, form, arguments, settings)
+                _say(f"unixsock: capturing {settings.filter.text.strip() or 'all Unix sockets'}; Ctrl-C ends")
+                if arguments.autostop:
+                    ends.after(arguments.autostop)
+                if output.is_pipe:  # tells when its reader goes while nothing is said
+                    source.watch(output.fd, 0, lambda happened: _if_closed(happened, source))
+                # A close is recorded even if nobody asked, for the dissector; people would wonder.
+                quiet = form not in BINARY and not settings.events
+                captured = _transfer(source, output, target, arguments.count, quiet)
+                lost = source.statistics.lost
+        except _refusals() as error:
+            raise Failure(str(error)) from None
+        output.write(target.trailer(time.time_ns(), captured + lost, lost))
+        output.close()
+    _say(f"{captured} record{'' if captured == 1 else 's'} captured, {lost} lost")
+    return 0
+
+
+def _capture(settings: Settings) -> Source:
+    from unixsock_bpf.privilege.client import source
+
+    return source(settings)
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    from unixsock_bpf.errors import ProbeError
+    from unixsock_bpf.record import RecordError
+
+    return (ProbeError, RecordError)
+
+
+def _if_closed(happened: int, source: Source) -> None:
+    if happened & (select.POLLERR | select.POLLHUP):
+        source.stop()
+
+
+def _opened(path: str, form: str, arguments: argparse.Namespace, settings: Settings) -> tuple[Output, Sink]:
+    """The output with the header of its format written."""
+    output = Output(path)
+    coloured = arguments.colour == "always" or (
+        arguments.colour == "auto" and output.is_terminal and "NO_COLOR" not in os.environ
+    )
+    target = sink(form, coloured=coloured, snaplen=settings.snaplen, capture_filter=settings.filter.text)
+    output.write(target.header())
+    return output, target
+
+
+def _transfer(source: Source, output: Output, target: Sink, count: int | None, quiet: bool) -> int:
+    """Everything from ``source`` to ``output``, ``count`` records at most.  Returns the records written."""
+    captured = 0
+    for batch in source.blocks():
+        blocks = [block for block in batch if not is_close(block)] if quiet else batch
+        if count is not None:
+            blocks = _first(blocks, count - captured)
+        output.write(target.pieces(blocks))
+        captured += sum(map(is_packet, blocks))
+        if captured == count:
+            break
+    return captured
+
+
+def _first(batch: Sequence[Piece], most: int) -> Sequence[Piece]:
+    """The blocks up to the ``most``-th record."""
+    seen = 0
+    for at, block in enumerate(batch):
+        seen += is_packet(block)
+        if seen == most:
+            return batch[: at + 1]
+    return batch
+
+
+class _Ends:
+    """Stops ``source`` on a signal; a second signal ends the program."""
+
+    _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._timer: threading.Timer | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> _Ends:
+        for number in self._SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) wants it
+                self._before[number] = signal.signal(number, self._stop)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._restore()
+
+    def after(self, seconds: float) -> None:
+        """Stops it after ``seconds`` from now, too."""
+        self._timer = threading.Timer(seconds, self._source.stop)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._restore()
+        self._source.stop()
+
+
+def _say(text: str) -> None:
+    from unixsock_bpf.cli.errors import say
+
+    if sys.stderr is not None:
+        say(text)

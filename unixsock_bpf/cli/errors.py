@@ -1,0 +1,28 @@
+"""The one error that ends a command, and lines on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+class Failure(Exception):
+    """What could not be done, in one sentence, and the exit status that says so."""
+
+    def __init__(self, sentence: str, status: int = 1) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+def reason(error: OSError) -> str:
+    """The system's word for ``error``, without number and path."""
+    return os.strerror(error.errno).lower() if error.errno else str(error)
+
+
+def say(text: str) -> None:
+    """A line on stderr, whatever it holds and whether or not anyone listens."""
+    try:
+        sys.stderr.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
+        sys.stderr.flush()
+    except OSError:
+        pass

@@ -1,0 +1,76 @@
+"""The ``unixsock`` command: sockets in a terminal, in files and in tests, without Wireshark.
+
+Each subcommand is a module with ``add`` (its arguments) and ``run`` (its exit status).
+Exit status: 0; 1 if it could not be done; 2 for a call that makes no sense.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from unixsock_bpf import dependencies
+from unixsock_bpf.cli.errors import Failure, say
+from unixsock_bpf.version import __version__
+
+_DESCRIPTION = "Unix domain sockets: capture what they carry, list them, turn captures into fixtures."
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Failure(f"{message}; see '{self.prog} --help'", 2)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    from unixsock_bpf.cli import check, dump, export, install, sockets
+
+    top = _Parser("unixsock", description=_DESCRIPTION, allow_abbrev=False)
+    top.add_argument("--version", action="version", version=f"unixsock {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True, dest="command")
+    for module in (dump, sockets, check, install, export):
+        module.add(commands)
+    return top
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments; words of a capture filter may stand between options.  Raises Failure."""
+    arguments, rest = parser().parse_known_args(argv)
+    for word in rest:
+        if word.startswith("-") or not hasattr(arguments, "filter_words"):
+            raise Failure(f"unrecognised argument {word!r}; see 'unixsock {arguments.command} --help'", 2)
+    if rest:
+        arguments.filter_words += rest
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one call and returns its exit status."""
+    if argv is None:  # a program of its own: until something is captured, Ctrl-C may simply end it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        arguments = parse(sys.argv[1:] if argv is None else argv)
+        status = int(arguments.run(arguments))
+        sys.stdout.flush()
+        return status
+    except Failure as failure:
+        say(f"unixsock: {failure}")
+        return failure.status
+    except ImportError as error:
+        sentence = dependencies.sentence(error)
+        if sentence is None:
+            raise
+        say(f"unixsock: {sentence}")
+        return 1
+    except BrokenPipeError:
+        # The reader has seen enough.  Nothing may be flushed to it when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130

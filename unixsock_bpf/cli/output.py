@@ -1,0 +1,121 @@
+"""Where a dump goes: a file or standard output, in pieces that are written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Union
+
+from unixsock_bpf.cli.errors import Failure, reason
+
+Piece = Union[bytes, memoryview]
+
+#: The most pieces that one writev takes (IOV_MAX).
+_MOST = 1024
+
+
+class Output:
+    """A file descriptor to write to.
+
+    If it is a regular file and a write fails, what is left of the last piece is taken
+    back, so that the file holds whole pieces only.
+    """
+
+    def __init__(self, path: str) -> None:
+        """``-`` is standard output.  Files are for us only, to read too.  Raises Failure."""
+        self.name = "standard output" if path == "-" else path
+        self._close = path != "-"
+        if path == "-":
+            self.fd = 1
+        else:
+            self.fd = _opened(path)
+        mode = os.fstat(self.fd).st_mode
+        self.is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+        self._is_file = stat.S_ISREG(mode)
+        if self._close and self._is_file:
+            with suppress(OSError):
+                os.fchmod(self.fd, 0o600)  # it may have been there before
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether someone reads along."""
+        return os.isatty(self.fd)
+
+    def write(self, pieces: Sequence[Piece]) -> None:
+        """All ``pieces``, in order.  Raises BrokenPipeError; Failure for what else goes wrong."""
+        for at in range(0, len(pieces), _MOST):
+            self._write(list(pieces[at : at + _MOST]))
+
+    def _write(self, pieces: list[Piece]) -> None:
+        partial = 0  # bytes of pieces[0] that are written
+        while pieces:
+            try:
+                written = os.writev(self.fd, [memoryview(pieces[0])[partial:], *pieces[1:]]) + partial
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                self._take_back(partial)
+                raise Failure(f"cannot write {self.name}: {reason(error)}") from None
+            done = 0
+            while done < len(pieces) and written >= len(pieces[done]):
+                written -= len(pieces[done])
+                done += 1
+            del pieces[:done]
+            partial = written
+
+    def _take_back(self, count: int) -> None:
+        if self._is_file and count:
+            with suppress(OSError):
+                os.ftruncate(self.fd, os.lseek(self.fd, 0, os.SEEK_CUR) - count)
+
+    def close(self) -> None:
+        """Ends the file.  Raises Failure if it could not be kept."""
+        if self._close:
+            try:
+                os.close(self.fd)
+            except OSError as error:
+                raise Failure(f"cannot write {self.name}: {reason(error)}") from None
+
+
+def _opened(path: str) -> int:
+    """A file to write to, empty.  Raises Failure.
+
+    Where others can write, they may have put something in its place beforehand: a link, so that
+    we write over a file of ours, or a file of theirs, so that they can read what we capture.
+    """
+    try:
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            owner = os.lstat(path).st_uid
+            if owner not in _us() | {0}:
+                raise Failure(
+                    f"cannot write {path}: it is a link that user {owner} made; name the file itself"
+                ) from None
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        about = os.fstat(fd)
+        if stat.S_ISREG(about.st_mode):
+            if about.st_uid not in _us():
+                os.close(fd)
+                raise Failure(
+                    f"cannot write {path}: it belongs to user {about.st_uid}, who could read the capture; "
+                    "choose another name, or remove it"
+                )
+            os.ftruncate(fd, 0)
+    except OSError as error:
+        raise Failure(f"cannot write {path}: {reason(error)}") from None
+    return fd
+
+
+def _us() -> set[int]:
+    """Whose files may be written over: this user's, also through sudo or pkexec."""
+    return {os.geteuid()} | {
+        int(os.environ[name])
+        for name in ("SUDO_UID", "PKEXEC_UID")
+        if os.environ.get(name, "").isascii() and os.environ.get(name, "").isdigit()
+    }

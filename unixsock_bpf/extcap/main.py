@@ -1,0 +1,303 @@
+"""The extcap protocol: what Wireshark asks of an external capture program, and the answers.
+
+Source: Wireshark's doc/extcap and its source, 4.0 to 4.6.  Each verb imports only what it
+needs: Wireshark asks several times before each capture, and at each key in the filter box.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from unixsock_bpf import dependencies
+from unixsock_bpf.options import BY_NAME, KNOWN, OPTIONS, Option, OptionError, Settings, scan, settings
+from unixsock_bpf.version import __version__
+
+INTERFACE = "unixsock"
+DISPLAY = "Unix sockets"
+#: LINKTYPE_WIRESHARK_UPPER_PDU, as in pcapng.py
+_LINKTYPE = 252
+
+#: The protocol's own options: name, and whether it takes a value.
+_PROTOCOL = {
+    "capture": False,
+    "extcap-interfaces": False,
+    "extcap-dlts": False,
+    "extcap-config": False,
+    "extcap-cleanup-postkill": False,
+    "extcap-version": True,
+    "extcap-interface": True,
+    "extcap-capture-filter": True,
+    "extcap-reload-option": True,
+    "extcap-control-in": True,
+    "extcap-control-out": True,
+    "fifo": True,
+    "help": False,
+    "version": False,
+}
+
+_USAGE = f"""\
+This is the extcap "{DISPLAY}" {__version__}: Wireshark, dumpcap and tshark run it.
+  tshark -i {INTERFACE} -f 'path /run/docker.sock'
+  {INTERFACE} dump 'path /run/docker.sock'
+captures; "{INTERFACE} check" tells what is missing if that fails.
+"""
+
+
+class UsageError(ValueError):
+    """A call that is not in the protocol: says why."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Answers one call.  Exit status: 0; 2 for a call that is not in the protocol; 1 for a failed capture."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    try:
+        if "--capture" in arguments:
+            return capture(arguments)
+        text = answer(arguments)
+    except (UsageError, OptionError) as error:
+        return _refuse(str(error), 2)
+    except ImportError as error:
+        sentence = dependencies.sentence(error)
+        if sentence is None:
+            raise
+        return _refuse(sentence, 1)
+    sys.stdout.buffer.write(text.encode(errors="replace"))
+    sys.stdout.flush()
+    return 0
+
+
+def _refuse(why: str, status: int) -> int:
+    sys.stderr.buffer.write(f"{INTERFACE}: {why}\n".encode(errors="replace"))
+    return status
+
+
+def answer(arguments: Sequence[str]) -> str:
+    """What to print for a call other than --capture.  Raises UsageError, OptionError."""
+    # Before any other: with an unknown version of Wireshark come unknown options.
+    if "--extcap-interfaces" in arguments:
+        return interfaces()
+    if not arguments:
+        return _USAGE
+    values, words = scan(arguments, _PROTOCOL | KNOWN)
+    if words:
+        raise UsageError(f"unexpected word '{words[0]}'")
+    for verb, (needs_interface, respond) in _VERBS.items():
+        if verb in values:
+            if needs_interface:
+                _check_interface(values)
+            return respond(values)
+    raise UsageError("nothing to do: no verb such as --extcap-interfaces was given")
+
+
+def capture(arguments: Sequence[str]) -> int:
+    """Captures until stopped.
+
+    What is wrong with the options is told only once Wireshark's pipes are open: before,
+    it would not listen, and wait for ever.
+    """
+    from unixsock_bpf.extcap import session
+
+    try:
+        chosen = capture_settings(arguments)
+    except (UsageError, OptionError) as error:
+        return session.run_refused(
+            _value(arguments, "fifo"), _value(arguments, "extcap-control-in"), str(error)
+        )
+    return session.run(chosen)
+
+
+def capture_settings(arguments: Sequence[str]) -> Settings:
+    """The settings in a --capture call.  Raises UsageError, OptionError."""
+    values, words = scan(arguments, _PROTOCOL | KNOWN)
+    if words:
+        raise UsageError(f"unexpected word '{words[0]}'")
+    _check_interface(values)
+    if not values.get("fifo"):
+        raise UsageError("--capture needs --fifo")
+    return settings(
+        values,
+        values.get("extcap-capture-filter", ""),
+        values["fifo"],
+        values.get("extcap-control-in"),
+        values.get("extcap-control-out"),
+    )
+
+
+def _value(arguments: Sequence[str], name: str) -> str | None:
+    """The value of an option in a call that may be wrong elsewhere."""
+    for word, following in zip(arguments, [*arguments[1:], ""]):
+        if word.startswith(f"--{name}="):
+            return word.partition("=")[2]
+        if word == f"--{name}":
+            return following or None
+    return None
+
+
+def _check_interface(values: dict[str, str]) -> None:
+    name = values.get("extcap-interface")
+    if name is None:
+        raise UsageError("--extcap-interface is missing")
+    if name != INTERFACE:
+        raise UsageError(f"there is no interface '{name}'; the only one is '{INTERFACE}'")
+
+
+def sentence(kind: str, **fields: object) -> str:
+    """A line of the protocol.  Fields that are None or empty are left out."""
+    parts = "".join(
+        f"{{{key}={_clean(str(value))}}}" for key, value in fields.items() if value not in (None, "")
+    )
+    return f"{kind} {parts}\n"
+
+
+def _clean(value: str) -> str:
+    """``value`` without what would end its field or its line."""
+    return "".join("?" if c == "}" or not c.isprintable() else c for c in value)
+
+
+def interfaces() -> str:
+    """The answer to --extcap-interfaces: us, our interface and its toolbar."""
+    manual = Path(__file__).resolve().parents[2] / "docs" / "FILTER.md"
+    return "".join(
+        [
+            sentence("extcap", version=__version__, help=f"file://{manual}", display=DISPLAY),
+            sentence("interface", value=INTERFACE, display=DISPLAY),
+            *_controls(),
+        ]
+    )
+
+
+def _controls() -> Iterable[str]:
+    from unixsock_bpf.extcap.control_protocol import Control
+
+    yield sentence(
+        "control",
+        number=int(Control.FILTER),
+        type="string",
+        display="Filter",
+        tooltip="Capture filter, applied when you press Return. Empty: everything that the options allow",
+        placeholder="path /run/*.sock and not comm X*",
+    )
+    yield sentence(
+        "control",
+        number=int(Control.PAUSE),
+        type="boolean",
+        display="Pause",
+        default="false",
+        tooltip="Capture nothing for now",
+    )
+    yield sentence(
+        "control",
+        number=int(Control.INCLUDE_CAPTURE_PROCESSES),
+        type="boolean",
+        display="Include capture processes",
+        default="false",
+        tooltip=BY_NAME["include-capture-processes"].tooltip,
+    )
+    yield sentence(
+        "control",
+        number=int(Control.SOCKETS),
+        type="button",
+        display="Sockets",
+        tooltip="List the sockets that exist now, with their processes",
+    )
+    yield sentence(
+        "control",
+        number=int(Control.LOG),
+        type="button",
+        role="logger",
+        display="Log",
+        tooltip="What is attached, the filter, and losses",
+    )
+    yield sentence(
+        "control",
+        number=int(Control.HELP),
+        type="button",
+        role="help",
+        display="Help",
+        tooltip="The capture filter language",
+    )
+
+
+def dlts() -> str:
+    """The answer to --extcap-dlts."""
+    return sentence("dlt", number=_LINKTYPE, name=INTERFACE.upper(), display="Unix sockets (exported PDU)")
+
+
+def config() -> str:
+    """The answer to --extcap-config: the options in the order of the table."""
+    return "".join(_argument(number, option) for number, option in enumerate(OPTIONS))
+
+
+def _argument(number: int, option: Option) -> str:
+    default = "false" if option.is_flag else option.default
+    # Wireshark fills a number without a default with 0 and refuses an empty one: texts may be empty.
+    kind = "string" if option.kind == "number" else option.kind
+    lines = [
+        sentence(
+            "arg",
+            number=number,
+            call=f"--{option.name}",
+            display=option.label,
+            tooltip=option.tooltip,
+            type=kind,
+            default=default,
+            validation=option.validation,
+            placeholder=option.placeholder,
+            reload="true" if option.reload else None,
+            group=option.group,
+        )
+    ]
+    lines += [
+        sentence("value", arg=number, value=value, display=text, default="true" if at == 0 else "false")
+        for at, (value, text) in enumerate(option.choices)
+    ]
+    return "".join(lines)
+
+
+def reload(name: str, values: dict[str, str]) -> str:
+    """The values of selector ``name`` now.  ``values``: those that the dialog shows."""
+    option = BY_NAME.get(name.lstrip("-"))
+    if option is None or not option.reload:
+        raise UsageError(f"option '{name}' has nothing to reload")
+    from unixsock_bpf.linux.listed_sockets import choices
+
+    number = OPTIONS.index(option)
+    offered = [*option.choices, *choices()]
+    current = values.get(option.name, "")
+    if current and current not in [value for value, _ in offered]:
+        offered.insert(1, (current, current))
+    return "".join(
+        sentence("value", arg=number, value=value, display=text, default="true" if at == 0 else "false")
+        for at, (value, text) in enumerate(offered)
+    )
+
+
+def validate(capture_filter: str) -> str:
+    """The answer to --extcap-capture-filter: nothing for a good filter, else what is wrong with it."""
+    from unixsock_bpf.filter import FilterError, parse
+
+    try:
+        parse(capture_filter)
+    except FilterError as error:
+        return f"{error}\n"
+    return ""
+
+
+def _config_or_reload(values: dict[str, str]) -> str:
+    if "extcap-reload-option" in values:
+        return reload(values["extcap-reload-option"], values)
+    return config()
+
+
+#: Verbs in the order in which they are looked for: needs --extcap-interface, and the answer.
+_VERBS: dict[str, tuple[bool, Callable[[dict[str, str]], str]]] = {
+    "extcap-dlts": (True, lambda _: dlts()),
+    "extcap-config": (True, _config_or_reload),
+    "extcap-capture-filter": (True, lambda values: validate(values["extcap-capture-filter"])),
+    "extcap-cleanup-postkill": (False, lambda _: ""),  # the kernel removes a dead capture's probes
+    "help": (False, lambda _: _USAGE),
+    "version": (False, lambda _: f"{INTERFACE} {__version__}\n"),
+    "extcap-version": (False, lambda _: f"{INTERFACE} {__version__}\n"),
+}

@@ -1,0 +1,132 @@
+"""``--capture``: from a live capture into the fifo that Wireshark's dumpcap reads.
+
+The order of the first steps is what keeps Wireshark from waiting for ever: the toolbar's
+pipe, then the fifo, then the file header, and only then the slow work.  What goes wrong is
+told on stderr once both are open, because Wireshark listens only then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import platform
+import select
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from unixsock_bpf.capture import own_processes
+from unixsock_bpf.capture.pipe import Drain, ReaderGone, Writer
+from unixsock_bpf.formats import pcapng
+from unixsock_bpf.version import __version__
+
+if TYPE_CHECKING:
+    from unixsock_bpf.options import Settings
+
+#: Seconds that dumpcap may take to open its end of the fifo.
+OPEN_TIMEOUT = 30.0
+
+
+class FifoError(OSError):
+    """The fifo can't be written to: says why."""
+
+
+def open_fifo(path: str | None) -> int:
+    """The fifo for writing, without blocking in writes.  Raises FifoError."""
+    if not path:
+        raise FifoError("--capture needs --fifo")
+    deadline = time.monotonic() + OPEN_TIMEOUT
+    while True:
+        try:
+            return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # that: nobody has opened it for reading yet
+                raise FifoError(f"the fifo {path} can't be opened: {error.strerror}") from None
+            if time.monotonic() > deadline:
+                raise FifoError(
+                    f"nobody opened the fifo {path} for reading in {OPEN_TIMEOUT:.0f} s"
+                ) from None
+        time.sleep(0.01)
+
+
+def file_header(settings: Settings) -> bytes:
+    """The blocks that begin a capture file."""
+    system = platform.uname()
+    section = pcapng.section_header(
+        system.machine, f"{system.system} {system.release}", f"unixsock {__version__}"
+    )
+    return section + pcapng.interface("unixsock", "Unix sockets", 0, settings.filter.text)
+
+
+def _fail(sentence: str) -> int:
+    sys.stderr.buffer.write(sentence.encode(errors="replace") + b"\n")
+    sys.stderr.flush()
+    return 1
+
+
+def run_refused(fifo: str | None, control_in: str | None, sentence: str) -> int:
+    """Tells Wireshark why there is no capture, in the order in which it listens.  Returns the exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        if control_in:
+            os.open(control_in, os.O_RDONLY | os.O_CLOEXEC)
+        open_fifo(fifo)
+    except OSError:
+        pass  # then the sentence is all there is to say
+    return _fail(sentence)
+
+
+def run(settings: Settings) -> int:
+    """Captures into ``settings.fifo`` until told to stop.  Returns the exit status."""
+    # Until something is captured, a signal may simply end us: the kernel takes the probes out.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    control = None
+    try:
+        if settings.control_in:
+            control = os.open(settings.control_in, os.O_RDONLY | os.O_CLOEXEC)
+        fd = open_fifo(settings.fifo)
+    except OSError as error:
+        return _fail(str(error))
+    writer = Writer(fd)
+    try:
+        writer.write([file_header(settings)])
+        return _capture(settings, writer, fd, control)
+    except ReaderGone:
+        return 0
+
+
+def _capture(settings: Settings, writer: Writer, fd: int, control: int | None) -> int:
+    from unixsock_bpf.errors import ProbeError
+    from unixsock_bpf.privilege.client import RemoteCapture, source
+
+    starter = own_processes.starter()  # now: it may end while the probe is compiled
+    capture = source(settings, fd)
+    try:
+        with capture:
+            # The privileged part, where there is one, writes to the fifo itself.
+            drain = (
+                None if isinstance(capture, RemoteCapture) else Drain(capture, writer, settings.buffer_mib)
+            )
+            stop = drain.stop if drain else lambda *_: capture.stop()
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, stop)
+            # Killed, Wireshark stops nothing, and dumpcap notices with the next packet only.
+            if starter is not None:
+                capture.watch(starter, select.POLLIN, stop)
+            if control is not None:
+                from unixsock_bpf.extcap.toolbar import Toolbar
+
+                Toolbar(capture, settings, control).start()
+            if drain:
+                with contextlib.suppress(ReaderGone):
+                    drain.run()
+                os._exit(0)  # the kernel takes out the rest of the probe faster than we could
+            else:
+                capture.watch(fd, 0, stop)  # poll always tells of POLLERR
+                for _ in capture.blocks():
+                    pass
+    except ProbeError as error:
+        return _fail(str(error))
+    return 0

@@ -1,0 +1,157 @@
+"""Wireshark's toolbar during a capture: filter, pause, sockets, log.
+
+Wireshark sends a control's value when it is changed, and at the start those that differ from
+the defaults; what we send goes to its log window, status bar and dialogs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import select
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from unixsock_bpf.extcap.control_pipe import Outlet
+from unixsock_bpf.extcap.control_protocol import (
+    NO_CONTROL,
+    Command,
+    Control,
+    ControlError,
+    Decoder,
+    Message,
+    encode,
+)
+
+if TYPE_CHECKING:
+    from unixsock_bpf.capture.session import Capture
+    from unixsock_bpf.filter import Filter
+    from unixsock_bpf.options import Settings
+    from unixsock_bpf.privilege.client import RemoteCapture
+
+
+class Toolbar:
+    """Serves the controls of one capture.  ``control_in`` is the open pipe from Wireshark."""
+
+    def __init__(self, capture: Capture | RemoteCapture, settings: Settings, control_in: int) -> None:
+        self._capture = capture
+        self._settings = settings
+        self._asked = settings  # by the dialog and its capture filter: the toolbar only narrows that
+        self._in = control_in
+        self._out = Outlet(settings.control_out, capture) if settings.control_out else None
+        self._decoder = Decoder()
+        self._lost = 0
+
+    def start(self) -> None:
+        """Begins to listen, and says in the log what is attached."""
+        os.set_blocking(self._in, False)
+        self._capture.watch(self._in, select.POLLIN, self._read)
+        self._capture.each_second = self._each_second
+        if self._asked.include_capture_processes:
+            self._send(Control.INCLUDE_CAPTURE_PROCESSES, Command.SET, "\1")
+        self._log(f"Attached with {self._capture.attached}. {self._filter_sentence()}")
+
+    def _filter_sentence(self) -> str:
+        text = self._settings.filter.text.strip()
+        return f"Capture filter: {text}" if text else "No capture filter."
+
+    def _send(self, control: int, command: Command, text: str) -> None:
+        if self._out is not None:
+            self._out.send(encode(control, command, text))
+
+    def _log(self, text: str) -> None:
+        self._send(Control.LOG, Command.ADD, f"{time.strftime('%H:%M:%S')} {text}\n")
+
+    def _warn(self, sentence: str) -> None:
+        self._log(sentence)
+        self._send(NO_CONTROL, Command.WARNING, sentence)
+
+    def _each_second(self) -> None:
+        if self._out is not None:
+            self._out.flush()
+        self._tell_losses()
+
+    def _tell_losses(self) -> None:
+        lost = self._capture.statistics.lost
+        if lost > self._lost:
+            self._log(f"{lost} messages lost so far: a larger buffer or a narrower filter helps.")
+            self._send(NO_CONTROL, Command.STATUSBAR, f"Unix sockets: {lost} messages lost")
+            self._lost = lost
+
+    def _read(self, _events: int) -> None:
+        try:
+            data = os.read(self._in, 65536)
+        except BlockingIOError:
+            return
+        for message in self._decoder.feed(data):
+            try:
+                if isinstance(message, ControlError):
+                    raise message
+                self._handle(message)
+            except ControlError as error:
+                self._log(f"Not understood: {error}.")
+        if not data:
+            if cut := self._decoder.end():
+                self._log(f"Not understood: {cut}.")
+            self._capture.unwatch(self._in)
+
+    def _handle(self, message: Message) -> None:
+        if message.command != Command.SET:
+            return
+        if message.control == Control.FILTER:
+            self._change_filter(message.text)
+        elif message.control == Control.PAUSE:
+            self._capture.pause(message.flag)
+            self._log("Paused: nothing is captured." if message.flag else "Capturing again.")
+        elif message.control == Control.INCLUDE_CAPTURE_PROCESSES:
+            self._include_capture_processes(message.flag)
+        elif message.control == Control.SOCKETS:
+            self._list_sockets()
+
+    def _list_sockets(self) -> None:
+        from unixsock_bpf.linux.listed_sockets import choices
+
+        listed = [f"  {text}\n" for _, text in choices()]
+        self._log(f"{len(listed)} named sockets exist now:\n{''.join(listed)}".rstrip("\n"))
+
+    def _change_filter(self, text: str) -> None:
+        """Takes a filter from the toolbar, or tells why not; then the old one goes on."""
+        from unixsock_bpf.filter import FilterError, parse
+
+        try:
+            narrowed = _narrowed(self._asked, parse(text))
+        except FilterError as error:
+            self._warn(f"The filter was not changed. {error}")
+            return
+        self._change(
+            dataclasses.replace(self._settings, filter=narrowed.filter, events=narrowed.events),
+            self._filter_sentence,
+        )
+
+    def _include_capture_processes(self, included: bool) -> None:
+        self._change(
+            dataclasses.replace(self._settings, include_capture_processes=included),
+            lambda: f"The capture's own processes are {'included' if included else 'left out'}.",
+        )
+
+    def _change(self, settings: Settings, sentence: Callable[[], str]) -> None:
+        """Goes on with other settings, and says ``sentence`` when they hold; or tells why they can't."""
+        if settings == self._settings:
+            return
+        before, self._settings = self._settings, settings
+
+        def done(problem: str) -> None:
+            if problem:
+                self._settings = before
+                self._warn(f"Nothing was changed. {problem}")
+            else:
+                self._log(sentence())
+
+        self._capture.replace(settings, done)
+
+
+def _narrowed(asked: Settings, typed: Filter) -> Settings:
+    """What ``asked`` captures, as far as ``typed`` takes it too.  Raises FilterError if that is too much."""
+    joined = asked.filter & typed
+    return dataclasses.replace(asked, filter=joined, events=asked.events or joined.asks_for_events)

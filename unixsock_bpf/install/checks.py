@@ -1,0 +1,273 @@
+"""What a capture needs on this machine, each with the remedy where it is missing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from unixsock_bpf.dependencies import PACKAGES
+from unixsock_bpf.version import __version__
+
+#: Seconds that another program may take to answer.
+_PATIENCE = 30
+
+#: What to do where root sees no addresses.
+_HIDDEN = "set kernel.kptr_restrict to 1 or 0 and run as root"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One need: whether it is met, what was found, and what to do if it is missing.
+
+    Where ``needed`` is false a capture works without it, if only with ``unixsock dump``.
+    """
+
+    name: str
+    met: bool
+    said: str
+    remedy: str = ""
+    needed: bool = True
+
+
+def checks() -> Iterator[Check]:
+    """Each need in turn; the slower ones (loading a probe, asking Wireshark) last."""
+    basic = [root(), btf(), bcc(), libraries(), lockdown(), kallsyms()]
+    yield from basic
+    if all(check.met for check in basic if check.needed):
+        yield tracing()
+    else:
+        yield Check("tracing", False, "not tried, because of what is missing above")
+    yield wireshark()
+    yield extcap()
+    yield dissector()
+
+
+def root() -> Check:
+    """The right to load programs into the kernel: root's, or lent by the privileged part."""
+    uid = os.geteuid()
+    if uid == 0:
+        return Check("privilege", True, "root")
+    refusal = _refusal()
+    if refusal is None:
+        return Check("privilege", True, f"user {uid} may have the privileged part capture")
+    return Check("privilege", False, refusal, "Or run it with sudo")
+
+
+def _refusal() -> str | None:
+    """Why the privileged part would not start for this user; None if it would."""
+    from unixsock_bpf.errors import ProbeError
+    from unixsock_bpf.options import Settings
+    from unixsock_bpf.privilege.client import RemoteCapture
+
+    try:
+        RemoteCapture(Settings()).try_to_start()
+    except ProbeError as error:
+        return _sentence(error)
+    return None
+
+
+def btf(path: str = "/sys/kernel/btf/vmlinux") -> Check:
+    """The running kernel's layouts."""
+    there = os.access(path, os.R_OK)
+    return Check(
+        "BTF",
+        there,
+        path if there else f"{path} is missing",
+        "Use a kernel built with CONFIG_DEBUG_INFO_BTF, as all current distributions' are",
+    )
+
+
+def bcc() -> Check:
+    """The compiler and loader."""
+    try:
+        import bcc as module
+    except ImportError as error:
+        return Check(
+            "bcc",
+            False,
+            f"the Python package bcc cannot be imported ({error})",
+            "Install python3-bpfcc (Debian, Ubuntu), python3-bcc (Fedora, openSUSE) or python-bcc (Arch)",
+        )
+    return Check("bcc", True, f"version {module.__version__}")
+
+
+def libraries(packages: Mapping[str, str] = PACKAGES) -> Check:
+    """The Python packages that the filter is made with."""
+    missing = [name for name in packages if find_spec(name) is None]
+    remedy = "; ".join(packages[name] for name in missing)
+    return Check(
+        "Python packages",
+        not missing,
+        f"{' and '.join(missing)} cannot be imported" if missing else ", ".join(packages),
+        remedy[:1].upper() + remedy[1:],
+    )
+
+
+def lockdown(path: str = "/sys/kernel/security/lockdown") -> Check:
+    """Whether the kernel is locked against tracing."""
+    try:
+        modes = Path(path).read_text()
+    except OSError:
+        return Check("lockdown", True, "the kernel does not tell of any")
+    mode = modes.partition("[")[2].partition("]")[0] or modes.strip()
+    return Check(
+        "lockdown",
+        mode != "confidentiality",
+        mode,
+        "Boot without lockdown=confidentiality",
+    )
+
+
+def kallsyms(
+    path: str = "/proc/kallsyms",
+    restriction: str = "/proc/sys/kernel/kptr_restrict",
+    kcore: str = "/proc/kcore",
+) -> Check:
+    """Whether the kernel says where the memory of pages is, in which the fragments of long messages lie.
+
+    kcore or kallsyms will do; of an ordinary user's the part that root runs reads them.
+    """
+    from unixsock_bpf.probe.ksyms import addresses
+    from unixsock_bpf.probe.page_bases import BASES
+
+    if _tells_where_pages_are(kcore):
+        return Check("kallsyms", True, f"not needed: {kcore} says where pages are", needed=False)
+    found = addresses(BASES, path)
+    missing = [name for name in BASES if name not in found]
+    if missing:
+        wanted = "use a kernel with CONFIG_PROC_KCORE or CONFIG_KALLSYMS_ALL"
+        return _pages_unknown(f"{path} has no {missing[0]}", wanted)
+    if os.geteuid() != 0:  # others see the names, and zeros
+        with contextlib.suppress(OSError):
+            if Path(restriction).read_text().strip() in ("0", "1"):
+                return Check("kallsyms", True, "addresses are shown to root", needed=False)
+        return _pages_unknown("addresses are hidden from root", _HIDDEN)
+    if not all(found.values()):
+        return _pages_unknown("all addresses are zero", _HIDDEN)
+    return Check("kallsyms", True, "addresses are shown", needed=False)
+
+
+def _pages_unknown(said: str, remedy: str) -> Check:
+    return Check("kallsyms", False, said, f"Long messages are cut without it; {remedy}", needed=False)
+
+
+def _tells_where_pages_are(kcore: str) -> bool:
+    if os.geteuid() != 0:  # what root will see
+        return Path(kcore).exists()
+    from unixsock_bpf.probe import offsets
+    from unixsock_bpf.probe.btf import Btf, BtfError
+    from unixsock_bpf.probe.page_bases import page_bases
+
+    try:
+        return bool(page_bases(offsets.macros(Btf())["STRUCT_PAGE_SIZE"], kcore))
+    except (BtfError, OSError):
+        return False
+
+
+def tracing() -> Check:
+    """Whether the kernel takes the probe: it is loaded, attached and taken out again."""
+    from unixsock_bpf.errors import ProbeError
+    from unixsock_bpf.options import Settings
+    from unixsock_bpf.privilege.client import source
+
+    try:
+        with source(Settings(buffer_mib=1)) as capture:
+            attached = capture.attached
+    except ProbeError as error:
+        return Check("tracing", False, _sentence(error), _tracing_remedy(_sentence(error)))
+    return Check("tracing", True, f"the probe loads ({attached})")
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def _tracing_remedy(said: str) -> str:
+    """What to do, unless what was said ends with that."""
+    try:
+        modules = Path("/sys/kernel/security/lsm").read_text().strip().split(",")
+    except OSError:
+        modules = []
+    if "bpf" in modules:
+        return "A BPF security module is active and may forbid it: ask who administers this machine"
+    return "" if ". " in said else "Capture on a machine or in a guest whose kernel permits tracing"
+
+
+def wireshark() -> Check:
+    """Wireshark or tshark."""
+    found = [program for program in ("wireshark", "tshark") if shutil.which(program)]
+    if not found:
+        return Check(
+            "Wireshark", False, "neither wireshark nor tshark was found", "Install wireshark or tshark", False
+        )
+    said = _answer(["tshark", "--version"]) if "tshark" in found else ""
+    version = said.splitlines()[0].rstrip(".") if said else ", ".join(found)
+    return Check("Wireshark", True, version, needed=False)
+
+
+def extcap() -> Check:
+    """The interface, where Wireshark looks for it, of this version."""
+    from unixsock_bpf.install.installer import extcap_folders
+
+    installed = [folder / "unixsock" for folder in extcap_folders() if (folder / "unixsock").exists()]
+    if not installed:
+        return _not_installed("extcap")
+    for path in installed:
+        said = _answer([str(path), "--extcap-interfaces", "--extcap-version=4.0"])
+        version = said.partition("{version=")[2].partition("}")[0]
+        if version != __version__:
+            return Check(
+                "extcap",
+                False,
+                f"{path} is of version {version or 'unknown'}, this is {__version__}",
+                "Run 'unixsock install' again",
+                False,
+            )
+    return Check("extcap", True, ", ".join(map(str, installed)), needed=False)
+
+
+def dissector() -> Check:
+    """The dissector, where Wireshark looks for it, the same as this package's."""
+    from unixsock_bpf.install.installer import InstallError, dissector_source, plugin_folders, user_places
+    from unixsock_bpf.wireshark.tshark import leaves_out_personal_lua
+
+    installed = [folder / "unixsock.lua" for folder in plugin_folders() if (folder / "unixsock.lua").exists()]
+    if not installed:
+        return _not_installed("dissector")
+    try:
+        ours = dissector_source().read_bytes()
+        others = [path for path in installed if path.read_bytes() != ours]
+    except InstallError as error:
+        return Check("dissector", False, str(error), "Install this package again", False)
+    except OSError as error:
+        remedy = "Make it readable, or run 'unixsock install' again"
+        return Check("dissector", False, f"{error.filename} cannot be read ({error.strerror})", remedy, False)
+    personal = user_places().plugins / "unixsock.lua"
+    if installed == [personal] and leaves_out_personal_lua():
+        said = f"Wireshark 4.4 and later, run by root, do not load {personal}"
+        return Check("dissector", False, said, "Run 'unixsock install --system'", False)
+    if others:
+        said = f"{others[0]} is not of this version ({__version__})"
+        return Check("dissector", False, said, "Run 'unixsock install' again", False)
+    return Check("dissector", True, ", ".join(map(str, installed)), needed=False)
+
+
+def _not_installed(what: str) -> Check:
+    return Check(what, False, "not installed for Wireshark", "Run 'unixsock install'", False)
+
+
+def _answer(command: list[str]) -> str:
+    """What a program prints; nothing if it fails."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, timeout=_PATIENCE, check=False, text=True, errors="replace"
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout

@@ -1,0 +1,405 @@
+"""Putting the interface, the dissector and a profile where Wireshark finds them, and taking them away.
+
+Everything is copied into one folder, the library; Wireshark's folders get links into it, so
+that each file finds its siblings, and Wireshark's search for plugins finds none but the main
+one.  A manifest in the library lists every file with its hash: only those are ever removed,
+and only while they are as they were put there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import unixsock_bpf
+from unixsock_bpf.privilege import policy
+from unixsock_bpf.privilege.launch import GROUP, HELPER, LIBRARY
+from unixsock_bpf.probe import cache as programs
+
+PROFILE = "Unix sockets"
+#: The command, where it is for everybody.
+COMMAND = Path("/usr/local/bin/unixsock")
+
+_PREFERENCES = """\
+# Columns for Unix sockets
+gui.column.format:
+\t"No.", "%m",
+\t"Time", "%t",
+\t"Source", "%s",
+\t"Destination", "%d",
+\t"Path", "%Cus:unixsock.path:0:R",
+\t"Protocol", "%p",
+\t"Length", "%Cus:unixsock.len:0:R",
+\t"Info", "%i"
+"""
+
+_COLOURS = """\
+# Colouring rules for Unix sockets: the first that matches counts
+@Lost messages@unixsock.event == 6@[42148,0,0][65535,64764,40092]
+@Failed sends@unixsock.event == 5@[64250,43690,43690][4626,10023,11822]
+@Malformed@_ws.malformed@[4626,10023,11822][63479,34695,34695]
+@Passed descriptors@unixsock.fds.count > 0@[65535,55769,40092][4626,10023,11822]
+@Connections@unixsock.event in {1, 2, 3, 4}@[41120,41120,41120][4626,10023,11822]
+@Datagrams@unixsock.type == 2@[56026,61166,65535][4626,10023,11822]
+@Sequenced packets@unixsock.type == 5@[60138,56540,65535][4626,10023,11822]
+@Streams@unixsock.type == 1@[58596,65535,51143][4626,10023,11822]
+"""
+
+#: The extcap where the package came without one (from a wheel).
+_EXTCAP = """\
+#!{python}
+import sys
+
+sys.path.insert(0, {root!r})
+
+from unixsock_bpf.extcap.main import main
+
+sys.exit(main())
+"""
+
+
+#: The command, for everybody.  Isolated, as root may run it.
+_COMMAND = """\
+#!/usr/bin/python3 -I
+import sys
+
+sys.path.insert(0, {root!r})
+
+from unixsock_bpf.cli.main import main
+
+sys.exit(main())
+"""
+
+
+class InstallError(Exception):
+    """What could not be installed or removed, in one sentence."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things go: the library, Wireshark's extcap and Lua plugin folders, its profiles.
+
+    ``command``: where the ``unixsock`` command goes, for everybody; ``group``: whose members may capture.
+    """
+
+    library: Path
+    extcap: tuple[Path, ...]
+    plugins: Path
+    profiles: Path
+    command: Path | None = None
+    group: str | None = None
+
+
+def _home() -> Path:
+    return Path(os.path.expanduser("~"))
+
+
+def user_places() -> Places:
+    """This user's.  Wireshark 4.0 and 4.4 look for extcaps in different folders, so both get it."""
+    home = _home()
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "wireshark"
+    data = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
+    lib = home / ".local" / "lib" / "wireshark"
+    return Places(
+        data / "unixsock", (config / "extcap", lib / "extcap"), lib / "plugins", config / "profiles"
+    )
+
+
+def system_places() -> Places:
+    """Everybody's.  Raises InstallError where Wireshark's folders are not to be found."""
+    folders = _wireshark_folders()
+    extcap = folders.get("Global Extcap path") or folders.get("Extcap path")
+    plugins = folders.get("Global Lua Plugins") or folders.get("Global Plugins")
+    config = folders.get("Global configuration")
+    if not (extcap and plugins and config):
+        raise InstallError(
+            "'tshark -G folders' does not tell Wireshark's folders: install tshark first, or use --user"
+        )
+    # Not below /usr/local, which groups other than root's may write on some systems: part of it runs as root.
+    return Places(LIBRARY, (extcap,), plugins, config / "profiles", COMMAND)
+
+
+def granted(places: Places) -> str | None:
+    """The group that an earlier installation at ``places`` gave the right to capture; None if none."""
+    if not _is_ours(GROUP, places):
+        return None
+    try:
+        return GROUP.read_text().strip() or None
+    except OSError as error:
+        raise InstallError(f"cannot read {GROUP}: {(error.strerror or '').lower()}") from None
+
+
+@cache
+def _wireshark_folders() -> dict[str, Path]:
+    """What ``tshark -G folders`` says; nothing without tshark."""
+    try:
+        said = subprocess.run(
+            ["tshark", "-G", "folders"], capture_output=True, text=True, timeout=60, check=False
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    pairs = (line.split(":", 1) for line in said.splitlines() if ":" in line)
+    return {name.strip(): Path(value.strip()) for name, value in pairs}
+
+
+def _all_places() -> Iterator[Places]:
+    yield user_places()
+    try:
+        yield system_places()
+    except InstallError:
+        return
+
+
+def extcap_folders() -> list[Path]:
+    """Where Wireshark may look for extcaps here, personal folders first."""
+    return [folder for places in _all_places() for folder in places.extcap]
+
+
+def plugin_folders() -> list[Path]:
+    """Where Wireshark may look for Lua plugins here, the personal folder first."""
+    return [places.plugins for places in _all_places()]
+
+
+def _root() -> Path:
+    """The folder that holds the package: a checkout, an installed library, or site-packages."""
+    return Path(unixsock_bpf.__file__).resolve().parent.parent
+
+
+def dissector_source() -> Path:
+    """The main file of the dissector that belongs to this package.  Raises InstallError."""
+    import sys
+
+    for folder in (_root() / "dissector", Path(sys.prefix) / "share" / "unixsock" / "dissector"):
+        if (folder / "unixsock.lua").is_file():
+            return folder / "unixsock.lua"
+    raise InstallError(f"the dissector is missing: there is no {_root() / 'dissector' / 'unixsock.lua'}")
+
+
+@dataclass
+class _Manifest:
+    """What was put where: files with their SHA-256, links with ``-> target``; and folders that were made."""
+
+    files: dict[str, str] = field(default_factory=dict)
+    folders: list[str] = field(default_factory=list)
+
+    @staticmethod
+    def path(places: Places) -> Path:
+        return places.library / "manifest.json"
+
+    @classmethod
+    def load(cls, places: Places) -> _Manifest:
+        try:
+            read = json.loads(cls.path(places).read_text())
+            return cls(dict(read["files"]), list(read["folders"]))
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InstallError(f"{cls.path(places)} cannot be read: {error}") from None
+
+    def save(self, places: Places) -> None:
+        text = json.dumps({"version": unixsock_bpf.__version__, "files": self.files, "folders": self.folders})
+        self.path(places).write_text(text + "\n")
+
+
+def _state(path: Path) -> str | None:
+    """What lies at ``path``, as the manifest says it; None if nothing."""
+    if path.is_symlink():
+        return f"-> {os.readlink(path)}"
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return "something else" if path.exists() else None
+
+
+@dataclass
+class _Item:
+    """One file to put somewhere: a copy, a text, or a link."""
+
+    target: Path
+    source: Path | None = None
+    text: str | None = None
+    link: Path | None = None
+    mode: int = 0o644
+
+    def state(self) -> str:
+        """What will lie there."""
+        if self.link is not None:
+            return f"-> {self.link}"
+        return hashlib.sha256(self._content()).hexdigest()
+
+    def _content(self) -> bytes:
+        return self.source.read_bytes() if self.source else (self.text or "").encode()
+
+    def put(self) -> None:
+        """Replaces what is there in one step, so that a Wireshark that runs sees the old or the new."""
+        temporary = self.target.with_name(f".{self.target.name}.new")
+        temporary.unlink(missing_ok=True)
+        if self.link is not None:
+            temporary.symlink_to(self.link)
+        else:
+            temporary.touch(0o600)
+            temporary.write_bytes(self._content())
+            temporary.chmod(self.mode)
+        temporary.replace(self.target)
+
+
+def _items(places: Places) -> list[_Item]:
+    """Everything that belongs to an installation."""
+    import sys
+
+    root, library = _root(), places.library
+    package = Path(unixsock_bpf.__file__).resolve().parent
+    items = [
+        _Item(library / "unixsock_bpf" / source.relative_to(package), source)
+        for source in sorted(package.rglob("*"))
+        if source.is_file() and "__pycache__" not in source.parts
+    ]
+    extcap = root / "extcap" / "unixsock"
+    if extcap.is_file():
+        items.append(_Item(library / "extcap" / "unixsock", extcap, mode=0o755))
+    else:
+        script = _EXTCAP.format(python=sys.executable, root=str(library))
+        items.append(_Item(library / "extcap" / "unixsock", text=script, mode=0o755))
+    main = dissector_source()
+    items += [
+        _Item(library / "dissector" / source.relative_to(main.parent), source)
+        for source in [main, *sorted((main.parent / "unixsock").rglob("*.lua"))]
+    ]
+    manual = root / "docs" / "FILTER.md"
+    if manual.is_file():  # the toolbar's help
+        items.append(_Item(library / "docs" / "FILTER.md", manual))
+    items += [_Item(folder / "unixsock", link=library / "extcap" / "unixsock") for folder in places.extcap]
+    items.append(_Item(places.plugins / "unixsock.lua", link=library / "dissector" / "unixsock.lua"))
+    items += _for_everybody(places)
+    profile = places.profiles / PROFILE
+    return [
+        *items,
+        _Item(profile / "preferences", text=_PREFERENCES),
+        _Item(profile / "colorfilters", text=_COLOURS),
+    ]
+
+
+def _for_everybody(places: Places) -> list[_Item]:
+    """The command, and what lets a group capture.  Raises InstallError."""
+    items = []
+    if places.command and (not places.command.exists() or _is_ours(places.command, places)):
+        items.append(_Item(places.command, text=_COMMAND.format(root=str(places.library)), mode=0o755))
+    if places.group is None:
+        return items
+    helper = _root() / "libexec" / "unixsock-capture"
+    if not helper.is_file():
+        raise InstallError(f"the privileged part is missing: there is no {helper}; install from a checkout")
+    items.append(_Item(HELPER, helper, mode=0o755))
+    items.append(_Item(GROUP, text=f"{places.group}\n"))
+    with_sudo, with_polkit = policy.SUDOERS.parent.is_dir(), policy.ACTION.parent.is_dir()
+    if not (with_sudo or with_polkit):
+        raise InstallError("neither sudo nor polkit is here to let a group capture: install sudo")
+    if with_sudo:
+        items.append(_Item(policy.SUDOERS, text=policy.sudoers(places.group), mode=0o440))
+    if with_polkit:
+        items.append(_Item(policy.ACTION, text=policy.action()))
+        items.append(_Item(policy.RULE, text=policy.rule(places.group)))
+    return items
+
+
+def _is_ours(path: Path, places: Places) -> bool:
+    return str(path) in _Manifest.load(places).files
+
+
+def install(places: Places, tell: Callable[[str], None]) -> None:
+    """Installs, or brings an installation up to date.  ``tell`` gets a line for each thing users care for.
+
+    A profile that was changed since is left as it is.  Raises InstallError: then nothing that
+    was there before and belongs to someone else has been touched.
+    """
+    before = _Manifest.load(places)
+    items = _items(places)
+    for item in items:
+        there = _state(item.target)
+        if there is not None and str(item.target) not in before.files and there != item.state():
+            raise InstallError(
+                f"{item.target} is there, and 'unixsock install' did not put it there: remove it first"
+            )
+    after = _Manifest(dict(before.files), list(before.folders))
+    try:
+        for item in items:
+            _make_folder(item.target.parent, after)
+            _put(item, before, after, tell)
+            after.save(places)
+        current = {str(item.target) for item in items}
+        for path in sorted(set(after.files) - current):  # of an older version
+            _remove(path, after, tell)
+        after.save(places)
+    except OSError as error:
+        raise InstallError(f"cannot write {error.filename}: {(error.strerror or '').lower()}") from None
+    tell(f"library: {places.library}")
+    if places.group:
+        ways = [str(path) for path in (policy.SUDOERS, policy.ACTION) if str(path) in after.files]
+        tell(f"privileged part: {HELPER}, for group {places.group}, by {' and '.join(ways)}")
+    for folder in places.extcap:
+        tell(f"interface: {folder / 'unixsock'}")
+    tell(f"dissector: {places.plugins / 'unixsock.lua'}")
+    tell(f"profile: {places.profiles / PROFILE}")
+
+
+def _make_folder(folder: Path, manifest: _Manifest) -> None:
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for one in reversed(missing):
+        one.mkdir()
+        if str(one) not in manifest.folders:
+            manifest.folders.append(str(one))
+
+
+def _put(item: _Item, before: _Manifest, after: _Manifest, tell: Callable[[str], None]) -> None:
+    there, wanted, key = _state(item.target), item.state(), str(item.target)
+    changed_since = there is not None and key in before.files and there != before.files[key]
+    if changed_since and there != wanted and item.text is not None and PROFILE in item.target.parts:
+        tell(f"kept, because it was changed: {item.target}")
+        return
+    if there != wanted:
+        item.put()
+    after.files[key] = wanted
+
+
+def _remove(path: str, manifest: _Manifest, tell: Callable[[str], None]) -> None:
+    """Removes one file if it is as it was put there."""
+    there = _state(Path(path))
+    if there is not None and there != manifest.files[path]:
+        tell(f"kept, because it was changed: {path}")
+    elif there is not None:
+        os.unlink(path)
+    del manifest.files[path]
+
+
+def uninstall(places: Places, tell: Callable[[str], None]) -> None:
+    """Removes what ``install`` put there, and the folders that it made, if they are empty.
+
+    Raises InstallError.
+    """
+    path = _Manifest.path(places)
+    if not path.exists():
+        tell(f"nothing to remove: there is no {path}")
+        return
+    manifest = _Manifest.load(places)
+    try:
+        for file in sorted(manifest.files):
+            _remove(file, manifest, tell)
+        path.unlink()
+        for folder in sorted(manifest.folders, key=len, reverse=True):
+            shutil.rmtree(Path(folder) / "__pycache__", ignore_errors=True)  # Python made it, from our files
+            if Path(folder).is_dir() and not os.listdir(folder):
+                os.rmdir(folder)
+    except OSError as error:
+        raise InstallError(f"cannot remove {error.filename}: {(error.strerror or '').lower()}") from None
+    if not LIBRARY.exists():
+        programs.clear()
+    tell(f"removed: {places.library} and its links in Wireshark's folders")

@@ -1,0 +1,253 @@
+"""The AF_UNIX sockets that exist now: who holds them, what they are called, who is at the other end.
+
+Sources: sock_diag(7) for the sockets themselves, ``/proc/PID/fd`` for the processes that
+hold them.  Works without BPF; without root the processes of other users stay unknown.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from enum import IntEnum
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from unixsock_bpf.filter.evaluate import End
+from unixsock_bpf.linux import sock_diag
+
+if TYPE_CHECKING:
+    from unixsock_bpf.filter import Filter
+
+
+_CLONE_NEWNET = 0x40000000
+
+
+class SocketsError(OSError):
+    """The kernel does not list its sockets: says why."""
+
+
+class State(IntEnum):
+    """Socket states; the kernel gives Unix sockets those of TCP."""
+
+    ESTABLISHED = 1
+    UNCONNECTED = 7
+    LISTENING = 10
+
+
+class Owner(NamedTuple):
+    """A process that holds a socket, with its real user and group."""
+
+    tgid: int
+    uid: int
+    gid: int
+    comm: bytes
+
+
+class Socket(NamedTuple):
+    """One socket.
+
+    ``name`` is as bound: abstract ones begin with NUL, ``b""`` is unnamed.  ``peer`` is
+    the inode of the other end; 0: not connected, or not accepted yet.  Queues are
+    bytes; of a listening socket, the connections that wait and the backlog.
+    ``netns`` is the inode of its network namespace.  ``owners``: youngest process first.
+    """
+
+    inode: int
+    type: int
+    state: int
+    name: bytes
+    peer: int
+    receive_queue: int
+    send_queue: int
+    netns: int
+    owners: tuple[Owner, ...] = ()
+
+
+def owners() -> dict[int, Owner]:
+    """The process behind each socket inode; of several, the one that started last.
+
+    The youngest is the best guess at who really uses an inherited socket: a worker
+    rather than its master.  Inodes of other families' sockets are in it too.
+    """
+    return {inode: held[0] for inode, held in holders().items()}
+
+
+def holders() -> dict[int, list[Owner]]:
+    """All processes that hold each socket inode, youngest first."""
+    found: dict[int, list[tuple[int, Owner]]] = {}
+    for pid in os.listdir("/proc"):
+        if not pid.isdigit():
+            continue
+        # A process may end, or be another user's, at any step: then it holds nothing for us.
+        with suppress(OSError):
+            if inodes := _socket_inodes(pid):
+                started, owner = _owner(pid)
+                for inode in inodes:
+                    found.setdefault(inode, []).append((started, owner))
+    return {
+        inode: [owner for _, owner in sorted(held, key=lambda item: (item[0], item[1].tgid), reverse=True)]
+        for inode, held in found.items()
+    }
+
+
+def _socket_inodes(pid: str) -> set[int]:
+    folder = f"/proc/{pid}/fd"
+    inodes = set()
+    for fd in os.listdir(folder):
+        try:
+            target = os.readlink(f"{folder}/{fd}")
+        except OSError:  # closed meanwhile
+            continue
+        if target.startswith("socket:["):
+            inodes.add(int(target[8:-1]))
+    return inodes
+
+
+def _owner(pid: str) -> tuple[int, Owner]:
+    """A process's start, in clock ticks since boot, and who it is."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        stat = file.read()
+    with open(f"/proc/{pid}/status", "rb") as file:
+        status = file.read()
+    # comm may hold anything, parentheses too; the fields after it hold none.
+    comm, _, rest = stat.partition(b"(")[2].rpartition(b")")
+    started = int(rest.split()[19])
+    uid = int(status.partition(b"\nUid:")[2].split(None, 1)[0])
+    gid = int(status.partition(b"\nGid:")[2].split(None, 1)[0])
+    return started, Owner(int(pid), uid, gid, comm)
+
+
+def sockets() -> list[Socket]:
+    """The AF_UNIX sockets of every network namespace that can be entered, this one's first.
+
+    Raises SocketsError if the kernel lists none because it lacks unix_diag.
+    """
+    held = holders()
+    found: dict[int, Socket] = {}
+
+    def take(netns: int) -> None:
+        for entry in sock_diag.listed():
+            if entry.inode not in found:
+                found[entry.inode] = Socket(*entry, netns, tuple(held.get(entry.inode, ())))
+
+    try:
+        for netns, path in _namespaces().items():
+            _within(path, partial(take, netns))
+    except sock_diag.DiagError as error:
+        raise SocketsError(_why(error)) from None
+    return list(found.values())
+
+
+def _why(error: sock_diag.DiagError) -> str:
+    if error.errno in (errno.ENOENT, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):
+        return "this kernel does not list Unix sockets: load its module unix_diag (CONFIG_UNIX_DIAG)"
+    return f"the kernel does not list its Unix sockets: {(error.strerror or str(error)).lower()}"
+
+
+def _namespaces() -> dict[int, str | None]:
+    """Network namespaces by inode, with a path to enter each by; None is the current one."""
+    spaces: dict[int, str | None] = {os.stat("/proc/self/ns/net").st_ino: None}
+    if os.geteuid() != 0:  # nobody else may enter one
+        return spaces
+    for pid in os.listdir("/proc"):
+        if pid.isdigit():
+            with suppress(OSError):
+                path = f"/proc/{pid}/ns/net"
+                spaces.setdefault(os.stat(path).st_ino, path)
+    return spaces
+
+
+def _within(path: str | None, work: Callable[[], None]) -> None:
+    """Does ``work`` in a network namespace.  In one whose last process has gone meanwhile there is none."""
+    if path is None:
+        work()
+        return
+
+    def enter() -> None:
+        # setns changes the calling thread only, so the thread ends with its namespace.
+        with suppress(OSError), open(path, "rb") as file:
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.setns(file.fileno(), _CLONE_NEWNET) == 0:
+                work()
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+
+
+def visit_relative_names() -> None:
+    """Makes the kernel list its sockets, if any has a relative name: the probe then learns where they lie.
+
+    Without unix_diag, those of sockets that exist already stay unknown.
+    """
+    for path in _namespaces().values():
+        table = f"{os.path.dirname(os.path.dirname(path))}/net/unix" if path else "/proc/self/net/unix"
+        with suppress(OSError):
+            with open(table, "rb") as file:
+                next(file)  # titles
+                names = [fields[7] for fields in map(bytes.split, file) if len(fields) > 7]
+            if any(name[:1] not in (b"/", b"@") for name in names):
+                _within(path, sock_diag.visit)
+
+
+def chosen(present: list[Socket], wanted: Filter) -> list[tuple[Socket, bool]]:
+    """The sockets that ``wanted`` takes, each with whether it takes all that they carry.
+
+    A socket with several holders is taken if it is with any of them; an end that does not
+    exist matches nothing.
+    """
+    if wanted.takes_everything:
+        return [(one, True) for one in present]
+    with_cgroup = "cgroup" in wanted.text
+    ends = {one.inode: _ends(one, with_cgroup) for one in present}
+    found = []
+    for one in present:
+        others = ends.get(one.peer, [_NOBODY])
+        verdicts = {wanted.judge(near, far, one.type) for near in ends[one.inode] for far in others}
+        if verdicts != {False}:
+            found.append((one, True in verdicts))
+    return found
+
+
+def _ends(one: Socket, with_cgroup: bool) -> list[End]:
+    """The socket as the filter sees it, once for each process that holds it."""
+    known: dict[str, Any] = {"name": one.name, "inode": one.inode, "netns": one.netns}
+    if not one.owners:
+        return [End(**known, pid=0, uid=-1, comm=b"", cgroup=b"")]  # nobody that can be seen
+    return [
+        End(
+            **known,
+            path=_absolute(one.name, owner.tgid),
+            pid=owner.tgid,
+            uid=owner.uid,
+            comm=owner.comm,
+            cgroup=cgroup_of(owner.tgid) if with_cgroup else b"",
+        )
+        for owner in one.owners
+    ]
+
+
+_NOBODY = End(name=b"", inode=0, netns=0, pid=0, uid=-1, comm=b"", cgroup=b"")
+
+
+def _absolute(name: bytes, pid: int) -> bytes:
+    """Where a relative name most likely lies: in its owner's present directory."""
+    if not name or name.startswith((b"/", b"\0")):
+        return b""
+    try:
+        return os.path.normpath(os.path.join(os.readlink(f"/proc/{pid}/cwd".encode()), name))
+    except OSError:
+        return b""
+
+
+def cgroup_of(pid: int) -> bytes:
+    """A process's cgroup, as in the unified hierarchy's line of /proc/PID/cgroup; empty if unknown."""
+    try:
+        with open(f"/proc/{pid}/cgroup", "rb") as file:
+            return next((line[3:].rstrip(b"\n") for line in file if line.startswith(b"0::")), b"")
+    except OSError:
+        return b""

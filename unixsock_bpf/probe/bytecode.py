@@ -1,0 +1,146 @@
+"""Compiled programs as bytes that another process can load: with names where they refer to maps."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from unixsock_bpf.errors import ProbeError
+from unixsock_bpf.probe.libbpf import ProgramOptions, load_program
+
+#: Bytes of an instruction: u8 operation, u8 registers, s16 offset, s32 immediate value.
+_SIZE = 8
+#: BPF_ALU64 | BPF_MOV | BPF_K and BPF_LD | BPF_DW | BPF_IMM in linux/bpf.h.
+_MOV64_IMM = 0xB7
+_LD_IMM64 = 0x18
+#: The source register, in the high bits, that says that the value is a map's descriptor.
+_PSEUDO_MAP_FD = 1
+#: BPF_JMP | BPF_CALL, and the source register that says that the value is the distance to a function.
+_CALL = 0x85
+_PSEUDO_CALL = 1
+#: An addition to 64 bits (BPF_STX | BPF_DW | BPF_ATOMIC, BPF_ADD); with the offset that marks it in
+#: state/state.h; and the value that has the register get what was there before (BPF_FETCH).
+_ADD = 0xDB
+_FETCH_MARK = 0x7E7C
+_FETCH = 1
+#: struct bpf_prog_info: its size, and where its u64 recursion_misses is.
+_INFO_SIZE = 224
+_RECURSION_MISSES = 208
+
+
+@dataclass(frozen=True)
+class Code:
+    """A program: its instructions, and the names of maps by the number of the instruction that loads one."""
+
+    instructions: bytes
+    maps: dict[int, str]
+
+    def linked(self, fds: dict[str, int]) -> bytes:
+        """The instructions with these descriptors for the maps.  Raises KeyError."""
+        linked = bytearray(self.instructions)
+        for number, name in self.maps.items():
+            linked[number * _SIZE + 4 : (number + 1) * _SIZE] = fds[name].to_bytes(4, "little")
+        return bytes(linked)
+
+    def with_value(self, mark: int, value: int) -> Code:
+        """The same with ``value`` in the one instruction that loads the number ``mark``."""
+        (at,) = (
+            at
+            for at in range(0, len(self.instructions), _SIZE)
+            if self.instructions[at] == _MOV64_IMM and self._immediate(at) == mark
+        )
+        changed = self.instructions[: at + 4] + value.to_bytes(4, "little") + self.instructions[at + _SIZE :]
+        return Code(changed, self.maps)
+
+    def calling(self, functions: dict[int, Code]) -> Code:
+        """The same calling ``functions``, put behind it, where it calls helpers of these numbers."""
+        joined, maps_, begins = bytearray(self.instructions), dict(self.maps), {}
+        for at in range(0, len(self.instructions), _SIZE):
+            number = self._immediate(at)
+            if self.instructions[at] != _CALL or number not in functions:
+                continue
+            if number not in begins:
+                begins[number] = begin = len(joined) // _SIZE
+                joined += functions[number].instructions
+                maps_ |= {begin + place: name for place, name in functions[number].maps.items()}
+            joined[at + 1] = _PSEUDO_CALL << 4
+            distance = begins[number] - at // _SIZE - 1
+            joined[at + 4 : at + _SIZE] = distance.to_bytes(4, "little")
+        return Code(bytes(joined), maps_)
+
+    def _immediate(self, at: int) -> int:
+        return int.from_bytes(self.instructions[at + 4 : at + _SIZE], "little")
+
+
+def of(instructions: bytes, fds: dict[str, int]) -> Code:
+    """What was compiled with these descriptors for maps."""
+    names = {fd: name for name, fd in fds.items()}
+    maps = {}
+    changed = bytearray(instructions)
+    for at in range(0, len(instructions), _SIZE):
+        if instructions[at] == _ADD and instructions[at + 2 : at + 4] == _FETCH_MARK.to_bytes(2, "little"):
+            changed[at + 2 : at + _SIZE] = b"\0\0" + _FETCH.to_bytes(4, "little")
+        if instructions[at] == _LD_IMM64 and instructions[at + 1] >> 4 == _PSEUDO_MAP_FD:
+            maps[at // _SIZE] = names[int.from_bytes(instructions[at + 4 : at + _SIZE], "little")]
+    return Code(bytes(changed), maps)
+
+
+def map_fds(bpf: Any) -> dict[str, int]:
+    """The maps of a bcc module and their descriptors."""
+    import bcc
+
+    # bcc itself has no use for these two, and does not declare them.
+    module = ctypes.c_void_p(bpf.module)
+    count_of = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_void_p)(("bpf_num_tables", bcc.lib))
+    name_of = ctypes.CFUNCTYPE(ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)(("bpf_table_name", bcc.lib))
+    names = [name_of(module, at) for at in range(count_of(module))]
+    return {name.decode(): bcc.lib.bpf_table_fd(bpf.module, name) for name in names}
+
+
+def programs(bpf: Any) -> dict[str, Code]:
+    """All programs of a bcc module, by the names of their C functions."""
+    import bcc
+
+    fds = map_fds(bpf)
+    count = bcc.lib.bpf_num_functions(bpf.module)
+    names = [bcc.lib.bpf_function_name(bpf.module, at) for at in range(count)]
+    return {name.decode(): of(bpf.dump_func(name), fds) for name in names}
+
+
+def skipped(fd: int) -> int:
+    """How often the kernel did not run a program because it was running on that processor already.
+
+    0 where the kernel does not count that (before 5.12) or does not say.
+    """
+    import bcc
+
+    info = (ctypes.c_uint8 * _INFO_SIZE)()
+    size = ctypes.c_uint32(_INFO_SIZE)
+    get = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+    if get(("bpf_obj_get_info", bcc.lib))(fd, ctypes.byref(info), ctypes.byref(size)):
+        return 0
+    return int.from_bytes(bytes(info[_RECURSION_MISSES : _RECURSION_MISSES + 8]), "little")
+
+
+def load(name: str, type_: int, instructions: bytes, hook: tuple[int, int] = (0, 0)) -> int:
+    """Loads a program and returns its descriptor.  Raises ProbeError.
+
+    ``hook``, of a tracing program: its enum bpf_attach_type in linux/bpf.h, and the kernel's number for
+    the function.  By the name alone, libbcc would read all of the kernel's types for each program.
+    """
+    import bcc
+
+    debug = int(os.environ.get("UNIXSOCK_DEBUG", "0")) & bcc.DEBUG_BPF_REGISTER_STATE
+    options = ProgramOptions(expected_attach_type=hook[0], attach_btf_id=hook[1])
+    fd = None if debug else load_program(type_, name.encode(), instructions, options)
+    if fd is None or fd < 0:  # by libbcc, which shows what the verifier says
+        fd = bcc.lib.bcc_prog_load(
+            *(type_, name.encode()),
+            *(ctypes.cast(ctypes.c_char_p(instructions), ctypes.c_void_p), len(instructions)),
+            *(b"GPL", 0, 2 if debug else 0, None, 0),
+        )
+    if fd < 0:
+        raise ProbeError(f"the program {name} can't be loaded: {os.strerror(ctypes.get_errno())}")
+    return int(fd)

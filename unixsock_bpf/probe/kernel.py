@@ -1,0 +1,88 @@
+"""The running kernel: whether it may be traced, its types, and whether it can be preempted."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from unixsock_bpf.errors import ProbeError
+from unixsock_bpf.probe import offsets
+from unixsock_bpf.probe.btf import Btf, BtfError
+
+_SHIM = Path(__file__).parents[1] / "bpf/kernel_shim"
+
+#: Functions of which a kernel that can be preempted has one: the first, which BTF lacks where it has only
+#: what ftrace may trace (before pahole's commit 58a98f76ac95 ("btf: Remove ftrace filter"), after 1.21); and
+#: the second, but for kernels that are preempted lazily (Linux 6.13 and later).
+_PREEMPTIBLE = ("preempt_schedule", "__rcu_read_unlock")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """``macros``: layouts and sizes for the C."""
+
+    btf: Btf
+    macros: dict[str, int]
+
+
+def kernel() -> Kernel:
+    """The running one.  Raises ProbeError, too, where bcc is missing."""
+    refused = tracing_refused()
+    if refused:
+        raise ProbeError(refused)
+    try:
+        os.environ["BCC_KERNEL_SOURCE"] = str(_SHIM)
+        import bcc
+    except ImportError as error:
+        raise ProbeError(
+            f"The Python package bcc is missing ({error}): install python3-bpfcc (Debian, Ubuntu) "
+            "or python3-bcc (Fedora, openSUSE, Arch: python-bcc)."
+        ) from None
+    try:
+        btf = Btf()
+        macros = offsets.macros(btf)
+    except BtfError as error:
+        raise ProbeError(f"This kernel can't be traced: {error}.") from None
+    if preemptible(btf):
+        macros["PREEMPTIBLE"] = 1
+    macros |= {"PAGE_SIZE": mmap.PAGESIZE, "CPUS": len(bcc.utils.get_possible_cpus())}
+    return Kernel(btf, macros)
+
+
+def tracing_refused() -> str | None:
+    """Why this kernel would refuse the probe, if it says so."""
+    if os.geteuid() != 0:
+        return (
+            "Capturing Unix sockets needs root: run Wireshark or tshark with sudo, "
+            "or see 'unixsock install --help' for capturing as an ordinary user."
+        )
+    if not Path("/sys/kernel/btf/vmlinux").exists():
+        return (
+            "This kernel has no BTF (/sys/kernel/btf/vmlinux), from which the probe learns its layouts: "
+            "use a kernel built with CONFIG_DEBUG_INFO_BTF, as all current distributions' are."
+        )
+    with contextlib.suppress(OSError):
+        if "[confidentiality]" in Path("/sys/kernel/security/lockdown").read_text():
+            return (
+                "Kernel lockdown is in confidentiality mode, which forbids tracing: "
+                "boot without lockdown=confidentiality to capture."
+            )
+    return None
+
+
+def preemptible(btf: Btf, report: str = "/sys/kernel/debug/sched/preempt") -> bool:
+    """Whether this kernel may take the processor from a thread that is inside of it, as far as it says.
+
+    Which of the kinds that it was built with it uses is in debugfs, since Linux commit
+    1011dcce99f8 ("sched,preempt: Move preempt_dynamic to debug.c"), v5.13.  Without that, it may.
+    """
+    if not any(btf.has_function(name) for name in _PREEMPTIBLE):
+        return False
+    try:
+        kinds = Path(report).read_text()
+    except OSError:
+        return True
+    return "(none)" not in kinds and "(voluntary)" not in kinds

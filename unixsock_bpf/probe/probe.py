@@ -1,0 +1,236 @@
+"""The probe in the kernel: what it needs, its maps, and the generations of its programs."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from typing import TYPE_CHECKING, Any
+
+from unixsock_bpf.errors import ProbeError
+from unixsock_bpf.linux.sockets import cgroup_of
+from unixsock_bpf.probe import kernel
+from unixsock_bpf.probe.fd_kinds import PSEUDO_FILES
+from unixsock_bpf.probe.ksyms import addresses
+from unixsock_bpf.probe.maps import MAX_HOLDERS, Map
+from unixsock_bpf.probe.page_bases import BASES, page_bases
+from unixsock_bpf.probe.program_set import Generation
+from unixsock_bpf.record import Event, Record
+
+if TYPE_CHECKING:
+    from unixsock_bpf.filter.cgroups import Group
+    from unixsock_bpf.linux.sockets import Owner
+    from unixsock_bpf.options import Settings
+
+#: Control groups in the snapshot: half of what the probe's map holds.
+MAX_GROUPS = 2048
+
+#: The places in ``struct settings`` of BASES: of the variables' addresses, and of their values.
+_BASES = dict(zip(BASES, ((4, 7), (5, 8))))
+#: There, too, the number of the generation that took over.
+_GENERATION = 6
+
+_NOT_PERMITTED = (
+    "This kernel does not permit BPF tracing, even to root: kernel lockdown, a security module or a "
+    "container forbids it. Capture on the host rather than in a container, or boot without "
+    "lockdown=confidentiality."
+)
+
+
+class Probe:
+    """The loaded and attached probe.  Raises ProbeError if that can't be done here.
+
+    ``attached`` is ``fentry`` or ``kprobe``; the environment variable UNIXSOCK_ATTACH
+    forces one of them.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._kernel = kernel.kernel()
+        self._generation, self.attached = self._first(settings)
+        #: Those that others took over from, but that are attached.
+        self._kept = [self._generation]
+        self.settings = self._map("settings", mmap.PROT_READ | mmap.PROT_WRITE)
+        self.totals = self._map("totals", mmap.PROT_READ)
+        self.settings[_GENERATION] = self._generation.number
+        self._fill_page_bases()
+        self._fill_pseudo_files()
+
+    def _first(self, settings: Settings) -> tuple[Generation, str]:
+        """The first generation, attached in the best way that this kernel permits, and that way."""
+        wanted = os.environ.get("UNIXSOCK_ATTACH", "auto")
+        failures = []
+        for way in ["fentry", "kprobe"] if wanted == "auto" else [wanted]:
+            generation = None
+            try:
+                generation = Generation(settings, self._kernel, way, 1)
+                generation.take_over(generation)
+                generation.attach()
+                return generation, way
+            except ProbeError as error:
+                failures.append(f"{way}: {error}")
+                if generation:  # some of it may be attached
+                    generation.detach()
+                    generation.close()
+        if "Operation not permitted" in failures[0]:
+            raise ProbeError(_NOT_PERMITTED)
+        raise ProbeError("The kernel refused the probe: " + "; ".join(failures))
+
+    def prepare(self, settings: Settings) -> Generation:
+        """Programs for another filter and other settings, ready for ``switch``.  Takes its time.
+
+        The ring's size stays.  Raises ProbeError.
+        """
+        number = self._generation.number + 1
+        return Generation(settings, self._kernel, self.attached, number, self._kept)
+
+    def switch(self, generation: Generation) -> None:
+        """Lets ``generation`` take over: each message goes by the old filter or the new one, once."""
+        first, last = self._kept[0], self._generation
+        generation.take_over(first)
+        generation.attach()
+        self.settings[_GENERATION] = generation.number
+        if generation.attached:
+            self._kept.append(generation)
+        if last in self._kept:
+            last.close_gated()
+        else:
+            last.close()
+        self._generation = generation
+
+    def _map(self, name: str, protection: int) -> memoryview[int]:
+        """A mmapable array's memory as u64s."""
+        table = self._table(name)
+        size = -(-ctypes.sizeof(table.Leaf) // mmap.PAGESIZE) * mmap.PAGESIZE
+        memory = mmap.mmap(table.fd, size, flags=mmap.MAP_SHARED, prot=protection)
+        return memoryview(memory).cast("Q")
+
+    def _table(self, name: str) -> Map:
+        return self._kept[0].maps[name]
+
+    def end_listing(self) -> None:
+        """The reader has listed the sockets that were there before."""
+        self._generation.end_listing()
+
+    def silence(self) -> None:
+        """Takes out the hooks that tell of messages and events."""
+        for generation in self._kept:
+            generation.silence()
+
+    def detach(self) -> None:
+        """Takes the hooks out; the maps stay until the object goes."""
+        for generation in self._kept:
+            generation.detach()
+
+    def skipped(self) -> int:
+        """Messages at most that were missed because a hook does not interrupt itself."""
+        return sum(generation.skipped() for generation in self._kept)
+
+    @property
+    def ring_fd(self) -> int:
+        """The ring buffer's file descriptor."""
+        return self._table("ring").fd
+
+    @property
+    def ring_size(self) -> int:
+        """The ring buffer's bytes."""
+        return self._table("ring").shape.max_entries
+
+    def fill_holders(self, owners: dict[int, Owner], groups: dict[bytes, Group]) -> None:
+        """Tells the probe which process holds which socket (by inode) already."""
+        table = self._table("holders")
+        ids = {pid: _cgroup_id(pid, groups) for pid in {owner.tgid for owner in owners.values()}}
+        for inode, owner in list(owners.items())[:MAX_HOLDERS]:
+            leaf = table.Leaf()
+            leaf.pid, leaf.uid, leaf.gid = owner.tgid, owner.uid, owner.gid
+            leaf.cgroup = ids[owner.tgid]
+            comm = owner.comm[:15]
+            leaf.comm_len = len(comm)
+            leaf.comm[: len(comm)] = comm
+            table[table.Key(inode)] = leaf
+
+    def fill_groups(self, groups: dict[bytes, Group]) -> None:
+        """Tells the probe which cgroups there are, and how they are called."""
+        table = self._table("cgroups")
+        for path, group in list(groups.items())[:MAX_GROUPS]:
+            leaf = table.Leaf()
+            if group.from_root and len(group.ids) <= len(leaf.ids):
+                leaf.ids[: len(group.ids)] = group.ids
+                leaf.known = 1
+            if len(path) < len(leaf.path):
+                leaf.len = len(path)
+                leaf.path[: len(path)] = path
+            table[table.Key(group.ids[-1])] = leaf
+
+    def _fill_page_bases(self) -> None:
+        """Tells the probe where the memory of pages is, from what says it soonest."""
+        values = page_bases(self._kernel.macros["STRUCT_PAGE_SIZE"])
+        found = values or addresses(BASES)
+        if all(found.get(name) for name in _BASES):
+            for name, (address, value) in _BASES.items():
+                self.settings[value if values else address] = found[name]
+
+    def _fill_pseudo_files(self) -> None:
+        table = self._table("pseudo_files")
+        for (magic, name), kind in PSEUDO_FILES.items():
+            key = table.Key(magic)
+            key.name[: len(name)] = name
+            table[key] = table.Leaf(kind)
+
+    def fill_capturers(self, pids: set[int]) -> None:
+        """Tells the probe whose messages to leave out."""
+        table = self._table("capturers")
+        for pid in pids:
+            table[table.Key(pid)] = table.Leaf(1)
+
+    @property
+    def maps_can_be_read(self) -> bool:
+        """Whether this process, which may have given up privileges, may still read maps."""
+        try:
+            table = self._table("settings")
+            table[table.Key(0)]
+        except KeyError:
+            return False
+        return True
+
+    def pending_losses(self) -> list[Record]:
+        """Losses in directions that no record followed, as records of event LOST."""
+        sockets = {
+            leaf.id: leaf for table in ("endpoints", "orphans") for leaf in self._table(table).values()
+        }
+        owed = [
+            _lost_record(leaf.flow, leaf, sockets.get(leaf.peer_id), leaf.peer_id)
+            for leaf in sockets.values()
+            if leaf.flow.lost_messages
+        ]
+        for pair, flow in self._table("flows").items():
+            if flow.lost_messages and pair.src in sockets:
+                owed.append(_lost_record(flow, sockets[pair.src], sockets.get(pair.dst), pair.dst))
+        return owed
+
+
+def _cgroup_id(pid: int, groups: dict[bytes, Group]) -> int:
+    """The cgroup of a process; 0 if it can't be told."""
+    group = groups.get(cgroup_of(pid))
+    return group.ids[-1] if group else 0
+
+
+def _lost_record(flow: Any, src: Any, dst: Any, dst_id: int) -> Record:
+    """What a flow still owes, as far as the probe remembers both ends."""
+    record = Record(
+        event=Event.LOST,
+        type=src.type,
+        src_sock=src.id,
+        dst_sock=dst_id,
+        src_pid=src.pid,
+        src_inode=src.inode,
+        src_comm=bytes(src.comm[: src.comm_len]),
+        src_name=bytes(src.name[: src.name_len]),
+        seq=flow.lost_at,
+        message=flow.lost_message,
+        lost=(flow.lost_messages, flow.lost_bytes, flow.lost_reasons),
+    )
+    if dst is not None:
+        record.dst_pid, record.dst_inode = dst.pid, dst.inode
+        record.dst_comm = bytes(dst.comm[: dst.comm_len])
+        record.dst_name = bytes(dst.name[: dst.name_len])
+    return record

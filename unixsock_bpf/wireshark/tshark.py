@@ -1,0 +1,143 @@
+"""Calling tshark with the dissector of this very package, and without root's rights.
+
+Wireshark from 4.4 on loads no Lua of a user's for root, and with good reason: Lua that somebody
+else can write would be run by root, as would every dissector on what strangers sent.  So for root,
+tshark runs as whom the dissector belongs to; if that is root, in a user name space, in which it
+has no rights beyond those of a file's owner.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import IO, Any, Union
+
+from unixsock_bpf.install.installer import InstallError, dissector_source, system_places
+
+_Stream = Union[int, IO[bytes], None]
+
+
+class TsharkError(Exception):
+    """tshark is missing, or refused: one sentence."""
+
+
+def dissector_arguments() -> list[str]:
+    """What makes tshark load the dissector, for whom it loads any.  Raises TsharkError."""
+    return ["-X", f"lua_script:{_dissector()}"]
+
+
+def available() -> None:
+    """Raises TsharkError unless tshark and the dissector are there."""
+    if shutil.which("tshark") is None:
+        raise TsharkError("tshark was not found: install tshark")
+    _dissector()
+
+
+def _dissector() -> Path:
+    try:
+        source = dissector_source()
+        source.open("rb").close()
+    except InstallError as error:
+        raise TsharkError(str(error)) from None
+    except OSError as error:
+        why = (error.strerror or "").lower()
+        raise TsharkError(f"the dissector {error.filename} cannot be read: {why}") from None
+    return source
+
+
+def start(arguments: Iterable[str], stdin: _Stream) -> subprocess.Popen[bytes]:
+    """tshark, without name resolution, with pipes for what it says.  Raises TsharkError.
+
+    What it is to read has to be open already, as its stdin (``-r -``): it may be another user.
+    """
+    available()
+    source = _dissector()
+    before, options = _without_rights(source)
+    return subprocess.Popen(
+        [*before, "tshark", "-n", "-X", f"lua_script:{source}", *arguments],
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        start_new_session=True,  # a terminal's Ctrl-C is for the program, which may want the rest
+        **options,
+    )
+
+
+def _without_rights(source: Path) -> tuple[list[str], dict[str, Any]]:
+    """What stands before the command, and Popen's options, so that tshark has no more rights than needed."""
+    if os.geteuid() != 0:
+        return [], {}
+    owner = source.stat()
+    if owner.st_uid == 0:
+        before = _in_user_namespace()
+        if not before and leaves_out_personal_lua() and not _installed_for_everybody():
+            raise TsharkError(
+                "Wireshark 4.4 and later load no dissector for root but what is installed for everybody: "
+                "run 'unixsock install --system'"
+            )
+        return before, {}
+    try:
+        home = pwd.getpwuid(owner.st_uid).pw_dir
+    except KeyError:
+        home = "/nonexistent"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
+    return [], {
+        "user": owner.st_uid,
+        "group": owner.st_gid,
+        "extra_groups": [],
+        "env": environment | {"HOME": home},
+    }
+
+
+@cache
+def _in_user_namespace() -> list[str]:
+    """Runs a command as nobody who owns root's files all the same; empty where that is not possible."""
+    command = ["unshare", "--user", "--map-user=65534", "--map-group=65534", "--"]
+    try:
+        possible = subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        possible = False
+    return command if possible else []
+
+
+def leaves_out_personal_lua() -> bool:
+    """Whether Wireshark, run by this user, loads only the Lua that is installed for everybody."""
+    if os.geteuid() != 0:
+        return False
+    try:
+        said = subprocess.run(["tshark", "--version"], capture_output=True, text=True, check=False).stdout
+    except OSError:
+        return False
+    version = re.search(r"(\d+)\.(\d+)", said)
+    return version is not None and tuple(map(int, version.groups())) >= (4, 4)
+
+
+def _installed_for_everybody() -> bool:
+    try:
+        return (system_places().plugins / "unixsock.lua").exists()
+    except InstallError:
+        return False
+
+
+def complaints(lines: Iterable[str]) -> list[str]:
+    """What tshark says on stderr, without what it says to root each time."""
+    stripped = [line.strip() for line in lines]
+    return [line for line in stripped if line and not line.startswith("Running as user")]
+
+
+def frame_numbers(path: str, display_filter: str) -> set[int]:
+    """The frames of a file that a display filter takes.  Raises TsharkError, OSError."""
+    with open(path, "rb") as file:
+        running = start(["-r", "-", "-Y", display_filter, "-T", "fields", "-e", "frame.number"], file)
+    out, err = running.communicate()
+    if running.returncode:
+        said = complaints(err.decode(errors="replace").splitlines())
+        raise TsharkError(" ".join(said) or f"tshark failed with status {running.returncode}")
+    return {int(line) for line in out.split()}
