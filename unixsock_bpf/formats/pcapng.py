@@ -31,7 +31,8 @@ PACKET_PREFIX = struct.pack(">HH", _DISSECTOR_TAG, len(_DISSECTOR)) + _DISSECTOR
 #: What Wireshark and dumpcap accept as one block.
 MAX_BLOCK = 262_144
 
-#: "unix" in a net of nobody's.  Its first "e" follows a letter: Wireshark's graphs draw "6e6" as a power of ten.
+#: "unix" in an unassigned network.  Its first "e" follows a letter: Wireshark's graphs draw "6e6" as a
+#: power of ten.
 _ENDPOINT_NET = int(ipaddress.IPv6Address("fdfe:756e:6978::"))
 
 
