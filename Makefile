@@ -13,8 +13,8 @@ help:
 	@echo 'make demo          live packets from real programs, in a minute or a few'
 	@echo 'make test          style, types, unit tests here, capture tests on two kernels in guests'
 	@echo 'make test-wireshark the dissector on Wireshark 4.0, 4.4 and 4.6, in chroots'
-	@echo 'make test-kernels  the capture tests on four kernels, with fentry and with kprobes; docs/KERNELS.md'
-	@echo 'make bench         what a capture costs, beside tcpdump, bpftrace and strace; docs/PERFORMANCE.md'
+	@echo 'make test-kernels  the capture tests on four kernels, with fentry and with kprobes; docs/kernels.md'
+	@echo 'make bench         what a capture costs, beside tcpdump, bpftrace and strace; docs/performance.md'
 	@echo '                   PEER="command {path}" adds another; make bench-short only tries the bench'
 	@echo 'make test-faults   in a guest: kills, clock jumps, hostile peers, ordinary users, filters changed under load;'
 	@echo '                   and the long forms of hostile input'
@@ -46,11 +46,11 @@ test-gui: setup
 test-wireshark: setup
 	UNIXSOCK_WIRESHARK=all $(VENV)/pytest --verbose tests/dissector
 
-# Each row of docs/KERNELS.md is one of these tests.
+# Each row of docs/kernels.md is one of these tests.
 FEATURES := $(patsubst %,tests/kernel/test_%.py,basic send_syscalls process_identity bound_paths descriptors events stream_integrity loss filter_load)
 test-kernels: setup
 	$(VENV)/pytest --verbose --kernels bullseye,bookworm,trixie,sid --attach fentry,kprobe --own-root --one-thread \
-	    --kernel-table docs/KERNELS.md $(FEATURES)
+	    --kernel-table docs/kernels.md $(FEATURES)
 
 bench bench-short:
 	@tests/setup tests/benchmarks/debian-packages

@@ -1,6 +1,6 @@
 -- Unix domain sockets for Wireshark: dissects the records of the extcap interface "unixsock".
 --
--- docs/FORMAT.md describes the record; unixsock/record/ parses and shows it.  A stream's payload goes to Wireshark's
+-- docs/format.md describes the record; unixsock/record/ parses and shows it.  A stream's payload goes to Wireshark's
 -- own "tcp" dissector as a synthetic segment (unixsock/transport/stream.lua), a datagram's straight to its protocol
 -- (unixsock/transport/datagram.lua).
 -- Everything shown follows from the record alone, so that one pass, two passes and a click in the packet

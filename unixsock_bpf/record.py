@@ -1,7 +1,7 @@
 """The record: one event on an AF_UNIX socket, as it travels from kernel to dissector.
 
 This module is the declaration.  ``bpf/record.h`` (C), ``dissector/unixsock/record/format.lua``
-(Lua) and ``docs/FORMAT.md`` (prose) repeat it, and ``tests/unit/test_record_copies.py``
+(Lua) and ``docs/format.md`` (prose) repeat it, and ``tests/unit/test_record_copies.py``
 compares all of them with the tables here.
 
 A record is a fixed header, then elements, then payload; everything is

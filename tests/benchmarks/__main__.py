@@ -1,4 +1,4 @@
-"""python -m benchmarks [--short] [--peer COMMAND]: measure in a guest, and write docs/PERFORMANCE.md.
+"""python -m benchmarks [--short] [--peer COMMAND]: measure in a guest, and write docs/performance.md.
 
 ``--short`` only shows that the bench works: few messages, two peers, no document.
 """
@@ -20,7 +20,7 @@ from vm.debian import CHECKOUT, SetupError, say
 
 from benchmarks import report, startup
 
-DOCUMENT = CHECKOUT / "docs" / "PERFORMANCE.md"
+DOCUMENT = CHECKOUT / "docs" / "performance.md"
 #: The last run's numbers.
 NUMBERS = CHECKOUT / ".cache" / "bench.json"
 

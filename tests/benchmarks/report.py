@@ -1,4 +1,4 @@
-"""From what was measured to docs/PERFORMANCE.md.  Nothing here measures anything."""
+"""From what was measured to docs/performance.md.  Nothing here measures anything."""
 
 from __future__ import annotations
 
@@ -343,7 +343,7 @@ def document(
     peer: str,
     when: str,
 ) -> str:
-    """The whole of docs/PERFORMANCE.md."""
+    """The whole of docs/performance.md."""
     measured = Measured(data)
     machine = data["machine"]
     missing = ", ".join(data["missing"])

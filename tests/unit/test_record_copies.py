@@ -15,7 +15,7 @@ from unixsock_bpf.formats import pcapng
 ROOT = Path(__file__).parents[2]
 C = (ROOT / "unixsock_bpf/bpf/record.h").read_text()
 LUA = (ROOT / "dissector/unixsock/record/format.lua").read_text()
-PAGE = (ROOT / "docs/FORMAT.md").read_text()
+PAGE = (ROOT / "docs/format.md").read_text()
 
 #: Enumeration, its prefix in C, its table in Lua, the heading of its table on the page.
 ENUMS = (

@@ -51,7 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "rows: each variant has a row of its own in docs/KERNELS.md")
+    config.addinivalue_line("markers", "rows: each variant has a row of its own in docs/kernels.md")
     config.addinivalue_line("markers", "thorough: takes long, and tells little that is special to a kernel")
     if config.getoption("--kernels"):
         config.pluginmanager.register(Guests(config))

@@ -1,4 +1,4 @@
-/* The record and the pcapng block around it, as docs/FORMAT.md describes them.
+/* The record and the pcapng block around it, as docs/format.md describes them.
  * unixsock_bpf/record.py is the declaration; a test compares the two. */
 #ifndef UNIXSOCK_RECORD_H
 #define UNIXSOCK_RECORD_H

@@ -158,7 +158,7 @@ def _clean(value: str) -> str:
 
 def interfaces() -> str:
     """The answer to --extcap-interfaces: us, our interface and its toolbar."""
-    manual = Path(__file__).resolve().parents[2] / "docs" / "FILTER.md"
+    manual = Path(__file__).resolve().parents[2] / "docs" / "filter.md"
     return "".join(
         [
             sentence("extcap", version=__version__, help=f"file://{manual}", display=DISPLAY),

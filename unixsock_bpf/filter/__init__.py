@@ -1,6 +1,6 @@
 """The capture filter: which messages are worth recording.
 
-``parse`` takes the text that a user wrote (docs/FILTER.md) and gives a ``Filter``,
+``parse`` takes the text that a user wrote (docs/filter.md) and gives a ``Filter``,
 which can judge records in Python, and can say the same in C for the probe.
 
 The C, by ``Filter.to_c()``, defines these, ``static __always_inline``::

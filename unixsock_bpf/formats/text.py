@@ -2,7 +2,7 @@
 
 Whatever sockets carry, what comes out is harmless to a terminal: control
 characters, undecodable bytes and characters that change the direction of writing
-are shown as escapes.  ``docs/JSON.md`` describes the JSON.
+are shown as escapes.  ``docs/json.md`` describes the JSON.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def _name(name: bytes) -> str | None:
 
 
 def as_dict(time_ns: int, record: Record) -> dict[str, Any]:
-    """A record as the object that ``docs/JSON.md`` describes."""
+    """A record as the object that ``docs/json.md`` describes."""
     out: dict[str, Any] = {
         "time_ns": time_ns,
         "event": _event_name(record.event),

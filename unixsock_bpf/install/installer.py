@@ -271,9 +271,9 @@ def _items(places: Places) -> list[_Item]:
         _Item(library / "dissector" / source.relative_to(main.parent), source)
         for source in [main, *sorted((main.parent / "unixsock").rglob("*.lua"))]
     ]
-    manual = root / "docs" / "FILTER.md"
+    manual = root / "docs" / "filter.md"
     if manual.is_file():  # the toolbar's help
-        items.append(_Item(library / "docs" / "FILTER.md", manual))
+        items.append(_Item(library / "docs" / "filter.md", manual))
     items += [_Item(folder / "unixsock", link=library / "extcap" / "unixsock") for folder in places.extcap]
     items.append(_Item(places.plugins / "unixsock.lua", link=library / "dissector" / "unixsock.lua"))
     items += _for_everybody(places)

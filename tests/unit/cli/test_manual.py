@@ -30,7 +30,7 @@ def options(command: str) -> set[str]:
 
 def sections() -> dict[str, str]:
     """The man page's sections, without roff's backslashes."""
-    text = (DOCS / "unixsock.1").read_text().replace("\\-", "-")
+    text = (DOCS / "man/unixsock.1").read_text().replace("\\-", "-")
     _, *parts = re.split(r"^\.SH (.*)$", text, flags=re.MULTILINE)
     return dict(zip(parts[::2], parts[1::2]))
 
@@ -61,7 +61,10 @@ def test_the_man_page_has_the_values() -> None:
 
 def test_man_takes_it_without_a_warning() -> None:
     done = subprocess.run(
-        ["man", "--warnings", "--local-file", DOCS / "unixsock.1"], capture_output=True, text=True, check=True
+        ["man", "--warnings", "--local-file", DOCS / "man/unixsock.1"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stderr == ""
     assert "EXIT STATUS" in done.stdout
