@@ -194,7 +194,7 @@ def live(
     display_filter: str | None = None,
     **options: str | int | bool,
 ) -> Messages:
-    """The messages that sockets carry from now on; needs root, or the privileged part (docs/security-design.md).
+    """Yield the messages that sockets carry from now on; needs root or the privileged helper.
 
     ``count`` and ``duration`` (seconds) bound it.  ``options`` are those of the interface, with
     underscores: ``pid=1``, ``events=True``, ``snaplen=100``.
