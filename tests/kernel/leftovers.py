@@ -7,6 +7,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from patience import soon
+
 from unixsock_bpf import record
 from unixsock_bpf.formats import pcapng, reader
 from unixsock_bpf.probe.libbpf import library
@@ -42,7 +44,7 @@ def gone(count: int = 0) -> float:
     """Seconds until at most ``count`` of them are left."""
     begin = time.monotonic()
     while (left := programs()) > count:
-        assert time.monotonic() - begin < SOON, f"{left} BPF programs are left, of {count}"
+        assert time.monotonic() - begin < soon(SOON), f"{left} BPF programs are left, of {count}"
         time.sleep(0.02)
     return time.monotonic() - begin
 
@@ -65,7 +67,7 @@ def ended(pids: list[int]) -> float:
     """Seconds until none of these processes runs."""
     begin = time.monotonic()
     while any(map(alive, pids)):
-        assert time.monotonic() - begin < SOON, f"still alive: {[pid for pid in pids if alive(pid)]}"
+        assert time.monotonic() - begin < soon(SOON), f"still alive: {[pid for pid in pids if alive(pid)]}"
         time.sleep(0.02)
     return time.monotonic() - begin
 

@@ -17,6 +17,7 @@ import pytest
 import system
 from leftovers import SOON, programs
 from live import EXTCAP, READY_TIMEOUT, Live
+from patience import soon
 from system import MEMBER, STRANGER, as_user, run
 
 from unixsock_bpf.formats import pcapng
@@ -191,7 +192,7 @@ def test_a_killed_privileged_part_is_told_of() -> None:
             wait_until(gone)
             seconds = time.monotonic() - begin
             print(f"kill -9 of the privileged part in a burst: all is gone after {seconds:.2f} s")
-            live.process.wait(SOON)
+            live.process.wait(soon(SOON))
         finally:
             ending.set()
             talker.join()
@@ -339,7 +340,7 @@ def polkit() -> Iterator[None]:
         for process in (daemon, bus):
             if process:
                 process.terminate()
-                process.wait(SOON)
+                process.wait(soon(SOON))
 
 
 def test_pkexec_lets_members_in_and_nobody_else() -> None:

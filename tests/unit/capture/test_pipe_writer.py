@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from patience import soon
 
 from unixsock_bpf.capture.pipe import ReaderGone, Writer
 
@@ -97,7 +98,7 @@ def test_what_is_kept_is_bounded(pipe: tuple[int, int]) -> None:
     for _ in range(30):
         writer.write([bytes(100_000)])
     assert time.monotonic() - began > 0.2  # it had to wait for the reader
-    assert time.process_time() - used < 0.2  # and did so asleep
+    assert time.process_time() - used < (time.monotonic() - began) / 2  # and did so asleep
     writer.pressed = lambda: False
     writer.write([])
     os.close(fd)
@@ -119,4 +120,4 @@ def test_once_stopped_a_reader_that_does_not_read_is_given_up(pipe: tuple[int, i
     began = time.monotonic()
     with pytest.raises(ReaderGone):
         writer.write([bytes(5_000_000)])
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < soon(5)

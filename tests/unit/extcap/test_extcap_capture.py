@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from fake_kernel_ring import SIZE, Kernel
+from patience import soon
 
 from unixsock_bpf import record
 from unixsock_bpf.capture.pipe import PIPE_SIZE
@@ -97,8 +98,8 @@ class Extcap:
     def end(self) -> list[tuple[int, bytes]]:
         """Kind and bytes of each block, once it has ended in order."""
         began = time.monotonic()
-        _, said = self.process.communicate(timeout=30)
-        assert time.monotonic() - began < SOON
+        _, said = self.process.communicate(timeout=soon(30))
+        assert time.monotonic() - began < soon(SOON)
         assert (self.process.returncode, said) == (0, b"")
         self.join()
         return self.blocks()
@@ -153,7 +154,7 @@ def test_a_reader_that_goes_away_ends_it(home: Path, ring: Ring) -> None:
     ring.say(b"one")
     wait_until_read(ring)
     os.close(extcap.reader)
-    _, said = extcap.process.communicate(timeout=SOON)
+    _, said = extcap.process.communicate(timeout=soon(SOON))
     assert (extcap.process.returncode, said) == (0, b"")
 
 
@@ -166,7 +167,7 @@ def test_it_ends_with_wireshark_however_that_ends(home: Path, ring: Ring) -> Non
     extcap.process.wait()
     began = time.monotonic()
     extcap.join()
-    assert time.monotonic() - began < SOON
+    assert time.monotonic() - began < soon(SOON)
     kinds, blocks = zip(*extcap.blocks())
     assert list(blocks[2:-1]) == said
     assert kinds[-1] == pcapng.ISB
@@ -184,7 +185,7 @@ def test_it_ends_if_wireshark_was_killed_while_it_started(home: Path, ring: Ring
     extcap.process.wait()
     began = time.monotonic()
     extcap.join()
-    assert time.monotonic() - began < 1 + SOON
+    assert time.monotonic() - began < soon(1 + SOON)
 
 
 def test_it_outlives_a_shell_that_started_it(home: Path, ring: Ring) -> None:
@@ -205,7 +206,7 @@ def test_it_outlives_a_shell_that_started_it(home: Path, ring: Ring) -> None:
 
 def test_a_refusal_is_told_once_the_fifo_is_open(home: Path, ring: Ring) -> None:
     extcap = Extcap(home, "--snaplen", "13")
-    _, said = extcap.process.communicate(timeout=30)
+    _, said = extcap.process.communicate(timeout=soon(30))
     assert (extcap.process.returncode, said) == (1, b"Thirteen is refused.\n")
     assert os.read(extcap.reader, 65_536).startswith(b"\x0a\x0d\x0d\x0a")  # as it was before the refusal
     os.close(extcap.reader)
@@ -227,7 +228,7 @@ def test_tshark_shows_all_and_leaves_nothing(home: Path, ring: Ring) -> None:
         ring.say(payload)
     assert [bytes.fromhex(tshark.stdout.readline().decode()) for _ in said] == said
     tshark.send_signal(signal.SIGINT)
-    out, err = tshark.communicate(timeout=30)
+    out, err = tshark.communicate(timeout=soon(30))
     assert (out, tshark.returncode) == (b"", 0)
     assert re.search(rb"^%d packets captured" % len(said), err, re.MULTILINE)
     deadline = time.monotonic() + 5
