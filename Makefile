@@ -1,26 +1,35 @@
-# `make test` and `make demo` need git, make and root on Debian 12; tests/setup installs the rest.
+# Everything here runs on Debian 12 with git, make and (for what is not installed yet) root.
 
 VENV := .venv/bin
 # Guest tests find their infrastructure under tests/.
 export PYTHONPATH := tests
 VM := $(VENV)/python -m vm
+PYTEST := $(VENV)/pytest --verbose
 SUITE ?= bookworm
+KERNELS ?= bookworm,sid
+TESTS ?=
 PEER ?=
 
-.PHONY: help demo test test-gui test-wireshark test-kernels test-faults bench bench-short guest setup clean lint unit
+.PHONY: help setup demo lint format unit test test-dissector test-wireshark test-kernels test-faults test-gui \
+    bench bench-short guest clean
 
 help:
-	@echo 'make demo          live packets from real programs, in a minute or a few'
-	@echo 'make test          style, types, unit tests here, capture tests on two kernels in guests'
-	@echo 'make test-wireshark the dissector on Wireshark 4.0, 4.4 and 4.6, in chroots'
-	@echo 'make test-kernels  the capture tests on four kernels, with fentry and with kprobes; docs/kernels.md'
-	@echo 'make bench         what a capture costs, beside tcpdump, bpftrace and strace; docs/performance.md'
+	@echo 'target             what it does                                                 needs'
+	@echo 'make demo          live packets from real programs                              root once, network once; 1 to 4 min'
+	@echo 'make lint          style, types, import contracts, dead code                    1 min'
+	@echo 'make format        put the code into the form that lint wants                   seconds'
+	@echo 'make unit          unit tests                                                   1 min'
+	@echo 'make test          lint, unit, dissector and GUI tests; guests with 2 kernels   root, network once; 25 min emulated'
+	@echo '                   TESTS="tests/unit -k glob": only these; KERNELS=sid: only in its guest'
+	@echo 'make test-dissector the dissector on Wireshark 4.0, 4.4 and 4.6, in chroots     root, network once; 6 min'
+	@echo 'make test-kernels  guests with 4 kernels, fentry and kprobe; docs/kernels.md    root, network once; 2 h emulated'
+	@echo 'make test-faults   kills, clock jumps, hostile peers, long hostile input        root, network once; 1 h emulated'
+	@echo 'make test-gui      Wireshark by mouse and keyboard; pictures in .cache/gui      root, network once; 15 min emulated'
+	@echo 'make bench         what a capture costs, beside other tools; docs/performance.md root, network once; 1 h emulated'
 	@echo '                   PEER="command {path}" adds another; make bench-short only tries the bench'
-	@echo 'make test-faults   in a guest: kills, clock jumps, hostile peers, ordinary users, filters changed under load;'
-	@echo '                   and the long forms of hostile input'
-	@echo 'make test-gui      Wireshark itself, by mouse and keyboard; pictures of it in .cache/gui'
-	@echo 'make guest RUN=... run a shell command in a guest (SUITE=bullseye|bookworm|trixie|sid)'
+	@echo 'make guest RUN=... a shell command in a guest; SUITE=bullseye|bookworm|trixie|sid'
 	@echo 'make clean         remove caches, guests and .venv'
+	@echo 'Root installs the Debian packages that are missing (tests/debian-packages), and makes chroots and guests.'
 
 setup:
 	@tests/setup
@@ -34,31 +43,44 @@ lint: setup
 	$(VENV)/mypy
 	luacheck --quiet dissector
 
-# Half an hour is the most that this may take under emulation: what takes long has targets of its own.
+format: setup
+	$(VENV)/ruff check --fix --select I .
+	$(VENV)/ruff format .
+
+unit: setup
+	$(VENV)/pytest --numprocesses auto --quiet tests/unit
+
+# The whole must finish within 35 minutes under emulation; slow suites have targets of their own.
 FAULTS := $(addprefix tests/kernel/,test_faults.py test_hostile.py test_ordinary_users.py test_filter_change.py)
+ifeq ($(TESTS),)
 test: lint
-	$(VENV)/pytest --verbose --kernels bookworm,sid --one-thread --brief $(FAULTS:%=--ignore %) \
+	$(PYTEST) --kernels $(KERNELS) --one-thread --brief $(FAULTS:%=--ignore %) \
 	    tests/unit tests/dissector tests/gui tests/kernel
+else
+test: setup
+	$(PYTEST) --kernels $(KERNELS) --one-thread $(TESTS)
+endif
 
 test-gui: setup
-	$(VENV)/pytest --verbose --kernels bookworm --one-thread tests/gui tests/kernel/test_gui.py
+	$(PYTEST) --kernels bookworm --one-thread tests/gui tests/kernel/test_gui.py
 
-test-wireshark: setup
-	UNIXSOCK_WIRESHARK=all $(VENV)/pytest --verbose tests/dissector
+test-dissector test-wireshark: setup
+	UNIXSOCK_WIRESHARK=all $(PYTEST) tests/dissector
 
 # Each row of docs/kernels.md is one of these tests.
-FEATURES := $(patsubst %,tests/kernel/test_%.py,basic send_syscalls process_identity bound_paths descriptors events stream_integrity loss filter_load)
+FEATURES := $(patsubst %,tests/kernel/test_%.py,basic send_syscalls process_identity bound_paths descriptors events \
+    stream_integrity loss filter_load)
 test-kernels: setup
-	$(VENV)/pytest --verbose --kernels bullseye,bookworm,trixie,sid --attach fentry,kprobe --own-root --one-thread \
+	$(PYTEST) --kernels bullseye,bookworm,trixie,sid --attach fentry,kprobe --own-root --one-thread \
 	    --kernel-table docs/kernels.md $(FEATURES)
+
+test-faults: setup
+	UNIXSOCK_LONG=1 $(PYTEST) -rP --kernels bookworm --one-thread tests/unit/test_hostile_input.py \
+	    tests/dissector/test_mutated.py $(FAULTS) tests/kernel/test_stress.py
 
 bench bench-short:
 	@tests/setup tests/benchmarks/debian-packages
 	@$(VENV)/python -m benchmarks --suite $(SUITE) --peer '$(PEER)' $(if $(filter bench-short,$@),--short)
-
-test-faults: setup
-	UNIXSOCK_LONG=1 $(VENV)/pytest --verbose -rP --kernels bookworm --one-thread tests/unit/test_hostile_input.py \
-	    tests/dissector/test_mutated.py $(FAULTS) tests/kernel/test_stress.py
 
 guest: setup
 	@$(VM) --suite $(SUITE) $(if $(RUN),-- '$(RUN)')
