@@ -9,7 +9,7 @@
 if Dissector.get("unixsock") then return end -- a second copy, in another plugin folder
 
 if set_plugin_info then
-    set_plugin_info({ version = "1.0", author = "unixsock-bpf", description = "Unix domain sockets" })
+    set_plugin_info({ version = "0.1.0", author = "unixsock-bpf", description = "Unix domain sockets" })
 end
 
 -- Wireshark makes several objects for each packet, and Lua's collector gives them back: by default late and in such

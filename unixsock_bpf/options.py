@@ -68,7 +68,7 @@ OPTIONS = (
         reload=True,
         primitive=True,
         neutral=("*",),
-        help="either side is bound to such a name; a leading @ is an abstract name",
+        help="either socket is bound to a name that matches; a leading @ is an abstract name",
     ),
     Option(
         "type",
@@ -85,7 +85,7 @@ OPTIONS = (
         ),
         primitive=True,
         neutral=("any",),
-        help="sockets of this type",
+        help="only sockets of this type",
     ),
     Option(
         "pid",
@@ -100,18 +100,18 @@ OPTIONS = (
         placeholder="any",
         primitive=True,
         neutral=("0",),  # what Wireshark saved for an untouched field of version 0.1.0
-        help="this process is at either end; 0: any",
+        help="either endpoint belongs to process N; 0: any",
     ),
     Option(
         "comm",
         _PROCESSES,
         "Process name",
-        "Capture what processes of this name send or receive: a pattern with *, ? and [...],"
+        "Capture what processes of this name send or receive: a glob with *, ? and [...],"
         " compared with the first 15 bytes of the name",
         metavar="GLOB",
         placeholder="curl*",
         primitive=True,
-        help="a process of such a name is at either end; the first 15 bytes count",
+        help="either endpoint's process name matches; its first 15 bytes count",
     ),
     Option(
         "uid",
@@ -122,26 +122,26 @@ OPTIONS = (
         placeholder="root",
         validation=r"^[^\s:/]*$",
         primitive=True,
-        help="a process of this user is at either end",
+        help="either endpoint's process runs as this user",
     ),
     Option(
         "snaplen",
         _CAPTURE,
         "Bytes of each message",
-        "The most bytes of a message that are captured; 0 for all",
+        "Capture at most so many bytes of each message; 0 for all",
         "number",
         "BYTES",
         default=0,
         high=(1 << 31) - 1,
         validation=r"^\d+$",
         placeholder="all",
-        help="the most bytes of a message that are captured; default: 0, for all",
+        help="capture at most so many bytes of each message; default: 0 (all)",
     ),
     Option(
         "buffer-size",
         _CAPTURE,
         "Buffer (MiB)",
-        "Memory between the kernel and Wireshark. Messages that come while it is full are lost, and counted",
+        "Size of the ring buffer between kernel and reader. Messages that find it full are lost, and counted",
         "number",
         "MIB",
         default=64,
@@ -149,8 +149,8 @@ OPTIONS = (
         high=1024,
         validation=r"^([1-9]\d?\d?|10[01]\d|102[0-4])$",
         placeholder="64",
-        help="memory for messages that wait to be written; those that come while it is full are lost, and"
-        " counted; default: 64",
+        help="size of the ring buffer between kernel and reader; messages that find it full are"
+        " lost, and counted; default: 64",
     ),
     Option(
         "events",
@@ -158,22 +158,22 @@ OPTIONS = (
         "Also capture connect, accept, shutdown, close and failed sends",
         "Records for what happens to sockets besides messages",
         "boolflag",
-        help="also show connect, accept, shutdown, close and failed sends",
+        help="also record connect, accept, shutdown, close and failed sends",
     ),
     Option(
         "include-capture-processes",
         _CAPTURE,
         "Include the capture's own processes",
-        "Also capture what Wireshark and its helpers say, which makes them say more",
+        "Also capture Wireshark's own sockets (this feeds back on itself)",
         "boolflag",
-        help="also capture what this program and Wireshark's say, which makes them say more",
+        help="also capture this program's and Wireshark's own sockets (this feeds back on itself)",
     ),
     Option(
         "privilege",
         _CAPTURE,
         "Right to capture",
-        "How an ordinary user gets the right to capture, which 'sudo unixsock install --system --group"
-        " wireshark' sets up. Root needs none",
+        "How an unprivileged user starts the privileged helper, which"
+        " 'sudo unixsock install --system --group GROUP' sets up. Root needs none",
         "selector",
         "auto|sudo|pkexec|none",
         choices=(
@@ -182,8 +182,8 @@ OPTIONS = (
             ("pkexec", "pkexec, which may ask"),
             ("none", "None: only root captures"),
         ),
-        help="how an ordinary user gets the right to capture, which 'sudo unixsock install --system --group"
-        " wireshark' sets up; default: auto, which is sudo, or else pkexec",
+        help="how an unprivileged user starts the privileged helper, which"
+        " 'sudo unixsock install --system --group GROUP' sets up; default: auto (sudo, or else pkexec)",
     ),
 )
 

@@ -17,11 +17,11 @@ from unixsock_bpf.linux.sockets import SocketsError, chosen, sockets
 def add(commands: Any) -> None:
     """The subcommand's arguments."""
     parser = commands.add_parser(
-        "check", help="tell what a capture needs here, and which sockets a filter matches", allow_abbrev=False
+        "check",
+        help="check that this machine can capture; with --filter, list matching sockets",
+        allow_abbrev=False,
     )
-    parser.add_argument(
-        "--filter", metavar="FILTER", help="list the present sockets that this filter matches"
-    )
+    parser.add_argument("--filter", metavar="FILTER", help="list the present sockets that FILTER matches")
     parser.set_defaults(run=run)
 
 

@@ -44,24 +44,22 @@ def add(commands: Any) -> None:
     """The subcommand's arguments."""
     parser = commands.add_parser(
         "dump",
-        help="show what sockets carry, or save it",
+        help="capture messages: print them, or save them to a file",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add_filter(parser)
     parser.add_argument("--format", choices=FORMATS, help="default: string; with -w, pcapng")
-    parser.add_argument("-w", "--output", metavar="FILE", help="write here; - is standard output")
-    parser.add_argument("-c", "--count", type=_count, metavar="COUNT", help="end after so many records")
-    parser.add_argument(
-        "-a", "--autostop", type=_duration, metavar="duration:S", help="end after so many seconds"
-    )
+    parser.add_argument("-w", "--output", metavar="FILE", help="write to FILE; - is standard output")
+    parser.add_argument("-c", "--count", type=_count, metavar="COUNT", help="stop after COUNT records")
+    parser.add_argument("-a", "--autostop", type=_duration, metavar="duration:S", help="stop after S seconds")
     parser.add_argument(
         "--colour",
         "--color",
         choices=("auto", "always", "never"),
         default="auto",
-        help="colour the two directions; default: auto, which is on a terminal",
+        help="colour the two directions; default: auto (on a terminal)",
     )
     add_options(parser)
     parser.set_defaults(run=run)

@@ -18,7 +18,9 @@ def add(commands: Any) -> None:
     text = "turn the payloads of a saved capture into test fixtures"
     parser = commands.add_parser("export", help=text, description=text, allow_abbrev=False)
     parser.add_argument("file", metavar="FILE", help="a pcapng or pcap file")
-    parser.add_argument("-Y", "--display-filter", metavar="DISPLAY_FILTER", help="take these packets only")
+    parser.add_argument(
+        "-Y", "--display-filter", metavar="DISPLAY_FILTER", help="export only packets that match"
+    )
     parser.add_argument("--format", choices=FORMATS, default="json", help="default: json")
     parser.add_argument("-w", "--output", metavar="OUTPUT", default="-", help="default: standard output")
     parser.set_defaults(run=run)

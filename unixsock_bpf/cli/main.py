@@ -17,7 +17,7 @@ from unixsock_bpf import dependencies
 from unixsock_bpf.cli.errors import Failure, say
 from unixsock_bpf.version import __version__
 
-_DESCRIPTION = "Unix domain sockets: capture what they carry, list them, turn captures into fixtures."
+_DESCRIPTION = "Capture Unix domain sockets, list them, and turn captures into test fixtures."
 
 
 class _Parser(argparse.ArgumentParser):
@@ -51,7 +51,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one call and returns its exit status."""
+    """Run one call and return its exit status."""
     if argv is None:  # a program of its own: until something is captured, Ctrl-C may simply end it
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:

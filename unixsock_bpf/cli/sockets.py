@@ -31,10 +31,10 @@ _HEADINGS = (
 def add(commands: Any) -> None:
     """The subcommand's arguments."""
     parser = commands.add_parser(
-        "sockets", help="list the sockets there are now, with both ends", allow_abbrev=False
+        "sockets", help="list the present sockets with both endpoints", allow_abbrev=False
     )
     add_filter(parser)
-    parser.add_argument("--json", action="store_true", help="an array of objects instead of a table")
+    parser.add_argument("--json", action="store_true", help="print a JSON array instead of a table")
     add_options(parser, terms_only=True)
     parser.set_defaults(run=run)
 

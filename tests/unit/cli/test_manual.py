@@ -12,6 +12,7 @@ import pytest
 from unixsock_bpf.cli.dump import FORMATS
 from unixsock_bpf.cli.main import parser
 from unixsock_bpf.options import OPTIONS
+from unixsock_bpf.version import __version__
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 HELP = {"-h", "--help"}
@@ -82,3 +83,12 @@ def test_zsh_knows_each_option(command: str) -> None:
         set(re.findall(r"(?<=['{,])--?\w[\w-]*", re.sub(r"'\([^)]*\)", "'", branch)))
         == options(command) - HELP
     )
+
+
+def test_one_version() -> None:
+    """The package's version is the man page's and the Wireshark plugin's."""
+    lua = (DOCS.parent / "dissector/unixsock.lua").read_text()
+    assert f'set_plugin_info({{ version = "{__version__}"' in lua
+    assert f'"unixsock {__version__}"' in (DOCS / "man/unixsock.1").read_text().splitlines()[0]
+    changelog = (DOCS.parent / "CHANGELOG.md").read_text()
+    assert f"## {__version__}\n" in changelog
