@@ -56,8 +56,9 @@ end
 local proto = Proto("unixsock", "Unix Domain Socket")
 
 local prefs = proto.prefs
-prefs.reassemble = Pref.bool("Streams as TCP segments", true,
-    "Reassemble streams through Wireshark's TCP dissector, with Follow Stream and conversations")
+prefs.reassemble = Pref.bool("Streams as TCP, datagrams as UDP", true,
+    "Hand streams to Wireshark's TCP dissector, which reassembles them, and datagrams to UDP's: for Follow Stream"
+    .. " and the lists of conversations")
 prefs.columns = Pref.bool("Processes as source and destination", true,
     "Show comm[pid] in the columns; off: the sockets' pseudo addresses and their names")
 prefs.paths = Pref.string("Protocols by path", "",
@@ -75,6 +76,7 @@ host.current = record.current
 local conversations = host.load("transport/conversations")
 local tree_of = host.load("record/tree")
 local payload = host.load("dispatch/payload")
+local addresses = host.load("transport/addresses")
 local stream = host.load("transport/stream")
 local datagram = host.load("transport/datagram")
 host.load("ui/statistics")
@@ -90,7 +92,7 @@ local function start_file()
     conversations.reset()
     payload.reset()
     datagram.reset()
-    stream.reset()
+    addresses.reset()
     record.forget() -- records know their conversation, and what the preferences say of their path
 end
 
@@ -145,12 +147,14 @@ local function info_text(rec, bytes, part)
     return words .. "  " .. (layout.EVENTS[event] or ("event " .. event))
 end
 
+local TRANSPORT = { TCP = true, UDP = true }
+
 -- Fills the columns of a record, given its bytes too, unless who has `handled` the bytes has done so.
 -- `waits`: the bytes wait for others.
 local function put_info(cols, handled, rec, bytes, waits)
     local protocol = handled and tostring(cols.protocol) or "TCP"
-    -- Who took the bytes and said nothing, or only added its name, leaves the TCP dissector's ports in Info.
-    local added = protocol == "TCP" and "" or protocol:match("^TCP(/.*)")
+    -- Who took the bytes and said nothing, or only added its name, leaves the TCP or UDP dissector's ports in Info.
+    local added = TRANSPORT[protocol] and "" or protocol:match("^[TU][CD]P(/.*)")
     local info = handled and tostring(cols.info)
     if not added and info ~= "" then return end
     if added then cols.protocol = "UNIX" .. added end
@@ -181,6 +185,8 @@ local raw, referenced, add = Tvb.raw, TreeItem.referenced, TreeItem.add
 local get_cols, get_number = attributes.getter("Pinfo", "cols"), attributes.getter("Pinfo", "number")
 local get_text = attributes.getter("TreeItem", "text")
 local set_src, set_dst = attributes.setter("Pinfo", "src"), attributes.setter("Pinfo", "dst")
+local set_net_src, set_net_dst = attributes.setter("Pinfo", "net_src"), attributes.setter("Pinfo", "net_dst")
+local of_text = addresses.of_text
 local choices, read, dissect_stream = host.prefs, record.read, stream.dissect
 local SAID, ALONE, tostring = payload.SAID, payload.ALONE, tostring
 local DATA, LOST, SEND_ERROR, STREAM = EVENT.DATA, EVENT.LOST, EVENT.SEND_ERROR, SOCKET_TYPE.STREAM
@@ -202,25 +208,32 @@ function proto.dissector(tvb, pinfo, tree)
         if asked then tree_of.add_fields(t, tvb, rec, bytes) end
         if remarkable then tree_of.add_experts(t, rec) end
     elseif get_text(tree) then -- there is a tree, which has what it hangs on
-        add(tree, proto) -- for the protocol hierarchy
+        t = add(tree, proto) -- for the protocol hierarchy
     end
+    -- Of the selected packet Wireshark wants no columns; Follow finds its conversation by the sockets' addresses.
+    local named = choices.columns and not (asked and tree.visible and tostring(cols.protocol) == "(protocol)")
+    local src = named and of_text(says.src_text, pinfo, t or tree)
+    local dst = src and of_text(says.dst_text, pinfo, t or tree)
 
     local handled = false -- and nothing was queued by a failed or lost send
     if event == LOST or event == SEND_ERROR then
         handled = false
     elseif says.type == STREAM then
-        handled = dissect_stream(rec, bytes, tvb, pinfo, tree)
+        handled = dissect_stream(rec, bytes, tvb, pinfo, tree, t)
     elseif event == DATA then
-        cols.protocol = "UNIX"
-        handled = datagram.dissect(rec, tvb, pinfo, tree, t, tree_of.fields["reassembled.len"])
+        handled = datagram.dissect(rec, bytes, tvb, pinfo, tree, t, tree_of.fields["reassembled.len"])
     end
     if handled == ALONE then
         if tostring(cols.protocol) == "TCP" then put_info(cols, false, rec, bytes, true) end
     elseif handled ~= SAID then
         put_info(cols, handled, rec, bytes, payload.waits)
     end
-    -- Of the selected packet Wireshark wants no columns; Follow Stream finds its conversation by the addresses.
-    if choices.columns and not (asked and tree.visible and tostring(cols.protocol) == "(protocol)") then
+    if dst then -- Flow Graph has its lines from here
+        set_src(pinfo, src)
+        set_dst(pinfo, dst)
+        set_net_src(pinfo, src)
+        set_net_dst(pinfo, dst)
+    elseif named then
         set_src(pinfo, no_address)
         set_dst(pinfo, no_address)
         cols.src = says.src_text

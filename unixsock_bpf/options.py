@@ -109,7 +109,7 @@ OPTIONS = (
         "Capture what processes of this name send or receive: a glob with *, ? and [...],"
         " compared with the first 15 bytes of the name",
         metavar="GLOB",
-        placeholder="curl*",
+        placeholder="any; for example curl*",
         primitive=True,
         help="either endpoint's process name matches; its first 15 bytes count",
     ),
@@ -119,7 +119,7 @@ OPTIONS = (
         "User",
         "Capture what processes of this user, by name or number, send or receive",
         metavar="NAME|N",
-        placeholder="root",
+        placeholder="any; for example root",
         validation=r"^[^\s:/]*$",
         primitive=True,
         help="either endpoint's process runs as this user",
@@ -155,8 +155,9 @@ OPTIONS = (
     Option(
         "events",
         _CAPTURE,
-        "Also capture connect, accept, shutdown, close and failed sends",
-        "Records for what happens to sockets besides messages",
+        "Connects, closes and failed sends too",
+        "Also capture what happens to sockets besides messages:"
+        " connect, accept, shutdown, close and failed sends",
         "boolflag",
         help="also record connect, accept, shutdown, close and failed sends",
     ),

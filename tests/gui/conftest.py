@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from vm import wiresharks
 
 from gui.desktop import Desktop
 
@@ -24,3 +25,10 @@ def home() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
+
+
+@pytest.fixture(scope="session", params=wiresharks.wanted("UNIXSOCK_WINDOWS"))
+def root(request: pytest.FixtureRequest, desktop: Desktop) -> Path | None:
+    """Where each Wireshark is: see ``Wireshark``."""
+    desktop.prefix = "" if request.param == "local" else f"{request.param}-"
+    return wiresharks.root(request.param)

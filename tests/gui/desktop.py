@@ -32,7 +32,12 @@ _BUS = """\
 
 
 class Desktop:
-    """A desktop from ``with`` on.  One at a time: the AT-SPI library knows one bus in its life."""
+    """A desktop from ``with`` on.  One at a time: the AT-SPI library knows one bus in its life.
+
+    ``prefix``: what the names of pictures begin with.
+    """
+
+    prefix = ""
 
     def __enter__(self) -> Desktop:
         self._stack = contextlib.ExitStack()
@@ -109,5 +114,7 @@ class Desktop:
         if name:
             PICTURES.mkdir(parents=True, exist_ok=True)
             # 256 colours are enough for a window, and make small files.
-            image.quantize(256, dither=Image.Dither.NONE).save(PICTURES / f"{name}.png", optimize=True)
+            image.quantize(256, dither=Image.Dither.NONE).save(
+                PICTURES / f"{self.prefix}{name}.png", optimize=True
+            )
         return image

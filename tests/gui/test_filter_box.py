@@ -18,9 +18,9 @@ def colour(box: Widget) -> str:
     return "red" if red > green else "none"
 
 
-def test_the_box_turns_green_and_red(desktop: Desktop, home: Path) -> None:
+def test_the_box_turns_green_and_red(desktop: Desktop, home: Path, root: Path | None) -> None:
     make_home(home)
-    with Wireshark(desktop, home) as wireshark:
+    with Wireshark(desktop, home, root=root) as wireshark:
         wireshark.interface().click()
         box = wireshark.main.find("text", "Capture filter entry")
         box.click()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gui.desktop import Desktop
+from gui.widgets import wait
 from gui.wireshark import Wireshark, make_home
 from unixsock_bpf.formats import pcapng
 from unixsock_bpf.record import Flag, Record, Role, encode
@@ -30,11 +31,12 @@ def _capture(file: Path) -> Path:
 
 
 def test_follow_stream_shows_both_sides_of_the_selected_packets_conversation(
-    desktop: Desktop, home: Path
+    desktop: Desktop, home: Path, root: Path | None
 ) -> None:
     make_home(home)
-    with Wireshark(desktop, home, "-r", str(_capture(home / "a.pcapng"))) as wireshark:
-        wireshark.display('http.request.uri == "/orders/17"')
+    with Wireshark(desktop, home, "-r", str(_capture(home / "a.pcapng")), root=root) as wireshark:
+        wireshark.display('http.request.method && http.request.uri == "/orders/17"')
+        wait("one displayed packet", lambda: wireshark.packets()[1] == 1)
         (row,) = wireshark.rows()
         row[6].click()
         desktop.keys("ctrl+alt+shift+t")

@@ -17,13 +17,13 @@ def opened(wireshark: Wireshark) -> Widget:
     return wireshark.window("Interface Options: Unix sockets")
 
 
-def test_options_are_chosen_listed_and_kept(desktop: Desktop, home: Path) -> None:
+def test_options_are_chosen_listed_and_kept(desktop: Desktop, home: Path, root: Path | None) -> None:
     profile = make_home(home)
     path = str(home / "present.sock")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
-        with Wireshark(desktop, home) as wireshark:
+        with Wireshark(desktop, home, root=root) as wireshark:
             dialog = opened(wireshark)
             for button in dialog.all("push button", "^(Save|Start)$"):
                 assert button.enabled, f"{button.name} is disabled in the untouched dialog"
@@ -42,7 +42,7 @@ def test_options_are_chosen_listed_and_kept(desktop: Desktop, home: Path) -> Non
     kept = (profile / "preferences").read_text()
     assert f"extcap.unixsock.path: {path}" in kept
     assert "extcap.unixsock.pid: 77" in kept
-    with Wireshark(desktop, home) as wireshark:
+    with Wireshark(desktop, home, root=root) as wireshark:
         dialog = opened(wireshark)
         dialog.find("page tab", "^Processes$").click()
         assert dialog.find("text").text == "77"

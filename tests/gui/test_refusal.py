@@ -28,14 +28,14 @@ sys.exit(main())
 """
 
 
-def refusal(desktop: Desktop, home: Path, picture: str, uid: int | None = None) -> str:
+def refusal(desktop: Desktop, home: Path, root: Path | None, picture: str, uid: int | None = None) -> str:
     """What the message box says when "Unix sockets" is started; Wireshark must still answer after it."""
     make_home(home)
     if uid is not None:
         for folder, _, files in os.walk(home):
             for path in (folder, *(f"{folder}/{file}" for file in files)):
                 os.chown(path, uid, uid, follow_symlinks=False)
-    with Wireshark(desktop, home, uid=uid) as wireshark:
+    with Wireshark(desktop, home, uid=uid, root=root) as wireshark:
         wireshark.interface().click(times=2)
         box = wireshark.message()
         desktop.picture(picture)
@@ -48,14 +48,16 @@ def refusal(desktop: Desktop, home: Path, picture: str, uid: int | None = None) 
     return told
 
 
-def test_as_an_ordinary_user(desktop: Desktop, home: Path) -> None:
-    told = refusal(desktop, home, "refused-user", NOBODY)
+def test_as_an_ordinary_user(desktop: Desktop, home: Path, root: Path | None) -> None:
+    told = refusal(desktop, home, root, "refused-user", NOBODY)
     assert "root" in told
 
 
-def test_without_bcc(desktop: Desktop, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_bcc(
+    desktop: Desktop, home: Path, root: Path | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = home / "unixsock"
     script.write_text(WITHOUT_BCC)
     script.chmod(0o755)
     monkeypatch.setattr(gui, "EXTCAP", script)
-    assert "python3-bpfcc" in refusal(desktop, home, "refused-bcc")
+    assert "python3-bpfcc" in refusal(desktop, home, root, "refused-bcc")

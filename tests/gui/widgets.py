@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ Atspi.set_timeout(60_000, 120_000)
 T = TypeVar("T")
 
 #: Seconds for which a test waits for something to appear; emulated guests are slow.
-PATIENCE = 240.0
+PATIENCE = float(os.environ.get("UNIXSOCK_PATIENCE", "240"))
 #: Children of one widget that are looked through: the lists of all protocols are endless.
 _MOST = 400
 

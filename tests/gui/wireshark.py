@@ -7,6 +7,8 @@ import re
 import subprocess
 from pathlib import Path
 
+from vm import wiresharks
+
 from gui.desktop import Desktop
 from gui.widgets import PATIENCE, Widget, application, wait
 
@@ -25,22 +27,36 @@ EXTCAP = CHECKOUT / "extcap" / "unixsock"
 
 def make_home(home: Path) -> Path:
     """A home folder in which extcap and dissector are linked.  Returns Wireshark's folder in it."""
-    profile = home / ".config" / "wireshark"
-    for folder, target in (("extcap", EXTCAP), ("plugins", CHECKOUT / "dissector" / "unixsock.lua")):
-        (profile / folder).mkdir(parents=True)
-        (profile / folder / target.name).symlink_to(target)
+    profile, later = home / ".config" / "wireshark", home / ".local/lib/wireshark"
+    for folder, target in (
+        (profile / "extcap", EXTCAP),
+        (later / "extcap", EXTCAP),  # from 4.4 on
+        (profile / "plugins", CHECKOUT / "dissector" / "unixsock.lua"),
+    ):
+        folder.mkdir(parents=True)
+        (folder / target.name).symlink_to(target)
     for name, text in _FILES.items():
         (profile / name).write_text(text)
     return profile
 
 
 class Wireshark:
-    """Wireshark from ``with`` on, with ``home`` as the user ``uid``."""
+    """Wireshark from ``with`` on, with ``home`` as the user ``uid``.  ``root``: where it is, if not here."""
 
-    def __init__(self, desktop: Desktop, home: Path, *arguments: str, uid: int | None = None, **env: str):
+    def __init__(
+        self,
+        desktop: Desktop,
+        home: Path,
+        *arguments: str,
+        uid: int | None = None,
+        root: Path | None = None,
+        **env: str,
+    ):
         self.desktop = desktop
         self._command = ["wireshark", *arguments]
         self._uid = uid
+        if root:
+            self._command, self._uid = wiresharks.inside(root, self._command, uid), None
         self._environment = {
             name: value for name, value in os.environ.items() if not name.startswith("XDG_")
         } | {"HOME": str(home), "TMPDIR": str(home), **desktop.environment, **env}
@@ -84,7 +100,7 @@ class Wireshark:
     def find_parts(self) -> None:
         """Looks up what is used again and again: each question takes its time."""
         self.status = self.main.find("status bar")
-        self.buttons = self.main.find("tool bar", "Main Toolbar")
+        self.buttons = self.main.find("push button", "^Stop$").parent
         self.display_filter = self.main.find("text", "Display filter entry")
         self.toolbar = self.main.find("check box", "^Pause$").parent
 

@@ -52,6 +52,12 @@ def test_empty_values_restrict_nothing(argv):
     assert of(*argv) == of()
 
 
+def test_labels_fit_in_the_dialog_as_it_opens():
+    """Looked at in 4.0 to 4.6: 45 letters at the right, where the boxes to tick have theirs."""
+    for option in OPTIONS:
+        assert len(option.label) <= (42 if option.is_flag else 24), option.label
+
+
 def test_options_are_joined_with_and():
     chosen = of("--path=/run/a b*", "--pid", "7", "--type", "stream", capture_filter="less 5 or fds")
     good = {"dst_name": b"/run/a bc", "src_pid": 7, "type": 1, "len": 5}

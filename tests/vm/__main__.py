@@ -26,7 +26,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         kernel = kernels.fetch(options.suite)
-        root = rootfs.build(kernel) if options.own_root else None
+        root = rootfs.build_for(kernel) if options.own_root else None
         words = options.command
         if not words:
             return 0

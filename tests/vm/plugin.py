@@ -88,7 +88,7 @@ class GuestRun:
             self.label = " ".join(filter(None, (kernel.version, self.attach)))
             # bullseye's Python is too old for this project.
             own_root = self._config.getoption("--own-root") and self.suite not in ("bullseye", "bookworm")
-            root = rootfs.build(kernel) if own_root else None
+            root = rootfs.build_for(kernel) if own_root else None
             self.bcc = rootfs.bcc_version(root)
             # Another release's Python takes pytest from Debian, ours from .venv.
             python = "/usr/bin/python3" if root else str(CHECKOUT / ".venv/bin/python")

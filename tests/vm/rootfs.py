@@ -1,4 +1,4 @@
-"""User lands of other Debian releases, for guests: ``.cache/roots/SUITE``."""
+"""User lands of other Debian releases, for guests and for their Wireshark: ``.cache/roots/SUITE``."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from vm.kernels import Kernel
 
 #: What the tests in a guest use there.  Python packages are Debian's, as its Python is another than ours.
 PACKAGES = (
-    *("python3-bpfcc", "python3-lark", "python3-pytest", "python3-hypothesis"),
+    *("python3-bpfcc", "python3-lark", "python3-seccomp", "python3-pytest", "python3-hypothesis"),
     *("tshark", "curl", "dbus", "iproute2", "kmod", "procps", "udev", "busybox-static"),
+    *("wireshark", "xvfb", "xdotool", "openbox", "x11-utils", "fonts-dejavu-core"),
+    *("at-spi2-core", "gir1.2-atspi-2.0", "python3-gi", "python3-pil"),
 )
 
 
-def build(kernel: Kernel) -> Path:
-    """The root directory of ``kernel``'s own Debian release with its modules in it.  Raises SetupError."""
-    root = CACHE / "roots" / kernel.suite
+def build(suite: str) -> Path:
+    """The root directory of a Debian release.  Raises SetupError."""
+    root = CACHE / "roots" / suite
     if not root.exists():
         if os.geteuid() != 0:
             raise SetupError("Making another Debian release's user land needs root: run this as root")
-        say(f"Making a root directory of Debian {kernel.suite} (half a minute, once)")
+        say(f"Making a root directory of Debian {suite} (a minute or two, once)")
         making = root.with_name(f"{root.name}.part")
         shutil.rmtree(making, ignore_errors=True)
         making.parent.mkdir(parents=True, exist_ok=True)
@@ -33,11 +35,17 @@ def build(kernel: Kernel) -> Path:
             '--aptopt=Acquire::Check-Valid-Until "false"',
             '--aptopt=APT::Sandbox::User "root"',
             f"--include={','.join(PACKAGES)}",
-            kernel.suite,
+            suite,
             making,
-            source(kernel.suite),
+            source(suite),
         )
         making.rename(root)
+    return root
+
+
+def build_for(kernel: Kernel) -> Path:
+    """The same of ``kernel``'s own Debian release, with its modules in it."""
+    root = build(kernel.suite)
     modules = root / "usr/lib/modules" / kernel.release
     if not modules.exists():
         shutil.copytree(kernel.modules, modules)

@@ -17,7 +17,7 @@ local TABLE = host.load("dispatch/paths")
 local FIRST_PORT, LAST_PORT = 60001, 62999 -- of servers, by path
 local FIRST_CLIENT, CLIENTS = 63000, 2536
 
-local ports = DissectorTable.get("tcp.port")
+local ports, udp_ports = DissectorTable.get("tcp.port"), DissectorTable.get("udp.port")
 local data = Dissector.get("data")
 -- HTTP as Wireshark has it at TCP's ports: it wants to be told of the segment, so nobody else can call it.
 local http_over_tcp = dissectors.get("http-over-tcp")
@@ -120,6 +120,7 @@ end
 
 local choices, SHORT = host.prefs, content.SHORT
 local active -- the record whose payload is being dissected, or nil
+local top -- the tree that the payload's layers belong to, where TCP's or UDP's is hung elsewhere
 local shown -- a dissector has accepted some of it
 local asked -- the wrapper has been called for it
 
@@ -231,14 +232,26 @@ local function dissect(rec, tvb, pinfo, tree, waiting)
     end
 end
 
--- The dissector that the TCP dissector finds at our ports.  It refuses real TCP traffic on them.
+local STREAM = host.load("record/format").SOCKET_TYPE.STREAM
+
+-- The dissector that the TCP and UDP dissectors find at our ports.  It refuses real traffic on them.
 local wrapper = Proto("unixsock_payload", "Unix Domain Socket Payload")
 
 function wrapper.dissector(tvb, pinfo, tree)
     local rec = active
     if not rec then return 0 end
-    asked = true
-    local waiting = not rec.says.truncated and get_can(pinfo) > 0 -- else what is missing never comes
+    asked, rec.way.conversation.asked_at = true, rec.number
+    local is_stream = rec.says.type == STREAM
+    if not is_stream then -- UDP has put its ports there
+        pinfo.cols.protocol, pinfo.cols.info = "UNIX", ""
+        local other = M.of(rec).decode_as
+        if other then
+            shown = call(other, tvb, pinfo, top or tree, len(tvb)) ~= 0
+            return len(tvb)
+        end
+    end
+    tree = top or tree
+    local waiting = is_stream and not rec.says.truncated and get_can(pinfo) > 0 -- else what is missing never comes
     set_can(pinfo, waiting and 2 or 0) -- each dissector on the way takes one off
     local taken = dissect(rec, tvb, pinfo, tree, waiting)
     if not taken then
@@ -250,6 +263,7 @@ end
 
 WRAPPER = tostring(Dissector.get("unixsock_payload"))
 ports:add(("%d-%d"):format(FIRST_PORT, LAST_PORT), wrapper)
+udp_ports:add(("%d-%d"):format(FIRST_PORT, LAST_PORT), wrapper)
 
 -- Whether the wrapper would do no more for the record, given its bytes too, than call Wireshark's own dissector.
 local function needs_no_look(rec, bytes, says)
@@ -267,25 +281,39 @@ end
 -- Where the wrapper was not asked, the columns tell: perhaps the bytes wait for others, perhaps the user's Decode As
 -- or a dissector that has claimed the conversation has shown them.
 -- waits is true if a dissector has begun a message and waits for the rest.
-function M.begin(rec, bytes)
+-- `elsewhere`: where TCP's own layer is hung, so that it isn't among those of the payload, which are hung on `tree`.
+function M.begin(rec, bytes, tree, elsewhere)
     local says = rec.says
     local known = says.known or M.of(rec)
     local own, port = known.own, known.port
     if own and not (says.entire and rec.caplen >= SHORT) and not needs_no_look(rec, bytes, says) then own = nil end
+    if elsewhere then own = nil end
     if own ~= standing[port] and known.ours then
         ports:add(port, own or wrapper)
         standing[port] = own
     end
     if own then return ALONE end
-    active, shown, asked, M.waits = rec, false, false, false
+    M.open(rec, elsewhere and tree)
+end
+
+-- The same for a message, which needs no reassembly.
+function M.open(rec, tree)
+    active, top, shown, asked, M.waits = rec, tree, false, false, false
+end
+
+-- Whether the record's payload comes to the wrapper, as it did when the file was read, or can: not where the user's
+-- Decode As has a say, nor where a dissector has claimed the conversation.
+function M.comes_here(rec)
+    local known = M.of(rec)
+    return known.own or known.ours and (rec.way.conversation.asked_at or 0) >= rec.number
 end
 
 function M.finish()
-    active = nil
+    active, top = nil, nil
     return shown or not asked
 end
 
--- A message that needs no reassembly.  Decode As for the path's port counts here too.
+-- Bytes that neither TCP nor UDP gets.  Decode As for the path's port counts here too.
 function M.dissect_raw(rec, tvb, pinfo, tree)
     local other = M.of(rec).decode_as
     if other then return call(other, tvb, pinfo, tree, tvb:len()) ~= 0 end

@@ -1,5 +1,5 @@
--- Datagrams and seqpackets: a message goes to its protocol as it is.  One that was too large for a record
--- comes in several, which are joined first.
+-- A datagram's or seqpacket's record as a UDP datagram, for Wireshark's own dissector.  A message that was too large
+-- for a record comes in several, which are joined first.
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
@@ -7,6 +7,7 @@ local payload = host.load("dispatch/payload")
 local record = host.load("record/parse")
 local stream = host.load("transport/stream")
 local layout = host.load("record/format")
+local choices = host.prefs
 local FLAG, has = layout.FLAG, layout.has
 
 local M = {}
@@ -40,21 +41,34 @@ local function join(rec, tvb, pinfo)
     return joined[pinfo.number]
 end
 
+local udp = Dissector.get("udp")
+local pack, sub, pcall, call = Struct.pack, string.sub, pcall, udp.call
+local LONGEST = 65535 -- that fits in the header; 0 is a jumbogram's
+
+-- Hands the record's message, given its bytes too, to the UDP dissector, for Follow and the lists of conversations.
 -- True if a payload dissector has shown something.
-function M.dissect(rec, tvb, pinfo, tree, own_tree, length_field)
-    if rec.caplen == 0 then return false end
+function M.dissect(rec, bytes, tvb, pinfo, tree, own_tree, length_field)
     local message
+    local from = rec.says.header_len
     if rec.offset > 0 or has(rec.says.flags, FLAG.MORE) then
-        local whole = join(rec, tvb, pinfo)
-        if not whole then return false end
-        message = ByteArray.new(whole, true):tvb("Joined message")
-        if own_tree then own_tree:add(length_field, #whole):set_generated() end
+        message = join(rec, tvb, pinfo)
+        if not message then return false end
+        if own_tree then own_tree:add(length_field, #message):set_generated() end
     else
-        message = tvb:range(rec.says.header_len, rec.caplen):tvb()
+        message = sub(bytes, from + 1, from + rec.caplen)
     end
-    stream.address(rec, pinfo)
-    pinfo.src_port, pinfo.dst_port = Struct.unpack(">I2I2", rec.way.ports)
-    return payload.dissect_raw(rec, message, pinfo, tree)
+    stream.address(rec, pinfo, tree)
+    if not choices.reassemble then
+        if message == "" then return false end
+        pinfo.src_port, pinfo.dst_port = Struct.unpack(">I2I2", rec.way.ports)
+        return payload.dissect_raw(rec, ByteArray.new(message, true):tvb("Unix message"), pinfo, tree)
+    end
+    local length = #message + 8
+    local header = rec.way.ports .. pack(">I2I2", length > LONGEST and 0 or length, 65535)
+    local elsewhere = stream.layer(rec, own_tree, "A UDP datagram made of it, for Follow Stream and conversations")
+    payload.open(rec, elsewhere and tree)
+    pcall(call, udp, ByteArray.new(header .. message, true):tvb("Unix message"), pinfo, elsewhere or tree)
+    return payload.finish() and message ~= ""
 end
 
 return M

@@ -6,6 +6,7 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
+local addresses = host.load("transport/addresses")
 local attributes = host.load("util/attributes")
 local payload = host.load("dispatch/payload")
 local record = host.load("record/parse")
@@ -15,37 +16,12 @@ local EVENT, DATA, choices = layout.EVENT, layout.EVENT.DATA, host.prefs
 local FIN, SYN, PSH_ACK = 0x11, 0x02, 0x18
 local M = {}
 
-local pack, unpack, sub, pcall = Struct.pack, Struct.unpack, string.sub, pcall
+local pack, sub, pcall = Struct.pack, string.sub, pcall
 local begin, finish = payload.begin, payload.finish
 local tcp = Dissector.get("tcp")
 -- Functions instead of methods: Wireshark looks a method up anew for each call, which costs as much again.
 local call, new_bytes, as_tvb = tcp.call, ByteArray.new, ByteArray.tvb
 local set_src, set_dst = attributes.setter("Pinfo", "src"), attributes.setter("Pinfo", "dst")
-
--- A socket's pseudo address: pcapng.py says where its bits are from.  Version 0.1.0 had another prefix; the file says
--- by its names which it is, if names are shown at all.
-local PREFIX, OLD_PREFIX = "fdfe:756e:6978:0:%x:%x:%x:%x", "fd75:6e69:7873:0:%x:%x:%x:%x"
-
--- Addresses are dear to make; a bounded number of them is kept.
-local addresses, address_count
-
-function M.reset()
-    addresses, address_count = {}, 0
-end
-
-M.reset()
-
-local function address(sock)
-    local known = addresses[sock]
-    if known then return known end
-    if address_count >= 4096 then M.reset() end
-    local a, b, c, d = unpack("<I2I2I2I2", sock)
-    known = Address.ipv6(OLD_PREFIX:format(d, c, b, a))
-    -- As text an address is its name, if it has one.
-    if tostring(known):find("^fd75:6e69:7873:") then known = Address.ipv6(PREFIX:format(d, c, b, a)) end
-    addresses[sock], address_count = known, address_count + 1
-    return known
-end
 
 -- What is the same in all segments of the record's way: the ports as four bytes, and the addresses.
 local function prepare(rec)
@@ -56,7 +32,7 @@ local function prepare(rec)
     else
         way.ports = pack(">I2I2", payload.client_port(src), server_port)
     end
-    way.src_address, way.dst_address = address(src), address(dst)
+    way.src_address, way.dst_address = addresses.of_socket(src), addresses.of_socket(dst)
 end
 
 -- Puts the sockets' pseudo addresses into pinfo.  `tree`: the packet's, if it is one of a stream.
@@ -93,10 +69,18 @@ end
 local REST = {}
 for _, flags in ipairs({ FIN, SYN, PSH_ACK }) do REST[flags] = pack(">BBI2I2I2", 0x50, flags, 65535, 0, 0) end
 
+-- In Wireshark's window: where a layer that is not in the record is hung, so that it is not taken for one that is.
+local in_window = gui_enabled()
+function M.layer(rec, own_tree, title)
+    if not (in_window and own_tree and own_tree.visible and payload.comes_here(rec)) then return nil end
+    return own_tree:add(host.proto, title)
+end
+
 local NEXT = 4294967296 -- sequence numbers begin anew here
 
 -- Hands the record, given its bytes too, to the TCP dissector.  Gives what payload.begin or finish gives.
-function M.dissect(rec, bytes, tvb, pinfo, tree)
+-- `own_tree`: the record's, or nil.
+function M.dissect(rec, bytes, tvb, pinfo, tree, own_tree)
     local way, event, caplen, from = rec.way, rec.event, rec.caplen, rec.says.header_len
     if event == DATA and caplen == 0 then return false end
     if not choices.reassemble then
@@ -111,9 +95,10 @@ function M.dissect(rec, bytes, tvb, pinfo, tree)
     if flags == SYN then seq, ack = 0, 0 end
     local segment = way.ports .. pack(">I4I4", seq % NEXT, ack % NEXT) .. REST[flags]
         .. sub(bytes, from + 1, from + caplen)
-    local alone = begin(rec, bytes)
+    local elsewhere = M.layer(rec, own_tree, "A TCP segment made of it, for reassembly and Follow Stream")
+    local alone = begin(rec, bytes, tree, elsewhere)
     -- A C exception in a dissector arrives as a Lua error when the tree already says "Malformed Packet".
-    pcall(call, tcp, as_tvb(new_bytes(segment, true), "Unix stream"), pinfo, tree)
+    pcall(call, tcp, as_tvb(new_bytes(segment, true), "Unix stream"), pinfo, elsewhere or tree)
     return alone or finish()
 end
 
