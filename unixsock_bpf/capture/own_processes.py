@@ -1,11 +1,22 @@
-"""The processes of the capture itself: not to be captured, and what started it ends it by ending."""
+"""The processes of the capture itself, and those that its output goes to.
+
+What they say on Unix sockets is said because of what we print (``| logger``, a terminal that
+draws), so that to capture it would make them say more, without an end.  Those that are found here
+are left out as processes.  What stands further behind, or serves others besides (journald, a
+container engine), is left out by conversation: capture/feedback.py.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import os
-from pathlib import Path
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from unixsock_bpf.capture.downstream import downstream
+from unixsock_bpf.linux import procfs, sock_diag
 
 #: Programs that start an extcap, or stand between such a program and it.
 _CAPTURE_PROGRAMS = {
@@ -20,33 +31,177 @@ _CAPTURE_PROGRAMS = {
     b"pkexec",
 }
 
+_LISTENING = 10
+_SYS_PIDFD_GETFD = 438
+#: linux/tty.h: opens the other end of a pseudo terminal by its master.
+_TIOCGPTPEER = 0x5441
 
-def _status(pid: int) -> tuple[bytes, int] | None:
-    """comm and parent of a process, or None if it is gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return None
-    end = stat.rindex(b")")  # comm can hold parentheses
-    return stat[stat.index(b"(") + 1 : end], int(stat[end + 2 :].split()[1])
+
+@dataclass
+class OwnProcesses:
+    """``left_out``: what they say and hear is not captured.  ``readers``: those that our output goes to."""
+
+    left_out: set[int] = field(default_factory=set)
+    readers: set[int] = field(default_factory=set)
 
 
 def capture_processes() -> set[int]:
     """This process, the Wireshark programs above it, those that they started, and who reads our output."""
+    return find().left_out
+
+
+def find() -> OwnProcesses:
+    """The capture's processes, as they are now and as far as /proc tells."""
     pids = {os.getpid()}
     pid = os.getppid()
     while pid > 1:
-        status = _status(pid)
+        status = procfs.status(pid)
         if status is None or status[0] not in _CAPTURE_PROGRAMS:
             break
         pids.add(pid)
         pid = status[1]
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            status = _status(int(entry))
-            if status and status[1] in pids and status[0] in _CAPTURE_PROGRAMS:
-                pids.add(int(entry))
-    return pids | downstream(pids)
+    for pid in procfs.pids():
+        status = procfs.status(pid)
+        if status and status[1] in pids and status[0] in _CAPTURE_PROGRAMS:
+            pids.add(pid)
+    found = downstream(pids)
+    return OwnProcesses(pids | found.left_out, found.readers)
+
+
+def downstream(pids: set[int]) -> OwnProcesses:
+    """The processes behind standard output of ``pids`` (the capture's own).
+
+    A program that runs the capture and reads it itself may well want to see its own sockets, so
+    those above are not left out; but a terminal is that has at least a shell between.
+    """
+    above = [pid for pid in procfs.ancestors(os.getpid()) if pid not in pids]
+    ends = _Ends()
+    found = OwnProcesses()
+    outputs = {procfs.link(f"/proc/{pid}/fd/1"): pid for pid in pids}
+    seen: set[str] = set()
+    while outputs:
+        output, pid = outputs.popitem()
+        seen.add(output)
+        readers = ends.readers_of(output)
+        found.readers |= readers
+        next_ones = {one for one in readers if not ends.serves_others(one)} - set(above)
+        shown = ends.terminals_of(output, pid) - set(above[:1])
+        found.left_out |= next_ones | shown
+        following = [(procfs.link(f"/proc/{one}/fd/1"), one) for one in next_ones]
+        for one in shown:  # a multiplexer (tmux, screen) shows it in terminals that it holds open
+            following += [
+                (target, one) for _, target in procfs.descriptors(one) if target.startswith("/dev/pts/")
+            ]
+        outputs.update((target, one) for target, one in following if target not in seen)
+    found.left_out -= pids
+    found.readers -= pids
+    return found
+
+
+class _Master(NamedTuple):
+    """A descriptor of a pseudo terminal's master."""
+
+    pid: int
+    fd: int
+
+
+class _Ends:
+    """Which processes read each pipe and socket, and show each terminal."""
+
+    def __init__(self) -> None:
+        self._pipes: dict[str, set[int]] = defaultdict(set)
+        self._sockets: dict[int, set[int]] = defaultdict(set)
+        self._masters: dict[str, list[_Master]] = defaultdict(list)  # by the terminal's number
+        for pid in procfs.pids():
+            for fd, target in procfs.descriptors(pid):
+                if procfs.is_pipe(target):
+                    if int(procfs.fdinfo(pid, fd).get("flags", "1"), 8) & os.O_ACCMODE == os.O_RDONLY:
+                        self._pipes[target].add(pid)
+                elif inode := procfs.socket_inode(target):
+                    self._sockets[inode].add(pid)
+                elif target.endswith("/ptmx"):
+                    number = procfs.fdinfo(pid, fd).get("tty-index", "?")
+                    self._masters[number].append(_Master(pid, fd))
+        self._peers: dict[int, int] = {}
+        self._servers: set[int] = set()
+        with suppress(sock_diag.DiagError):
+            for one in sock_diag.listed():
+                self._peers[one.inode] = one.peer
+                if one.state == _LISTENING:
+                    self._servers |= self._sockets.get(one.inode, set())
+
+    def readers_of(self, output: str) -> set[int]:
+        """The processes at the other end of a pipe or a Unix socket."""
+        if inode := procfs.socket_inode(output):
+            return self._sockets.get(self._peers.get(inode, 0), set()) - self._sockets.get(inode, set())
+        return self._pipes.get(output, set())
+
+    def serves_others(self, pid: int) -> bool:
+        """Whether a process has a socket that others can connect to: what it says is not all about us."""
+        return pid in self._servers
+
+    def terminals_of(self, output: str, pid: int) -> set[int]:
+        """The processes that show the terminal which process ``pid`` writes to."""
+        if not output.startswith("/dev/pts/"):
+            return set()
+        try:
+            terminal = os.stat(f"/proc/{pid}/fd/1")
+        except OSError:
+            return set()
+        masters = self._masters.get(output[len("/dev/pts/") :], [])
+        return {master.pid for master in masters if _shows(master, terminal)}
+
+
+def _shows(master: _Master, terminal: os.stat_result) -> bool:
+    """Whether ``master`` is that of ``terminal``, and not of one with its number in another devpts.
+
+    Everybody can mount a devpts in a user namespace and have any number there, so that the number
+    alone would let a process choose to be left out.
+    """
+    try:
+        opened = os.stat(f"/proc/{master.pid}/fd/{master.fd}")
+    except OSError:
+        return False
+    if opened.st_dev == terminal.st_dev:  # through the ptmx in the same devpts
+        return True
+    # Through a device node, which does not tell which devpts it took: the other end does.
+    try:
+        process = os.pidfd_open(master.pid)
+    except OSError:
+        return False
+    try:
+        ours = ctypes.CDLL(None, use_errno=True).syscall(_SYS_PIDFD_GETFD, process, master.fd, 0)
+    finally:
+        os.close(process)
+    if ours < 0:
+        # A user's own terminal may not be looked into where Yama forbids it.
+        return os.geteuid() != 0 and opened.st_dev == _device("/dev/ptmx") and _like_us(master.pid)
+    try:
+        other = fcntl.ioctl(ours, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        about = os.fstat(other)
+        os.close(other)
+    except OSError:
+        return False
+    finally:
+        os.close(ours)
+    return (about.st_dev, about.st_rdev) == (terminal.st_dev, terminal.st_rdev)
+
+
+def _device(path: str) -> int:
+    try:
+        return os.stat(path).st_dev
+    except OSError:
+        return -1
+
+
+def _like_us(pid: int) -> bool:
+    """Whether a process is of the same user, and sees the same files."""
+    user = procfs.user(pid)
+    return (
+        user is not None
+        and user[0] == os.getuid()
+        and procfs.link(f"/proc/{pid}/ns/mnt") == procfs.link("/proc/self/ns/mnt")
+    )
 
 
 def starter() -> int | None:
@@ -59,7 +214,7 @@ def starter() -> int | None:
         fd = os.pidfd_open(pid)
     except OSError:  # it has just ended, or may not be looked at
         return None
-    status = _status(pid)
+    status = procfs.status(pid)
     if os.getppid() == pid and status and status[0] in _CAPTURE_PROGRAMS:
         return fd
     os.close(fd)

@@ -84,6 +84,8 @@ class Toolbar:
             data = os.read(self._in, 65536)
         except BlockingIOError:
             return
+        except OSError:  # whatever became of the pipe: the capture goes on without it
+            data = b""
         for message in self._decoder.feed(data):
             try:
                 if isinstance(message, ControlError):
@@ -91,6 +93,8 @@ class Toolbar:
                 self._handle(message)
             except ControlError as error:
                 self._log(f"Not understood: {error}.")
+            except Exception as error:  # a control may fail, but never end a capture
+                self._log(f"That failed: {type(error).__name__}: {error}.")
         if not data:
             if cut := self._decoder.end():
                 self._log(f"Not understood: {cut}.")

@@ -1,18 +1,15 @@
 """The named sockets there are now, for the selector in Wireshark's dialog.
 
-Reads /proc only: no library to import, no rights needed to list names.  Processes
-of other users are left out without root.
+No library to import, no rights needed to list names.  Processes of other users are left out
+without root.  Names are hostile: only their length, which the kernel tells, ends them.
 """
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
-from collections.abc import Iterable
 
-from unixsock_bpf.record import display_process
-
-_TYPES = {"0001": "stream", "0002": "dgram", "0005": "seqpacket"}
+from unixsock_bpf.linux import procfs, sock_diag
+from unixsock_bpf.record import SocketType, display_name, display_process
 
 
 def choices() -> list[tuple[str, str]]:
@@ -27,8 +24,8 @@ def choices() -> list[tuple[str, str]]:
     for name in sorted(inodes):
         processes = sorted({holder for inode in inodes[name] for holder in holders.get(inode, ())})
         shown = ", ".join(processes[:4]) + (", ..." if len(processes) > 4 else "")
-        text = f"{name.decode(errors='replace')}  ({'/'.join(sorted(types[name]))})  {shown}"
-        found.append((as_glob(name), text.rstrip()))
+        text = f"{name.decode(errors='replace')}  ({'/'.join(sorted(types[name]))})  {shown}".rstrip()
+        found.append((as_glob(name), "".join(c if c.isprintable() else "?" for c in text)))
     return found
 
 
@@ -46,38 +43,27 @@ def _glob_character(character: str) -> str:
     return "\\" + character if character in "*?[\\" else character
 
 
-def _named() -> Iterable[tuple[int, str, bytes]]:
-    """Inode, type and name of each bound socket in this network namespace."""
+def _named() -> list[tuple[int, str, bytes]]:
+    """Inode, type and name of each bound socket in this network namespace; none if the kernel lists none."""
     try:
-        with open("/proc/net/unix", "rb") as table:
-            lines = table.read().split(b"\n")[1:]
-    except OSError:
-        return
-    for line in lines:
-        fields = line.split(None, 7)
-        if len(fields) == 8:
-            yield int(fields[6]), _TYPES.get(fields[4].decode(), "?"), fields[7]
+        listed = list(sock_diag.listed())
+    except sock_diag.DiagError:
+        return []
+    known = SocketType._value2member_map_
+    return [
+        (one.inode, SocketType(one.type).name.lower() if one.type in known else "?", display_name(one.name))
+        for one in listed
+        if one.name
+    ]
 
 
 def _holders() -> dict[int, list[str]]:
     """Processes that hold each socket, as ``comm[pid]``, by inode."""
     holders: dict[int, list[str]] = defaultdict(list)
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/comm", "rb") as file:
-                process = display_process(file.read().rstrip(b"\n"), int(pid)).decode(errors="replace")
-            with os.scandir(f"/proc/{pid}/fd") as descriptors:
-                for descriptor in descriptors:
-                    target = _target(descriptor.path)
-                    if target.startswith("socket:["):
-                        holders[int(target[8:-1])].append(process)
-        except OSError:
-            continue  # gone, or another user's
+    for pid in procfs.pids():
+        inodes = procfs.socket_inodes(pid)
+        if inodes and (status := procfs.status(pid)):
+            process = display_process(status[0], pid).decode(errors="replace")
+            for inode in inodes:
+                holders[inode].append(process)
     return holders
-
-
-def _target(path: str) -> str:
-    try:
-        return os.readlink(path)
-    except OSError:
-        return ""

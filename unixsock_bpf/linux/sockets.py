@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unixsock_bpf.filter.evaluate import End
-from unixsock_bpf.linux import sock_diag
+from unixsock_bpf.linux import procfs, sock_diag
 
 if TYPE_CHECKING:
     from unixsock_bpf.filter import Filter
@@ -79,46 +79,18 @@ def owners() -> dict[int, Owner]:
 def holders() -> dict[int, list[Owner]]:
     """All processes that hold each socket inode, youngest first."""
     found: dict[int, list[tuple[int, Owner]]] = {}
-    for pid in os.listdir("/proc"):
-        if not pid.isdigit():
+    for pid in procfs.pids():
+        inodes = procfs.socket_inodes(pid)
+        status, user = (procfs.status(pid), procfs.user(pid)) if inodes else (None, None)
+        if status is None or user is None:
             continue
-        # A process may end, or be another user's, at any step: then it holds nothing for us.
-        with suppress(OSError):
-            if inodes := _socket_inodes(pid):
-                started, owner = _owner(pid)
-                for inode in inodes:
-                    found.setdefault(inode, []).append((started, owner))
+        comm, _, started = status
+        for inode in inodes:
+            found.setdefault(inode, []).append((started, Owner(pid, *user, comm)))
     return {
         inode: [owner for _, owner in sorted(held, key=lambda item: (item[0], item[1].tgid), reverse=True)]
         for inode, held in found.items()
     }
-
-
-def _socket_inodes(pid: str) -> set[int]:
-    folder = f"/proc/{pid}/fd"
-    inodes = set()
-    for fd in os.listdir(folder):
-        try:
-            target = os.readlink(f"{folder}/{fd}")
-        except OSError:  # closed meanwhile
-            continue
-        if target.startswith("socket:["):
-            inodes.add(int(target[8:-1]))
-    return inodes
-
-
-def _owner(pid: str) -> tuple[int, Owner]:
-    """A process's start, in clock ticks since boot, and who it is."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        stat = file.read()
-    with open(f"/proc/{pid}/status", "rb") as file:
-        status = file.read()
-    # comm may hold anything, parentheses too; the fields after it hold none.
-    comm, _, rest = stat.partition(b"(")[2].rpartition(b")")
-    started = int(rest.split()[19])
-    uid = int(status.partition(b"\nUid:")[2].split(None, 1)[0])
-    gid = int(status.partition(b"\nGid:")[2].split(None, 1)[0])
-    return started, Owner(int(pid), uid, gid, comm)
 
 
 def sockets() -> list[Socket]:
@@ -153,11 +125,10 @@ def _namespaces() -> dict[int, str | None]:
     spaces: dict[int, str | None] = {os.stat("/proc/self/ns/net").st_ino: None}
     if os.geteuid() != 0:  # nobody else may enter one
         return spaces
-    for pid in os.listdir("/proc"):
-        if pid.isdigit():
-            with suppress(OSError):
-                path = f"/proc/{pid}/ns/net"
-                spaces.setdefault(os.stat(path).st_ino, path)
+    for pid in procfs.pids():
+        with suppress(OSError):
+            path = f"/proc/{pid}/ns/net"
+            spaces.setdefault(os.stat(path).st_ino, path)
     return spaces
 
 
@@ -180,18 +151,13 @@ def _within(path: str | None, work: Callable[[], None]) -> None:
 
 
 def visit_relative_names() -> None:
-    """Makes the kernel list its sockets, if any has a relative name: the probe then learns where they lie.
+    """Makes the kernel list its sockets: the probe then learns where those with relative names lie.
 
     Without unix_diag, those of sockets that exist already stay unknown.
     """
     for path in _namespaces().values():
-        table = f"{os.path.dirname(os.path.dirname(path))}/net/unix" if path else "/proc/self/net/unix"
         with suppress(OSError):
-            with open(table, "rb") as file:
-                next(file)  # titles
-                names = [fields[7] for fields in map(bytes.split, file) if len(fields) > 7]
-            if any(name[:1] not in (b"/", b"@") for name in names):
-                _within(path, sock_diag.visit)
+            _within(path, sock_diag.visit)
 
 
 def chosen(present: list[Socket], wanted: Filter) -> list[tuple[Socket, bool]]:
@@ -246,8 +212,5 @@ def _absolute(name: bytes, pid: int) -> bytes:
 
 def cgroup_of(pid: int) -> bytes:
     """A process's cgroup, as in the unified hierarchy's line of /proc/PID/cgroup; empty if unknown."""
-    try:
-        with open(f"/proc/{pid}/cgroup", "rb") as file:
-            return next((line[3:].rstrip(b"\n") for line in file if line.startswith(b"0::")), b"")
-    except OSError:
-        return b""
+    lines = procfs.read(pid, "cgroup").split(b"\n")
+    return next((line[3:] for line in lines if line.startswith(b"0::")), b"")

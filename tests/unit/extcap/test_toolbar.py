@@ -255,3 +255,16 @@ class TestOutlet:
         os.close(reader)
         outlet.send(b"two")
         outlet.send(b"three")
+
+
+def test_no_control_that_fails_ends_the_capture(tmp_path, monkeypatch):
+    def fail():
+        raise ValueError("invalid literal for int() with base 10: b'G'")
+
+    monkeypatch.setattr("unixsock_bpf.linux.listed_sockets.choices", fail)
+    window = Window(tmp_path, Settings())
+    window.heard()
+    window.say(encode(Control.SOCKETS, Command.SET, ""))
+    assert any("That failed: ValueError" in message.text for message in window.heard())
+    window.say(encode(Control.PAUSE, Command.SET, "\1"))
+    assert window.capture.paused is True

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from unixsock_bpf import filter as language
-from unixsock_bpf.linux import sock_diag
+from unixsock_bpf.linux import listed_sockets, sock_diag
 from unixsock_bpf.linux.sockets import Socket, SocketsError, State, chosen, holders, owners, sockets
 
 
@@ -185,3 +185,24 @@ def test_other_network_namespaces_are_entered() -> None:
     child.communicate("\n")
     assert netns != os.stat("/proc/self/ns/net").st_ino
     assert (found.netns, [owner.tgid for owner in found.owners]) == (netns, [child.pid])
+
+
+HOSTILE = [
+    b"\0a\nA B C D E F G H",
+    b"\0\xff",
+    b"\0a\n0: 0 0 0 0001 01 7 /run/docker.sock",
+    b"\0\x1b[2J} {\x00",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_is_nothing_but_a_name(name: bytes) -> None:
+    """Line feeds in an abstract name add no rows, and no name keeps the others from being listed."""
+    before = {text for _, text in listed_sockets.choices()}
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(name)
+        added = [choice for choice in listed_sockets.choices() if choice[1] not in before]
+    assert len(added) == 1
+    _, text = added[0]
+    assert text.isprintable()
+    assert text.startswith("@")
