@@ -31,6 +31,25 @@ local RULES = {
     ldap = function(bytes) return bytes:byte() == 0x30 and #bytes < 7 end,
 }
 
+-- Wireshark's "mysql" takes minutes for as many packets as zeros make.
+local MOST_PACKETS = 2000
+local TOO_MANY = {
+    mysql = function(bytes)
+        local at = 1
+        for _ = 1, MOST_PACKETS do
+            if at + 3 > #bytes then return false end
+            at = at + 4 + Struct.unpack("<I3", bytes, at)
+        end
+        return true
+    end,
+}
+
+-- Whether the dissector called `name` had better not get the `length` bytes in `tvb`: it would never end.
+function M.too_many(name, tvb, length)
+    local rule = TOO_MANY[name]
+    return rule and length > 4 * MOST_PACKETS and rule(tvb:raw(0, length)) or false
+end
+
 -- Whether the dissector called `name` should get more than the `length` bytes in `tvb`, which begin a message.
 function M.waits(name, tvb, length)
     local rule = RULES[name]

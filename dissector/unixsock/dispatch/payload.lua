@@ -11,6 +11,8 @@ local record = host.load("record/parse")
 local content = host.load("dispatch/heuristics")
 local patience = host.load("dispatch/desegment")
 local framer = host.load("protocols/lib/framing")
+local pieces = host.load("dispatch/pieces")
+local matcher = host.load("util/glob").matcher
 local TABLE = host.load("dispatch/paths")
 
 -- Ports nobody else uses: no dissector of Wireshark 4.0 to 4.6 is registered for them.
@@ -22,29 +24,10 @@ local data = Dissector.get("data")
 -- HTTP as Wireshark has it at TCP's ports: it wants to be told of the segment, so nobody else can call it.
 local http_over_tcp = dissectors.get("http-over-tcp")
 
--- A Lua pattern that matches what the glob matches.
-local function pattern(glob)
-    local out, at = { "^" }, 1
-    while at <= #glob do
-        local c = glob:sub(at, at)
-        local set, after = glob:match("^%[(!?%]?[^%]]*)%]()", at)
-        if c == "*" then
-            out[#out + 1] = ".*"
-        elseif c == "?" then
-            out[#out + 1] = "."
-        elseif c == "[" and set then
-            out[#out + 1] = "[" .. set:gsub("[%%%[%]^]", "%%%0"):gsub("^!", "^") .. "]"
-            at = after - 1
-        else
-            out[#out + 1] = c:gsub("%W", "%%%0")
-        end
-        at = at + 1
-    end
-    return table.concat(out) .. "$"
-end
+local MAX_PATH = 108 -- bytes of a socket's name: longer ones are forged
 
 local patterns = {}
-for i, entry in ipairs(TABLE) do patterns[i] = { pattern(entry[1]), entry[2] } end
+for i, entry in ipairs(TABLE) do patterns[i] = { matcher(entry[1]), entry[2] } end
 
 local WRAPPER -- our dissector at the ports, as text
 local standing = {} -- by port: Wireshark's own dissector, where it stands there in our place; see M.begin
@@ -55,20 +38,21 @@ local user_entries
 local function read_user_entries()
     local entries = {}
     for glob, name in (host.prefs.paths or ""):gmatch("([^%s;]+)=([^%s;=]+)") do
-        entries[#entries + 1] = { pattern(glob), name }
+        entries[#entries + 1] = { matcher(glob), name }
     end
     return entries
 end
 
 function M.reset()
     chosen, chosen_count, user_entries = {}, 0, nil
+    pieces.reset()
 end
 
 M.reset()
 
 local function search(entries, path)
     for i = 1, #entries do
-        if path:find(entries[i][1]) then return dissectors.get(entries[i][2]), entries[i][2] end
+        if entries[i][1](path) then return dissectors.get(entries[i][2]), entries[i][2] end
     end
 end
 
@@ -79,14 +63,14 @@ local function hash(text)
     return h
 end
 
--- What is known of a path: { dissector or nil, port }.
-local function of_path(path)
+-- What is known of a path, `size` bytes long before anything in it was escaped: { dissector or nil, port }.
+local function of_path(path, size)
     local known = chosen[path]
     if known then return known end
     if chosen_count >= 4096 then chosen, chosen_count = {}, 0 end
     user_entries = user_entries or read_user_entries()
     local found, name
-    if path ~= "" then
+    if path ~= "" and size <= MAX_PATH then
         found, name = search(user_entries, path)
         if not found then found, name = search(patterns, path) end
     end
@@ -105,7 +89,7 @@ end
 
 -- What is known of the record's path, as above.
 function M.of(rec)
-    local known = rec.says.known or of_path(rec.says.path or "")
+    local known = rec.says.known or of_path(rec.says.path or "", #(rec.says.name or ""))
     rec.says.known = known
     return known
 end
@@ -211,13 +195,19 @@ local function dissect(rec, tvb, pinfo, tree, waiting)
     if waiting and found and length < patience.ENOUGH and patience.waits(name, tvb, length) then
         return wait(pinfo, length)
     end
-    if found and not known.opaque then
+    if found and not known.opaque and not patience.too_many(name, tvb, length) then
+        local others = waiting and not (name and name:find("^unixsock%."))
+        if others and not pieces.may_wait(length, pinfo) then
+            waiting = false
+            set_can(pinfo, 0)
+        end
         local taken = call(found, tvb, pinfo, tree, length)
+        if others and waiting and get_wanted(pinfo) ~= 0 then pieces.waits(length, pinfo.desegment_offset, pinfo) end
         if taken ~= 0 then
-            if waiting and get_wanted(pinfo) ~= 0 and pinfo.desegment_offset == 0 then
+            if pieces.part or waiting and get_wanted(pinfo) ~= 0 and pinfo.desegment_offset == 0 then
                 shown, M.waits = false, true
             else
-                local said = framer.said(rec) or name == "http" and tostring(pinfo.cols.protocol) ~= "TCP"
+                local said = framer.filled_columns(rec) or name == "http" and tostring(pinfo.cols.protocol) ~= "TCP"
                 shown = said and M.SAID or true
             end
             return taken
@@ -235,11 +225,12 @@ end
 local STREAM = host.load("record/format").SOCKET_TYPE.STREAM
 
 -- The dissector that the TCP and UDP dissectors find at our ports.  It refuses real traffic on them.
-local wrapper = Proto("unixsock_payload", "Unix Domain Socket Payload")
+local wrapper = framer.payload_proto
 
 function wrapper.dissector(tvb, pinfo, tree)
     local rec = active
     if not rec then return 0 end
+    if not asked then framer.start_record(rec.number) end
     asked, rec.way.conversation.asked_at = true, rec.number
     local is_stream = rec.says.type == STREAM
     if not is_stream then -- UDP has put its ports there
@@ -318,6 +309,7 @@ function M.dissect_raw(rec, tvb, pinfo, tree)
     local other = M.of(rec).decode_as
     if other then return call(other, tvb, pinfo, tree, tvb:len()) ~= 0 end
     shown, M.waits = false, false
+    framer.start_record(rec.number)
     if dissect(rec, tvb, pinfo, tree, false) then return shown end
     pcall(call_dissector, data, tvb, pinfo, tree)
     return false

@@ -46,7 +46,6 @@ local F = {
 local proto = framer.proto("unixsock_chrony", "chrony Command Protocol", F)
 
 function proto.dissector(tvb, pinfo, tree)
-    framer.start()
     local length = tvb:len()
     if length < REQUEST_HEADER then return 0 end
     local kind = tvb:range(1, 1):uint()

@@ -11,45 +11,46 @@ local F = {
 }
 local proto = framer.proto("unixsock_dbus", "D-Bus Transport", F)
 
-local MAX_MESSAGE = 134217728 -- of the specification
 local dbus = DissectorTable.get("wtap_encap"):get_dissector(wtap.DBUS)
 
-local COMMANDS = {}
+local COMMANDS, LONGEST = {}, 18
 for word in ("AUTH CANCEL BEGIN DATA ERROR NEGOTIATE_UNIX_FD REJECTED OK AGREE_UNIX_FD"):gmatch("%S+") do
     COMMANDS[word] = true
 end
 
 -- A message begins with its byte order, a line of the handshake with a NUL (once) or a capital letter.
 -- "B" is both: a big-endian message has its type, 1 to 4, in the next byte.
-local function is_message(tvb, at)
-    local first = tvb:range(at, 1):uint()
+local function is_message(first, second)
     if first == 0x6c then return true end
     if first ~= 0x42 then return false end
-    if at + 1 >= tvb:len() then return nil end
-    return tvb:range(at + 1, 1):uint() <= 4
+    return second and second <= 4
 end
 
-local function length(tvb, at)
-    local message = is_message(tvb, at)
-    if message == nil then return nil end
-    local left = tvb:len() - at
-    if not message then
-        local text = tvb:raw(at, math.min(left, 16384))
-        local word = text:match("^%z?([%u_]*)")
-        local complete = #word < #text - (text:byte() == 0 and 1 or 0)
-        if complete and not COMMANDS[word] then return false end
-        local stop = select(2, text:find("\r\n", 1, true))
-        return stop or (left < 16384 and nil)
-    end
-    if left < 16 then return nil end
-    local little = tvb:range(at, 1):uint() == 0x6c
-    local body, fields = Struct.unpack((little and "<" or ">") .. "I4xxxxI4", tvb:raw(at + 4, 12))
+-- A line of the handshake.  Of at most LINE bytes, so that looking for its end again costs little.
+local LINE = 16384
+local function line_end(text, from, last)
+    local first = text:byte(from + 1) == 0 and from + 1 or from
+    local word = text:match("^[%u_]*", first + 1)
+    if #word > LONGEST or first + #word < last and not COMMANDS[word] then return false end
+    local _, stop = text:find("^[^\r\n]*\r\n", first + 1)
+    if stop then return stop end
+    if last - from >= LINE or text:find("^[^\r\n]*[\r\n].", first + 1) then return false end
+    return nil, from
+end
+
+local function scan(text, from, last)
+    if from >= last then return nil, from end
+    local first, second = text:byte(from + 1, from + 2)
+    local message = is_message(first, second)
+    if message == false then return line_end(text, from, last) end
+    if message == nil or last - from < 16 then return nil, from end
+    local body, fields = Struct.unpack((first == 0x6c and "<" or ">") .. "I4xxxxI4", text, from + 5)
     local total = 16 + fields + (-fields) % 8 + body
-    return total <= MAX_MESSAGE and total or false
+    return total <= framer.MAX and from + total
 end
 
 local function show(message, pinfo, tree)
-    if is_message(message, 0) then
+    if is_message(message:raw(0, math.min(2, message:len())):byte(1, 2)) then
         pcall(dbus.call, dbus, message, pinfo, tree)
         return
     end
@@ -62,4 +63,4 @@ local function show(message, pinfo, tree)
     framer.info(pinfo, "D-Bus", "SASL " .. printable(text))
 end
 
-return framer.dissector(proto, length, show)
+return framer.dissector(proto, scan, show, 1)

@@ -30,12 +30,18 @@ local function next_field(text, at)
 end
 
 function proto.dissector(tvb, pinfo, tree)
-    framer.start()
     local text = tvb:raw(0, tvb:len())
     if not text:find("^[%u%d_]+[=\n]") then return 0 end
     local t = tree:add(proto, tvb:range(0, tvb:len()))
-    local at, message = 1, nil
+    local at, message, count = 1, nil, 0
     while at <= #text do
+        count = count + 1
+        if count > framer.MOST_FIELDS then
+            local first = at
+            while at and at <= #text do at, count = select(4, next_field(text, at)), count + 1 end
+            framer.more_fields(t, tvb, first - 1, count - framer.MOST_FIELDS - 1)
+            break
+        end
         local name, value, stop, following = next_field(text, at)
         if not name then break end
         local shown, bytes = printable(name), printable(text:sub(value, stop - 1))

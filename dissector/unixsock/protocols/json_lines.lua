@@ -4,6 +4,7 @@ if type(host) ~= "table" then return end -- run by Wireshark's own scan of its p
 
 local printable = host.load("util/text").printable
 local framer = host.load("protocols/lib/framing")
+local lines = host.load("protocols/lib/text_lines")
 local proto = Proto("unixsock_json", "JSON Lines")
 local json = Dissector.get("json")
 
@@ -17,13 +18,4 @@ local function show(line, pinfo, tree)
     framer.info(pinfo, "JSON", word and printable(word) or printable(text:sub(1, 60)))
 end
 
-function proto.dissector(tvb, pinfo, tree)
-    framer.start()
-    if pinfo.can_desegment == 0 then
-        show(tvb, pinfo, tree)
-        return tvb:len()
-    end
-    return framer.split(tvb, pinfo, tree, framer.until_byte("\n"), show)
-end
-
-return proto
+return lines.dissector(proto, show, 2)

@@ -24,9 +24,8 @@ local F = {
 }
 local proto = framer.proto("unixsock_milter", "Mail Filter", F)
 
-local function length(tvb, at)
-    if tvb:len() - at < 4 then return nil end
-    local size = tvb:range(at, 4):uint()
+local function length(text, at)
+    local size = Struct.unpack(">I4", text, at + 1)
     return size >= 1 and size <= 16777216 and size + 4 or false
 end
 
@@ -46,4 +45,4 @@ local function show(message, pinfo, tree)
     framer.info(pinfo, "MILTER", name)
 end
 
-return framer.dissector(proto, length, show)
+return framer.dissector(proto, framer.by_head(4, length), show)

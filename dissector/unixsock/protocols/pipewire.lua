@@ -20,9 +20,8 @@ local F = {
 }
 local proto = framer.proto("unixsock_pipewire", "PipeWire Native Protocol", F)
 
-local function length(tvb, at)
-    if tvb:len() - at < 16 then return nil end
-    return tvb:range(at + 4, 3):le_uint() + 16
+local function length(text, at)
+    return Struct.unpack("<I3", text, at + 5) + 16
 end
 
 local function show(message, pinfo, tree)
@@ -47,4 +46,4 @@ local function show(message, pinfo, tree)
     framer.info(pinfo, "PIPEWIRE", info)
 end
 
-return framer.dissector(proto, length, show)
+return framer.dissector(proto, framer.by_head(16, length), show)

@@ -29,9 +29,8 @@ local F = {
 }
 local proto = framer.proto("unixsock_pulse", "PulseAudio Native Protocol", F)
 
-local function length(tvb, at)
-    if tvb:len() - at < 20 then return nil end
-    local size = tvb:range(at, 4):uint()
+local function length(text, at)
+    local size = Struct.unpack(">I4", text, at + 1)
     return size <= 16777216 and size + 20 or false
 end
 
@@ -55,4 +54,4 @@ local function show(message, pinfo, tree)
     framer.info(pinfo, "PULSE", info)
 end
 
-return framer.dissector(proto, length, show)
+return framer.dissector(proto, framer.by_head(20, length), show)

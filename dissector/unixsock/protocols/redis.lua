@@ -7,28 +7,63 @@ local framer = host.load("protocols/lib/framing")
 local proto = Proto("unixsock_resp", "Redis Transport")
 local resp
 local MAX_DEPTH = 32
+local MAX_HEAD = 16 -- bytes in which a length must end: its mark, ten digits at most and CR LF
 
--- Where the value that begins at `at` (from 1) ends, exclusive; nil if more bytes are needed.
-local function value_end(text, at, depth)
-    local stop = text:find("\r\n", at, true)
-    if not stop then return nil end
-    local mark, count = text:sub(at, at), tonumber(text:match("^.(%-?%d+)\r\n", at))
-    local after = stop + 2
-    if count and (mark == "%" or mark == "|") then mark, count = "*", count * 2 end -- a map
-    if (mark == "$" or mark == "=" or mark == "!") and count and count >= 0 then
-        return after + count + 2 <= #text + 1 and after + count + 2 or nil
-    elseif (mark == "*" or mark == "~" or mark == ">") and count and count > 0 and depth < MAX_DEPTH then
-        for _ = 1, count do
-            after = value_end(text, after, depth + 1)
-            if not after then return nil end
-        end
+local SIZED, NESTED = {}, {} -- by the mark's byte: bytes of a known length, or so many values for each that is counted
+for mark in ("$=!"):gmatch(".") do SIZED[mark:byte()] = true end
+for mark, each in pairs({ ["*"] = 1, ["~"] = 1, [">"] = 1, ["%"] = 2, ["|"] = 2 }) do NESTED[mark:byte()] = each end
+
+-- The number in the head at `from`, -1 for none; nil if the head is cut, false if it is none; and where it ends.
+local function head(text, from, last)
+    local digits, stop = text:match("^%-?(%d+)\r\n()", from + 2)
+    if digits then
+        if #digits > 10 then return false end
+        return text:byte(from + 2) == 45 and -1 or tonumber(digits), stop - 1
     end
-    return after
+    return last - from < MAX_HEAD and nil
 end
 
-local function length(tvb, at)
-    local stop = value_end(tvb:raw(at, tvb:len() - at), 1, 0)
-    return stop and stop - 1
+-- `state` has the number of values that are still to come at each depth: a message is one value.
+local function scan(text, from, last, state)
+    local depth = state.depth or 1
+    if not state[1] then state[1] = 1 end
+    while from < last do
+        local mark = not state.line and text:byte(from + 1)
+        local each, sized = NESTED[mark], SIZED[mark]
+        local values, stop = 0
+        if each or sized then
+            local number, after = head(text, from, last)
+            if not number then
+                state.depth = depth
+                return number, from
+            end
+            stop = after
+            if sized then
+                if number >= 0 then stop = stop + number + 2 end
+                if number > framer.MAX then return false end
+            elseif number > 0 then
+                values = number * each
+                if values > framer.MAX or depth >= MAX_DEPTH then return false end
+            end
+        else
+            stop = select(2, text:find("\r\n", from + (state.line and 1 or 2), true))
+            state.line = not stop -- begun, but for a CR that may be the end's
+            if not stop then
+                state.depth = depth
+                return nil, math.max(from, text:byte(last) == 13 and last - 1 or last)
+            end
+        end
+        state[depth] = state[depth] - 1
+        if values > 0 then
+            depth = depth + 1
+            state[depth] = values
+        end
+        while depth > 0 and state[depth] == 0 do depth = depth - 1 end
+        if depth == 0 then return stop end
+        from = stop
+    end
+    state.depth = depth
+    return nil, from
 end
 
 local function show(message, pinfo, tree)
@@ -36,8 +71,4 @@ local function show(message, pinfo, tree)
     if resp then pcall(resp.call, resp, message, pinfo, tree) end
 end
 
-function proto.dissector(tvb, pinfo, tree)
-    return framer.split(tvb, pinfo, tree, length, show)
-end
-
-return proto
+return framer.dissector(proto, scan, show, 1)

@@ -12,10 +12,15 @@ local F = {
 local proto = framer.proto("unixsock_notify", "systemd Notification", F)
 
 function proto.dissector(tvb, pinfo, tree)
-    framer.start()
     local text = tvb:raw(0, tvb:len())
     local t = tree:add(proto, tvb:range(0, tvb:len()))
+    local count = 0
     for at, line in text:gmatch("()([^\n]+)") do
+        count = count + 1
+        if count > framer.MOST_FIELDS then
+            framer.more_fields(t, tvb, at - 1, select(2, text:sub(at):gsub("[^\n]+", "")))
+            break
+        end
         local shown = printable(line)
         local item = t:add(F.line, tvb:range(at - 1, #line), shown)
         local name, value = line:match("^([^=]*)=(.*)$")

@@ -27,9 +27,8 @@ local F = {
 }
 local proto = framer.proto("unixsock_ssh_agent", "SSH Agent", F)
 
-local function length(tvb, at)
-    if tvb:len() - at < 4 then return nil end
-    local size = tvb:range(at, 4):uint()
+local function length(text, at)
+    local size = Struct.unpack(">I4", text, at + 1)
     return size >= 1 and size <= MAX and size + 4 or false
 end
 
@@ -87,4 +86,4 @@ local function show(message, pinfo, tree)
     framer.info(pinfo, "SSH-AGENT", info)
 end
 
-return framer.dissector(proto, length, show)
+return framer.dissector(proto, framer.by_head(4, length), show)

@@ -17,9 +17,8 @@ local F = {
 }
 local proto = framer.proto("unixsock_ttrpc", "ttrpc", F)
 
-local function length(tvb, at)
-    if tvb:len() - at < 10 then return nil end
-    local size, kind = tvb:range(at, 4):uint(), tvb:range(at + 8, 1):uint()
+local function length(text, at)
+    local size, kind = Struct.unpack(">I4", text, at + 1), text:byte(at + 9)
     return size <= 4194304 and TYPES[kind] and size + 10 or false
 end
 
@@ -53,4 +52,4 @@ local function show(message, pinfo, tree)
     framer.info(pinfo, "TTRPC", info)
 end
 
-return framer.dissector(proto, length, show)
+return framer.dissector(proto, framer.by_head(10, length), show)

@@ -15,9 +15,9 @@ local F = {
 local proto = framer.proto("unixsock_uwsgi", "uwsgi", F)
 local http = Dissector.get("http")
 
-local function length(tvb, at)
-    if tvb:len() - at < 4 then return nil end
-    return 4 + tvb:range(at + 1, 2):le_uint()
+local function length(text, at)
+    local low, high = text:byte(at + 2, at + 3)
+    return 4 + low + high * 256
 end
 
 local function show(message, pinfo, tree)
@@ -45,13 +45,14 @@ local function show(message, pinfo, tree)
     framer.info(pinfo, "UWSGI", ("%s %s"):format(vars.REQUEST_METHOD or "request", vars.REQUEST_URI or ""))
 end
 
+local requests = framer.cutter(framer.by_head(4, length), show)
+
 function proto.dissector(tvb, pinfo, tree)
-    framer.start()
     local head = tvb:raw(0, math.min(tvb:len(), 5))
     if ("HTTP/"):sub(1, #head) == head then return http:call(tvb, pinfo, tree) end
     -- A request has modifier 0 (WSGI) or a small one; other bytes are its body.
     if head:byte() > 31 and head:byte() < 200 then return 0 end
-    return framer.split(tvb, pinfo, tree, length, show)
+    return requests(tvb, pinfo, tree)
 end
 
 return proto

@@ -39,4 +39,4 @@ local function show(message, pinfo, tree)
     framer.info(pinfo, "VARLINK", info)
 end
 
-return framer.dissector(proto, framer.until_byte("\0"), show)
+return framer.dissector(proto, framer.until_byte("\0"), show, 2, framer.count_byte("\0"))

@@ -5,7 +5,7 @@ local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local framer = host.load("protocols/lib/framing")
-local text = host.load("util/text")
+local printable = host.load("util/text").printable
 local F = {
     object = ProtoField.uint32("wayland.object", "Object"),
     opcode = ProtoField.uint16("wayland.opcode", "Opcode"),
@@ -17,48 +17,104 @@ local F = {
 }
 local proto = framer.proto("unixsock_wayland", "Wayland", F)
 
-local function length(tvb, at)
-    if tvb:len() - at < 8 then return nil end
-    local size = tvb:range(at + 6, 2):le_uint()
+local function length(text, at)
+    local low, high = text:byte(at + 7, at + 8)
+    local size = low + high * 256
     return size >= 8 and size % 4 == 0 and size
 end
 
 ---------------------------------------------------------------------------------------------------
 -- What objects are
 
--- Of each object of a conversation, in which frame it became what.  Numbers are used again, so that a
--- frame's objects are those that were made last before it, whichever frame is looked at.
-local function objects()
-    local conversation = host.current.way.conversation
-    conversation.wayland = conversation.wayland or { { { 0, "wl_display" } } }
+-- Numbers are used again: in a frame, an object is what it was made last before.  Per conversation and object is kept
+-- in which frames it became what, a bounded number of changes; where they are forgotten it is shown as unknown.
+-- What the messages of a frame make is in `here`, anew in every pass.
+local MOST = 16384 -- changes kept of a conversation: at twice as many, the older half is forgotten
+local here, here_number, here_conversation, visited = {}, nil, nil, nil
+
+-- A change is one number: frame * SHIFT + interface.
+local SHIFT = 4096
+local numbers, interfaces = {}, {}
+local function number_of(interface)
+    local number = numbers[interface]
+    if number then return number end
+    if #interfaces + 1 == SHIFT then return numbers.object end -- made up: no program has so many
+    interfaces[#interfaces + 1], numbers[interface] = interface, #interfaces + 1
+    return #interfaces
+end
+number_of("object")
+
+local function no_objects() return { changes = { { number_of("wl_display") } }, count = 1 } end
+
+-- What is known of the current record's conversation, given its pinfo when a message begins.
+local function objects(pinfo)
+    local conversation, number = host.current.way.conversation, host.current.number
+    if here_number ~= number or here_conversation ~= conversation then
+        here, here_number, here_conversation = {}, number, conversation
+    end
+    if pinfo then visited = pinfo.visited end
+    conversation.wayland = conversation.wayland or no_objects()
     return conversation.wayland
 end
 
 local function interface_of(object)
-    local found
-    for _, made in ipairs(objects()[object] or {}) do
-        if made[1] > host.current.number then break end
-        found = made[2]
+    local known = objects()
+    if here[object] then return here[object] end
+    local changes = known.changes[object]
+    if not changes then return nil end
+    local low, high, now = 0, #changes, host.current.number * SHIFT
+    while low < high do -- the last before this frame
+        local middle = math.ceil((low + high) / 2)
+        if changes[middle] < now then low = middle else high = middle - 1 end
     end
-    return found
+    return low > 0 and interfaces[changes[low] % SHIFT] or nil
+end
+
+-- Forgets the older half of the changes, but for what each object is now; everything, if there are too many objects.
+local function forget(known)
+    local all = {}
+    for _, changes in pairs(known.changes) do
+        for i = 1, #changes do all[#all + 1] = changes[i] end
+    end
+    table.sort(all)
+    local limit, count = all[math.ceil(#all / 2)], 0
+    for object, changes in pairs(known.changes) do
+        local left = {}
+        for i = 1, #changes do
+            if i == #changes or changes[i] > limit then left[#left + 1] = changes[i] end
+        end
+        known.changes[object], count = left, count + #left
+    end
+    known.count = count
+    if count > MOST * 3 / 2 then known.changes, known.count = no_objects().changes, 1 end
 end
 
 local function learn(object, interface)
-    if interface_of(object) == interface then return end
-    local all = objects()
-    local history = all[object] or {}
-    all[object] = history
-    local last = history[#history]
-    -- Frames come in their order the first time, and later teach nothing new.
-    if not last or last[1] <= host.current.number then history[#history + 1] = { host.current.number, interface } end
+    local known, number = objects(), number_of(interface)
+    here[object] = interfaces[number]
+    if visited then return end
+    local changes = known.changes[object]
+    if not changes then
+        changes = {}
+        known.changes[object] = changes
+    end
+    local last, change = changes[#changes], host.current.number * SHIFT + number
+    if last and last >= host.current.number * SHIFT then
+        changes[#changes] = change
+    elseif not last or last % SHIFT ~= number then
+        changes[#changes + 1], known.count = change, known.count + 1
+        if known.count > 2 * MOST then forget(known) end
+    end
 end
 
 ---------------------------------------------------------------------------------------------------
 -- Messages
 
+local NAMES = host.load("protocols/lib/wayland_names")
+
 -- The name of a message and its arguments {name, type, interface of a new object}; nil if it isn't known.
 local function signature(interface, request, opcode)
-    local messages = host.load("protocols/lib/wayland_names")[interface]
+    local messages = NAMES[interface]
     messages = messages and messages[request and "requests" or "events"]
     local words = messages and messages[opcode + 1]
     if not words then return nil end
@@ -91,7 +147,7 @@ local function read(message, at, kind)
         if size > left then return nil end
         if kind == "a" then return size, ("%d bytes"):format(number) end
         local value = number > 0 and message:raw(at + 4, number - 1) or ""
-        return size, text.printable(value), value
+        return size, printable(value), value
     elseif kind == "i" then
         return 4, tostring(message:range(at, 4):le_int())
     elseif kind == "f" then
@@ -132,6 +188,7 @@ local function show(message, pinfo, tree)
     local t = tree:add(proto, message:range(0, message:len()))
     if message:len() < 8 then return end
     local object, opcode = message:range(0, 4):le_uint(), message:range(4, 2):le_uint()
+    objects(pinfo)
     t:add_le(F.object, message:range(0, 4))
     t:add_le(F.opcode, message:range(4, 2))
     t:add_le(F.size, message:range(6, 2))
@@ -146,7 +203,7 @@ local function show(message, pinfo, tree)
         or ("%s %s %d"):format(object_text(object), request and "request" or "event", opcode)
     if name then
         local named = show_arguments(message, t, arguments)
-        if named and interface == "wl_registry" then words = words .. " " .. text.printable(named) end
+        if named and interface == "wl_registry" then words = words .. " " .. printable(named) end
     elseif message:len() > 8 then
         t:add(F.args, message:range(8))
     end
@@ -155,4 +212,4 @@ local function show(message, pinfo, tree)
     framer.info(pinfo, "WAYLAND", words)
 end
 
-return framer.dissector(proto, length, show)
+return framer.dissector(proto, framer.by_head(8, length), show)

@@ -15,7 +15,6 @@ local F = {
 local proto = framer.proto("unixsock_wpa_ctrl", "wpa_supplicant Control Interface", F)
 
 function proto.dissector(tvb, pinfo, tree)
-    framer.start()
     local text = tvb:raw(0, tvb:len()):gsub("\n$", "")
     local t = tree:add(proto, tvb:range(0, tvb:len()))
     local shown = printable(text)

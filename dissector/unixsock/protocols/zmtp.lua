@@ -3,9 +3,8 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
-local text = host.load("util/text")
+local glance, printable = host.load("util/text").glance, host.load("util/text").printable
 local framer = host.load("protocols/lib/framing")
-local printable = text.printable
 
 -- Called as in Wireshark's own dissector, which 4.4 brought.
 local F = {
@@ -31,22 +30,23 @@ local F = {
 local proto = framer.proto("unixsock_zmtp", "ZeroMQ on Unix Sockets", F)
 
 local SIGNATURE, GREETING, OLD_GREETING = 10, 64, 12
-local LONG, MAX = 2, 268435456
+local LONG = 2
 
-local function length(tvb, at)
-    local left = tvb:len() - at
-    local flags = tvb:range(at, 1):uint()
+local function scan(text, from, last)
+    local left = last - from
+    if left < 1 then return nil, from end
+    local flags = text:byte(from + 1)
     if flags == 0xff then
-        if left <= SIGNATURE then return nil end
-        return tvb:range(at + SIGNATURE, 1):uint() >= 3 and GREETING or OLD_GREETING
+        if left <= SIGNATURE then return nil, from end
+        return from + (text:byte(from + SIGNATURE + 1) >= 3 and GREETING or OLD_GREETING)
     elseif flags > 7 then
         return false
     end
     local long = math.floor(flags / LONG) % 2 == 1
-    if left < (long and 9 or 2) then return nil end
-    if not long then return 2 + tvb:range(at + 1, 1):uint() end
-    local high, low = tvb:range(at + 1, 4):uint(), tvb:range(at + 5, 4):uint()
-    return high == 0 and low <= MAX and 9 + low
+    if left < (long and 9 or 2) then return nil, from end
+    if not long then return from + 2 + text:byte(from + 2) end
+    local high, low = Struct.unpack(">I4I4", text, from + 2)
+    return high == 0 and low <= framer.MAX and from + 9 + low
 end
 
 local function show_greeting(t, message)
@@ -127,7 +127,7 @@ local function show(message, pinfo, tree)
             info = ("%s, %d bytes"):format(info, whole - head)
             if body then
                 t:add(F.data, body:range(0, body:len()))
-                info = info .. "  " .. text.glance(body:raw(), 1, body:len())
+                info = info .. "  " .. glance(body:raw(), 1, body:len())
             end
         end
     end
@@ -135,4 +135,4 @@ local function show(message, pinfo, tree)
     framer.info(pinfo, "ZMTP", info)
 end
 
-return framer.dissector(proto, length, show)
+return framer.dissector(proto, scan, show)

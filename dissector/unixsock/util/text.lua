@@ -4,45 +4,52 @@ if type(host) ~= "table" then return end -- run by Wireshark's own scan of its p
 
 local M = {}
 
-local function hex_escape(bytes)
-    return (bytes:gsub(".", function(c) return ("\\x%02x"):format(c:byte()) end))
-end
-
 local TRAIL = "[\128-\191]"
-local WELL_FORMED = { -- Unicode's table of well-formed UTF-8, without the C1 controls
-    "^\194[\160-\191]", "^[\195-\223]" .. TRAIL, "^\224[\160-\191]" .. TRAIL,
-    "^[\225-\236\238\239]" .. TRAIL .. TRAIL, "^\237[\128-\159]" .. TRAIL,
-    "^\240[\144-\191]" .. TRAIL .. TRAIL, "^[\241-\243]" .. TRAIL .. TRAIL .. TRAIL,
-    "^\244[\128-\143]" .. TRAIL .. TRAIL,
+local WELL_FORMED = { -- Unicode's table of well-formed UTF-8, without the C1 controls: first bytes, and what follows
+    { 194, 194, "[\160-\191]" }, { 195, 223, TRAIL }, { 224, 224, "[\160-\191]" .. TRAIL },
+    { 225, 236, TRAIL .. TRAIL }, { 237, 237, "[\128-\159]" .. TRAIL }, { 238, 239, TRAIL .. TRAIL },
+    { 240, 240, "[\144-\191]" .. TRAIL .. TRAIL }, { 241, 243, TRAIL .. TRAIL .. TRAIL },
+    { 244, 244, "[\128-\143]" .. TRAIL .. TRAIL },
 }
-
+local CHARACTER = {} -- by the first byte: a pattern for the character
+for _, row in ipairs(WELL_FORMED) do
+    for lead = row[1], row[2] do CHARACTER[lead] = "^." .. row[3] end
+end
 local UNSEEN = { -- of these, what changes the direction of the text around it or takes no room
-    "^\194\173", "^\216\156", "^\226\128[\139-\143\168-\174]", "^\226\129[\160-\175]", "^\239\187\191",
+    [194] = { "^.\173" }, [216] = { "^.\156" }, [239] = { "^.\187\191" },
+    [226] = { "^.\128[\139-\143\168-\174]", "^.\129[\160-\175]" },
 }
 
--- Whether one of `patterns` matches `bytes` at `at`; the match.
-local function match_any(patterns, bytes, at)
-    for _, pattern in ipairs(patterns) do
-        local found = bytes:match(pattern, at)
-        if found then return found end
+-- The character that begins `bytes`; nil if it is unseen, or none.
+local function character(bytes)
+    local lead = bytes:byte()
+    for _, pattern in ipairs(UNSEEN[lead] or {}) do
+        if bytes:find(pattern) then return nil end
     end
+    return CHARACTER[lead] and bytes:match(CHARACTER[lead])
 end
 
--- The bytes, with escape(one byte) for each that is a control character, unseen or not UTF-8.
-local function with_escapes(bytes, escape)
-    if not bytes:find("[%c\128-\255]") then return bytes end
-    local parts, at = {}, 1
-    while at <= #bytes do
-        local plain = bytes:match("^[\32-\126]+", at)
-        if not plain and not match_any(UNSEEN, bytes, at) then plain = match_any(WELL_FORMED, bytes, at) end
-        parts[#parts + 1] = plain or escape(bytes:sub(at, at))
-        at = at + (plain and #plain or 1)
+-- A function that gives bytes with escape[byte] for each that is a control character, unseen or not UTF-8.
+local function escaper(escape)
+    local known, count = {}, 0 -- by a first byte and what may follow it: a bounded cache
+    local function replaced(bytes)
+        local done = known[bytes]
+        if done then return done end
+        if count >= 4096 then known, count = {}, 0 end
+        local plain = character(bytes) or ""
+        done = plain .. bytes:sub(#plain + 1):gsub(".", escape)
+        if #bytes <= 8 then known[bytes], count = done, count + 1 end
+        return done
     end
-    return table.concat(parts)
+    return function(bytes) return (bytes:gsub("[%c\128-\255][\128-\191]*", replaced)) end
 end
+
+local with_hex, with_dots = {}, {}
+for i = 0, 255 do with_hex[string.char(i)], with_dots[string.char(i)] = ("\\x%02x"):format(i), "\0" end
 
 -- The bytes; control and unseen characters and what is not UTF-8 become \xNN.
-function M.printable(bytes) return with_escapes(bytes, hex_escape) end
+M.printable = escaper(with_hex)
+local dotted = escaper(with_dots)
 
 local GLANCE, HEX = 64, 16
 local SEQUENCES = { "[\194-\223]" .. TRAIL, "[\224-\239]" .. TRAIL .. TRAIL, "[\240-\244]" .. TRAIL .. TRAIL .. TRAIL }
@@ -107,7 +114,7 @@ function M.glance(bytes, from, to)
     local cut = size > GLANCE
     local head = bytes:sub(from, cut and from + GLANCE - 1 or to)
     if cut then head = head:gsub("[\192-\255][\128-\191]*$", "") end -- perhaps cut in a character
-    local text = with_escapes(head, function() return "\0" end):gsub("%z+", ".")
+    local text = dotted(head):gsub("%z+", ".")
     return cut and text .. "…" or text
 end
 

@@ -1,52 +1,194 @@
--- What our own dissectors share: cutting a stream into messages, and remembering nothing.
+-- Cuts a stream's bytes into messages for the protocols in this folder's parent, and shows each of them.
+--
+-- A protocol gives two functions.  scan(text, from, last, state) continues to look for the end of a message at offset
+-- `from` (from 0) of `text`, which has `last` bytes.  It returns where the message ends, which may lie beyond `last`;
+-- or nil and how far it has looked, where more bytes are needed (it is called again with what comes after that, so
+-- nothing is looked at twice); or false if this is no message.  `state` is a table for its own use, empty at a
+-- message's beginning, where also `from` is.  show(tvb of one message, pinfo, tree) adds it to the packet.
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
+local pieces = host.load("dispatch/pieces")
+
 local M = {}
 
--- Calls show(tvb of one message, pinfo, tree) for each message in `tvb`.  length(tvb, at) gives the bytes of the
--- message that begins at `at`, nil where more bytes are needed to tell, false where it is none.  In a stream the
--- rest is asked for again; a datagram's rest is shown as it is.  Gives what a dissector gives.
-function M.split(tvb, pinfo, tree, length, show)
-    local at, last = 0, tvb:len()
+-- A longer message is none that is followed: no program sends such, and Wireshark's special values of desegment_len
+-- begin at 268435454.
+M.MAX = 134217728
+
+-- Messages shown of one record, and layers that they may add to a packet: at 500 (its preference gui.max_tree_depth)
+-- Wireshark gives a packet up as "Dissector bug".  What comes after these is counted.
+local MOST, MOST_LAYERS = 500, 400
+
+-- The Proto at Wireshark's ports (dispatch/payload.lua), which also has the fields for what is not shown.
+local F = {
+    messages = ProtoField.uint32("unixsock.more.messages", "More messages"),
+    bytes = ProtoField.uint32("unixsock.more.bytes", "Bytes of these messages"),
+    unknown = ProtoField.bytes("unixsock.undecoded", "Bytes that are no message"),
+    part = ProtoField.uint32("unixsock.part", "Bytes of a message that is not complete"),
+}
+M.payload_proto = Proto("unixsock_payload", "Unix Domain Socket Payload")
+M.payload_proto.fields = { F.messages, F.bytes, F.unknown, F.part }
+
+---------------------------------------------------------------------------------------------------
+-- The Info column
+
+local MAX_INFO = 4096 -- Wireshark keeps no more of a column
+local info_length
+
+-- Adds to the Info column as Wireshark's own dissectors do: the first message replaces, the others follow.
+function M.info(pinfo, name, text)
+    if #text > MAX_INFO then text = text:sub(1, MAX_INFO) end
+    if M.filled ~= pinfo.number then
+        pinfo.cols.protocol, pinfo.cols.info = name, text
+        M.filled, info_length = pinfo.number, #text
+    elseif info_length < MAX_INFO then
+        pinfo.cols.info:append(", " .. text)
+        info_length = info_length + 2 + #text
+    end
+end
+
+-- Whether a protocol of ours has filled the columns for this record.
+function M.filled_columns(rec) return M.filled == rec.number end
+
+---------------------------------------------------------------------------------------------------
+-- Messages
+
+local shown, layers, of_record = 0, 0, nil -- in the record that is being dissected
+
+-- Called before each record's payload is dissected.
+function M.start_record(number)
+    M.filled, shown, layers, of_record = nil, 0, 0, number
+    pieces.start_record()
+end
+
+-- Whether one more message can be shown that adds `more` layers to the packet.
+local function room(more)
+    return shown < MOST and layers + more <= MOST_LAYERS
+end
+
+-- How many fields of a message of text are shown.
+M.MOST_FIELDS = MOST
+
+-- Shows that there are more than those in a message; `at`: where they begin.
+function M.more_fields(t, tvb, at, count)
+    local range = tvb:range(at)
+    t:add(M.payload_proto, range, ("%d more fields, %d bytes"):format(count, range:len()))
+end
+
+-- Shows that there are `count` more messages in `bytes` bytes from `at` on.
+local function show_more(tvb, pinfo, tree, at, bytes, count)
+    local words = ("%d more message%s, %d bytes"):format(count, count == 1 and "" or "s", bytes)
+    local range = tvb:range(at, bytes)
+    local t = tree:add(M.payload_proto, range, words)
+    t:add(F.messages, range, count):set_generated()
+    t:add(F.bytes, range, bytes):set_generated()
+    if M.filled == pinfo.number then pinfo.cols.info:append(", " .. words) end
+end
+
+local function put(rules, message, pinfo, tree)
+    shown, layers = shown + 1, layers + rules.layers
+    rules.show(message, pinfo, tree)
+end
+
+-- Shows that the bytes from `at` on are a part of a message that is not complete.
+local function show_part(tvb, tree, at)
+    local range = tvb:range(at)
+    local t = tree:add(M.payload_proto, range, ("Part of a message, %d bytes"):format(range:len()))
+    t:add(F.part, range, range:len()):set_generated()
+    pieces.part = true
+end
+
+-- Shows what `text`, the bytes of `tvb`, has of a long message that began before.  Gives how many bytes that are.
+local function continue_long(rules, tvb, text, pinfo, tree)
+    local stop, size, whole = pieces.continue(rules, text, pinfo)
+    if not stop then return 0 end
+    if not size then
+        show_part(tvb, tree, 0)
+    elseif whole then
+        put(rules, ByteArray.new(whole, true):tvb("Reassembled message"), pinfo, tree)
+    else
+        local words = ("End of a message of %.0f bytes, which is too long or no longer in memory"):format(size)
+        tree:add(M.payload_proto, tvb:range(0, stop), words)
+    end
+    return stop
+end
+
+-- Shows each message in `tvb` by `rules` = { scan, show, layers, count }.  In a stream the rest is asked for again; a
+-- datagram's rest is shown as it is.  Gives what a dissector gives: the bytes taken, 0 if there is no message.
+local function split(rules, tvb, pinfo, tree)
+    local last = tvb:len()
+    local text = tvb:raw(0, last)
+    local scan, can_wait = rules.scan, pinfo.can_desegment > 0
+    if of_record ~= pinfo.number then M.start_record(pinfo.number) end
+    local at = can_wait and continue_long(rules, tvb, text, pinfo, tree) or 0
+    local from, state = pieces.resume(rules, at, last, pinfo)
+    local more, more_at = 0, nil
+    local taken, size
     while at < last do
-        local size = length(tvb, at)
-        if size == false or size and size <= 0 then return at end
-        if (not size or at + size > last) then
-            if pinfo.can_desegment == 0 then
-                show(tvb:range(at):tvb(), pinfo, tree)
-                return last
-            end
-            pinfo.desegment_offset = at
-            pinfo.desegment_len = size and at + size - last or 0x0fffffff -- DESEGMENT_ONE_MORE_SEGMENT
-            return last
+        if rules.count and not more_at and not room(rules.layers) then -- faster than one by one
+            more_at = at
+            more, at = rules.count(text, at, last)
+            from = at
+            if at >= last then break end
         end
-        show(tvb:range(at, size):tvb(), pinfo, tree)
-        at = at + size
+        local stop, looked = scan(text, from, last, state)
+        if stop == false or stop and (stop <= at or stop - at > M.MAX) then
+            taken = at
+            break
+        elseif not stop or stop > last then
+            size, from = stop and stop - at, looked
+            break
+        end
+        if not more_at and not room(rules.layers) then more_at = at end
+        if more_at then
+            more = more + 1
+        else
+            put(rules, tvb:range(at, stop - at):tvb(), pinfo, tree)
+        end
+        at, from = stop, stop
+        if next(state) then state = {} end
+    end
+    if more > 0 then show_more(tvb, pinfo, tree, more_at, at - more_at, more) end
+    if at >= last then
+        pieces.done(pinfo)
+        return last
+    end
+    if taken then
+        pieces.done(pinfo)
+        if taken > 0 then tree:add(F.unknown, tvb:range(taken)) end
+        return taken > 0 and last or 0
+    end
+    if not can_wait then
+        if room(rules.layers) then
+            put(rules, tvb:range(at):tvb(), pinfo, tree)
+        else
+            show_more(tvb, pinfo, tree, at, last - at, 1)
+        end
+    elseif size then
+        pieces.done(pinfo)
+        pinfo.desegment_offset, pinfo.desegment_len = at, at + size - last
+    elseif pieces.wait(rules, text, at, from, state, pinfo) then
+        pinfo.desegment_offset, pinfo.desegment_len = at, 0x0fffffff -- DESEGMENT_ONE_MORE_SEGMENT
+    else
+        show_part(tvb, tree, at)
     end
     return last
 end
 
--- A length() for messages that end with the byte `mark`.
-function M.until_byte(mark)
-    return function(tvb, at)
-        local found = tvb:raw(at, tvb:len() - at):find(mark, 1, true)
-        return found or nil
-    end
+-- The dissector function of a stream of messages.  `adds`: how many layers show() adds to the packet by calling
+-- Wireshark's dissectors, 0 by default.  count(text, from, last): optional, a fast way to count whole messages; gives
+-- their number and where they end.
+function M.cutter(scan, show, adds, count)
+    local rules = { scan = scan, show = show, layers = adds or 0, count = count }
+    return function(tvb, pinfo, tree) return split(rules, tvb, pinfo, tree) end
 end
 
--- Adds to the Info column as Wireshark's own dissectors do: the first replaces, the others follow.
-function M.info(pinfo, name, text)
-    pinfo.cols.protocol = name
-    if M.fresh ~= pinfo.number then
-        pinfo.cols.info = text
-        M.fresh = pinfo.number
-    else
-        pinfo.cols.info:append(", " .. text)
-    end
+-- Makes `proto` the dissector of a stream of messages, as above; gives it back.
+function M.dissector(proto, ...)
+    proto.dissector = M.cutter(...)
+    return proto
 end
-
-function M.start() M.fresh = nil end
 
 -- A Proto with these ProtoFields.
 function M.proto(name, title, fields)
@@ -56,16 +198,37 @@ function M.proto(name, title, fields)
     return proto
 end
 
--- Makes `proto` the dissector of a stream of messages, as split() cuts and shows them; gives it back.
-function M.dissector(proto, length, show)
-    function proto.dissector(tvb, pinfo, tree)
-        M.start()
-        return M.split(tvb, pinfo, tree, length, show)
+---------------------------------------------------------------------------------------------------
+-- Common kinds of messages
+
+-- A scan() for messages that end with the byte `mark`.
+function M.until_byte(mark)
+    return function(text, from, last)
+        local found = text:find(mark, from + 1, true)
+        if found then return found end
+        return nil, last
     end
-    return proto
 end
 
--- Whether one of our own dissectors has filled the columns for this record.
-function M.said(rec) return M.fresh == rec.number end
+-- A count() for the same.
+function M.count_byte(mark)
+    return function(text, from)
+        local found = text:reverse():find(mark, 1, true)
+        local stop = found and #text - found + 1
+        if not stop or stop <= from then return 0, from end
+        local _, count = text:sub(from + 1, stop):gsub(mark == "\0" and "%z" or mark, "")
+        return count, stop
+    end
+end
+
+-- A scan() for messages that begin with a head of `head` bytes, in which length(text, at) reads how long the whole
+-- message is; false where this is no message.
+function M.by_head(head, length)
+    return function(text, from, last)
+        if last - from < head then return nil, from end
+        local size = length(text, from)
+        return size and from + size
+    end
+end
 
 return M

@@ -1,4 +1,4 @@
--- Makes dissectors of protocols whose messages are lines of text, "word the-rest".
+-- Makes dissectors of protocols whose messages are lines of text.
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
@@ -6,8 +6,19 @@ local printable = host.load("util/text").printable
 local framer = host.load("protocols/lib/framing")
 local M = {}
 
--- A Proto called `proto_name` with fields `prefix`.line, .command and .args; `label` is the Protocol column.
--- hide(command) true keeps the arguments out of Info.
+-- Makes `proto` a dissector whose messages are lines, or whole datagrams; `layers` as in framing.dissector.
+function M.dissector(proto, show, layers)
+    local lines = framer.cutter(framer.until_byte("\n"), show, layers, framer.count_byte("\n"))
+    function proto.dissector(tvb, pinfo, tree)
+        if pinfo.can_desegment > 0 then return lines(tvb, pinfo, tree) end
+        show(tvb, pinfo, tree)
+        return tvb:len()
+    end
+    return proto
+end
+
+-- A Proto called `proto_name` for lines of the form "word the-rest", with fields `prefix`.line, .command and .args;
+-- `label` is the Protocol column.  hide(command) true keeps the arguments out of Info.
 function M.proto(proto_name, prefix, title, label, hide)
     local F = {
         line = ProtoField.string(prefix .. ".line", "Line"),
@@ -34,16 +45,7 @@ function M.proto(proto_name, prefix, title, label, hide)
         framer.info(pinfo, label, shown)
     end
 
-    function proto.dissector(tvb, pinfo, tree)
-        framer.start()
-        if pinfo.can_desegment == 0 then
-            show(tvb, pinfo, tree)
-            return tvb:len()
-        end
-        return framer.split(tvb, pinfo, tree, framer.until_byte("\n"), show)
-    end
-
-    return proto
+    return M.dissector(proto, show)
 end
 
 return M
