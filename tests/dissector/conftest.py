@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +34,32 @@ class Tshark:
     root: Path | None
     home: Path
 
+    def command(self, capture: Path, *args: str) -> list[str]:
+        """The command line that reads ``capture``, which is copied where this tshark can read it."""
+        if self.root is None:
+            return ["tshark", "-r", str(capture), *args]
+        shutil.copyfile(capture, self.root / "tmp" / capture.name)
+        return ["chroot", str(self.root), "tshark", "-r", f"/tmp/{capture.name}", *args]
+
+    def usage(self, capture: Path, *args: str, timeout: float = 120) -> tuple[float, int]:
+        """Processor time in seconds and peak memory in KiB of reading ``capture``."""
+        measure = (
+            "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL,"
+            " stderr=subprocess.DEVNULL, check=True); used = resource.getrusage(resource.RUSAGE_CHILDREN);"
+            " print(used.ru_utime + used.ru_stime, used.ru_maxrss)"
+        )
+        env = {"PATH": os.environ["PATH"], "HOME": str(self.home), "LC_ALL": "C.UTF-8"}
+        with subprocess.Popen(
+            ["/usr/bin/python3", "-c", measure, *self.command(capture, "-n", *args)],
+            env=env, stdout=subprocess.PIPE, text=True, start_new_session=True,
+        ) as child:  # fmt: skip
+            try:
+                seconds, memory = child.communicate(timeout=timeout)[0].split()
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)  # a dissector that loops heeds no other signal
+                pytest.fail(f"{capture.name} with {args}: not ended after {timeout} s")
+        return float(seconds), int(memory)
+
     def run(
         self, capture: Path, *args: str, plugin: bool = True, bugs: bool = False, timeout: float = 120
     ) -> str:
@@ -40,17 +67,12 @@ class Tshark:
 
         ``bugs``: Wireshark's own dissectors may complain of theirs.
         """
-        env = {"PATH": os.environ["PATH"], "HOME": str(self.home), "LC_ALL": "C.UTF-8"}
-        if self.root is None:
-            command = ["tshark", "-r", str(capture), *args]
-            if not plugin:
-                env["HOME"] = "/nonexistent"
-        else:
-            shutil.copyfile(capture, self.root / "tmp" / capture.name)
-            command = ["chroot", str(self.root), "tshark", "-r", f"/tmp/{capture.name}", *args]
+        home = str(self.home) if plugin or self.root else "/nonexistent"
+        env = {"PATH": os.environ["PATH"], "HOME": home, "LC_ALL": "C.UTF-8"}
         done = subprocess.run(
-            command, env=env, capture_output=True, text=True, errors="replace", timeout=timeout, check=False
-        )
+            self.command(capture, *args), env=env, capture_output=True, text=True, errors="replace",
+            timeout=timeout, check=False,
+        )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert "Lua" not in done.stderr, done.stderr
         said = [line for line in done.stderr.splitlines() if not _OTHERS.search(line)]

@@ -15,7 +15,7 @@ local M = {}
 -- Bytes that Wireshark may copy for one message: so many, and so many times what there is of it.
 local COPIES, TIMES = 4194304, 16
 local MAX_LONG = 16777216 -- a longer message is counted, but not shown
-local MAX_KEPT = 33554432 -- bytes of long messages that are kept to be shown again
+local MAX_KEPT = 16777216 -- bytes of long messages that are kept to be shown again
 
 local kept, first_kept, kept_bytes -- long messages that still have their bytes, in the order of their completion
 

@@ -66,9 +66,18 @@ local function scan(text, from, last, state)
     return nil, from
 end
 
+-- Lines that are values as they are, up to the next one that is not.
+local function count(text, from)
+    if NESTED[text:byte(from + 1)] or SIZED[text:byte(from + 1)] then return 0, from end
+    local stop = text:find("\r\n[$=!*~>%%|]", from + 1)
+    stop = stop and stop + 1 or framer.last(text, "\r\n")
+    if stop <= from then return 0, from end
+    return select(2, text:sub(from + 1, stop):gsub("\r\n", "")), stop
+end
+
 local function show(message, pinfo, tree)
     resp = resp or DissectorTable.get("tcp.port"):get_dissector(6379)
     if resp then pcall(resp.call, resp, message, pinfo, tree) end
 end
 
-return framer.dissector(proto, scan, show, 1)
+return framer.dissector(proto, scan, show, 1, count)

@@ -212,4 +212,4 @@ local function show(message, pinfo, tree)
     framer.info(pinfo, "WAYLAND", words)
 end
 
-return framer.dissector(proto, framer.by_head(8, length), show)
+return framer.dissector(proto, framer.by_head(8, length), show, 0) -- show() learns what objects are

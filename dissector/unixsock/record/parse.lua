@@ -129,7 +129,7 @@ local function side(comm, pid, name)
 end
 
 -- A cache of bounded size: M.forget() empties both when one is full.
-local KEPT, VARIANTS = 8192, 8
+local KEPT, VARIANTS, LARGE = 8192, 8, 512 -- large elements count more than once
 local ways, way_count -- by the pair of sockets; several of a pair are chained by `next`
 local said, said_count -- by the elements, then by the header's fields in PROCESSES
 
@@ -178,7 +178,8 @@ local function new_way(bytes, header_len, socks)
     if not says then
         local kind, role, flags = unpack("<BBI2", bytes, AT.type + 1)
         says = say(bytes, elements, kind, role, flags)
-        said[elements], same[processes], said_count = same, says, said_count + 1
+        said[elements], same[processes] = same, says
+        said_count = said_count + 1 + math.floor(#elements / LARGE)
     end
     local src, dst = sub(socks, 1, 8), sub(socks, 9)
     -- There may be thousands of ways: at most eight fields, or each takes twice the memory.

@@ -13,23 +13,38 @@ local FLAG, has = layout.FLAG, layout.has
 local M = {}
 local open -- parts of messages that are not complete yet, by direction
 local joined -- whole messages, by the frame that completes them: needed when that frame is shown again
+local frames, first, bytes -- those frames in the order of completion: only the latest are kept
+
+local MAX_MESSAGE, MAX_KEPT = 16777216, 16777216 -- bytes of a message that is joined, and of all that are kept
 
 function M.reset()
     open, joined = {}, {}
+    frames, first, bytes = {}, 1, 0
 end
 
 M.reset()
 
--- The whole message if this record completes one, or nil.
+local function keep(number, message)
+    joined[number], frames[#frames + 1], bytes = message, number, bytes + #message
+    while bytes > MAX_KEPT do
+        local old = frames[first]
+        bytes, joined[old], frames[first], first = bytes - #joined[old], nil, false, first + 1
+    end
+end
+
+-- The whole message if this record completes one, or nil.  What is no longer kept is joined again where all frames
+-- are read once more in their order.
 local function join(rec, tvb, pinfo)
-    if pinfo.visited then return joined[pinfo.number] end
+    local number = pinfo.number
+    if joined[number] then return joined[number] end
     local key = record.src_sock(rec.way) .. record.dst_sock(rec.way)
     local message = open[key]
     if rec.offset == 0 then
         message = { number = rec.message, have = 0 }
         open[key] = message
     end
-    if not message or message.number ~= rec.message or message.have ~= rec.offset then
+    if not message or message.number ~= rec.message or message.have ~= rec.offset
+        or message.have + rec.caplen > MAX_MESSAGE then
         open[key] = nil -- a part is missing
         return nil
     end
@@ -37,8 +52,8 @@ local function join(rec, tvb, pinfo)
     message.have = message.have + rec.caplen
     if has(rec.says.flags, FLAG.MORE) then return nil end
     open[key] = nil
-    joined[pinfo.number] = table.concat(message)
-    return joined[pinfo.number]
+    keep(number, table.concat(message))
+    return joined[number]
 end
 
 local udp = Dissector.get("udp")

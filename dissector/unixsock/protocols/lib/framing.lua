@@ -33,8 +33,9 @@ M.payload_proto.fields = { F.messages, F.bytes, F.unknown, F.part }
 ---------------------------------------------------------------------------------------------------
 -- The Info column
 
+local ENOUGH_INFO = 512 -- bytes of Info, beyond which nothing is appended
 local MAX_INFO = 4096 -- Wireshark keeps no more of a column
-local info_length
+local info_length = 0
 
 -- Adds to the Info column as Wireshark's own dissectors do: the first message replaces, the others follow.
 function M.info(pinfo, name, text)
@@ -42,7 +43,7 @@ function M.info(pinfo, name, text)
     if M.filled ~= pinfo.number then
         pinfo.cols.protocol, pinfo.cols.info = name, text
         M.filled, info_length = pinfo.number, #text
-    elseif info_length < MAX_INFO then
+    elseif info_length < ENOUGH_INFO then
         pinfo.cols.info:append(", " .. text)
         info_length = info_length + 2 + #text
     end
@@ -86,9 +87,14 @@ local function show_more(tvb, pinfo, tree, at, bytes, count)
     if M.filled == pinfo.number then pinfo.cols.info:append(", " .. words) end
 end
 
-local function put(rules, message, pinfo, tree)
+-- Shows the message in bytes from `at` to `stop`, unless it adds nothing to the packet list, which is all that is
+-- asked for.
+local function put(rules, tvb, at, stop, pinfo, tree)
     shown, layers = shown + 1, layers + rules.layers
-    rules.show(message, pinfo, tree)
+    if rules.quiet and M.filled == pinfo.number and info_length >= ENOUGH_INFO and not tree:referenced(rules.quiet) then
+        return
+    end
+    rules.show(tvb:range(at, stop - at):tvb(), pinfo, tree)
 end
 
 -- Shows that the bytes from `at` on are a part of a message that is not complete.
@@ -106,7 +112,7 @@ local function continue_long(rules, tvb, text, pinfo, tree)
     if not size then
         show_part(tvb, tree, 0)
     elseif whole then
-        put(rules, ByteArray.new(whole, true):tvb("Reassembled message"), pinfo, tree)
+        put(rules, ByteArray.new(whole, true):tvb("Reassembled message"), 0, #whole, pinfo, tree)
     else
         local words = ("End of a message of %.0f bytes, which is too long or no longer in memory"):format(size)
         tree:add(M.payload_proto, tvb:range(0, stop), words)
@@ -126,10 +132,11 @@ local function split(rules, tvb, pinfo, tree)
     local more, more_at = 0, nil
     local taken, size
     while at < last do
-        if rules.count and not more_at and not room(rules.layers) then -- faster than one by one
-            more_at = at
-            more, at = rules.count(text, at, last)
-            from = at
+        if not more_at and not room(rules.layers) then more_at = at end
+        if more_at and rules.count and from == at then -- faster than one by one
+            local count
+            count, at = rules.count(text, at, last)
+            more, from = more + count, at
             if at >= last then break end
         end
         local stop, looked = scan(text, from, last, state)
@@ -140,14 +147,21 @@ local function split(rules, tvb, pinfo, tree)
             size, from = stop and stop - at, looked
             break
         end
-        if not more_at and not room(rules.layers) then more_at = at end
         if more_at then
             more = more + 1
         else
-            put(rules, tvb:range(at, stop - at):tvb(), pinfo, tree)
+            put(rules, tvb, at, stop, pinfo, tree)
         end
         at, from = stop, stop
         if next(state) then state = {} end
+    end
+    if at < last and not taken and not can_wait then -- what ends in the middle of a message
+        if more_at then
+            more = more + 1
+        else
+            put(rules, tvb, at, last, pinfo, tree)
+        end
+        at = last
     end
     if more > 0 then show_more(tvb, pinfo, tree, more_at, at - more_at, more) end
     if at >= last then
@@ -159,13 +173,7 @@ local function split(rules, tvb, pinfo, tree)
         if taken > 0 then tree:add(F.unknown, tvb:range(taken)) end
         return taken > 0 and last or 0
     end
-    if not can_wait then
-        if room(rules.layers) then
-            put(rules, tvb:range(at):tvb(), pinfo, tree)
-        else
-            show_more(tvb, pinfo, tree, at, last - at, 1)
-        end
-    elseif size then
+    if size then
         pieces.done(pinfo)
         pinfo.desegment_offset, pinfo.desegment_len = at, at + size - last
     elseif pieces.wait(rules, text, at, from, state, pinfo) then
@@ -185,8 +193,12 @@ function M.cutter(scan, show, adds, count)
 end
 
 -- Makes `proto` the dissector of a stream of messages, as above; gives it back.
-function M.dissector(proto, ...)
-    proto.dissector = M.cutter(...)
+function M.dissector(proto, scan, show, adds, count)
+    local rules = { scan = scan, show = show, layers = adds or 0, count = count }
+    function proto.dissector(tvb, pinfo, tree)
+        if not adds and not rules.quiet then rules.quiet = Dissector.get(proto.name:lower()) end
+        return split(rules, tvb, pinfo, tree)
+    end
     return proto
 end
 
@@ -210,14 +222,19 @@ function M.until_byte(mark)
     end
 end
 
+-- Where the last `mark` in `text` ends, or 0.
+function M.last(text, mark)
+    local found = text:reverse():find(mark:reverse(), 1, true)
+    return found and #text - found + 1 or 0
+end
+
 -- A count() for the same.
 function M.count_byte(mark)
+    local pattern = mark == "\0" and "%z" or mark
     return function(text, from)
-        local found = text:reverse():find(mark, 1, true)
-        local stop = found and #text - found + 1
-        if not stop or stop <= from then return 0, from end
-        local _, count = text:sub(from + 1, stop):gsub(mark == "\0" and "%z" or mark, "")
-        return count, stop
+        local stop = M.last(text, mark)
+        if stop <= from then return 0, from end
+        return select(2, text:sub(from + 1, stop):gsub(pattern, "")), stop
     end
 end
 

@@ -1,0 +1,254 @@
+# ruff: noqa: E501 (tables of bytes)
+"""Nothing that a process can send makes Wireshark wait, forget or lie: time and memory are linear in what was
+captured, and all messages are shown or counted.
+
+Times are compared with those of plain bytes in the same run.  ``UNIXSOCK_LONG`` (``make test-faults``) tries more.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from captures import Turn, conversation, write
+from conftest import Tshark
+from dialogues import DIALOGUES, Dialogue
+from mutators import SIZE, filled, repetitions, with_numbers
+
+from unixsock_bpf.record import Fd, FdKind, Flag, Record, SocketType
+
+LONG = "UNIXSOCK_LONG" in os.environ
+BOTH_WAYS = pytest.mark.parametrize("options", [(), ("-2",)], ids=["one-pass", "two-passes"])
+PLAIN = Dialogue(b"/tmp/odd/plain", [], "", [])
+ODD = b"/tmp/odd/name"  # a path that tells nothing
+
+
+def apart(records: Sequence[Record], number: int) -> list[Record]:
+    """The same in a conversation of its own."""
+    high = (number + 1) << 32
+    return [replace(one, src_sock=high | one.src_sock, dst_sock=high | one.dst_sock) for one in records]
+
+
+def in_pieces(data: bytes, count: int) -> list[Turn]:
+    size = -(-len(data) // count)
+    return [(True, data[at : at + size]) for at in range(0, len(data), size)]
+
+
+class Clock:
+    """Processor time for conversations, less that of starting tshark, beside that of plain bytes."""
+
+    def __init__(self, tshark: Tshark, folder: Path) -> None:
+        self.tshark, self.folder = tshark, folder
+        self.start = min(self._seconds([[(True, b"q")]], PLAIN) for _ in range(3))
+
+    def _seconds(self, conversations: Iterable[list[Turn]], dialogue: Dialogue, path: bytes = b"") -> float:
+        records: list[Record] = []
+        for number, turns in enumerate(conversations):
+            records += apart(conversation(path or dialogue.path, turns, dialogue.kind), number)
+        return self.tshark.usage(write(self.folder / "time.pcapng", records))[0]
+
+    def seconds(self, conversations: list[list[Turn]], dialogue: Dialogue, path: bytes = b"") -> float:
+        return self._seconds(conversations, dialogue, path) - self.start
+
+    def check(
+        self, name: str, conversations: list[list[Turn]], dialogue: Dialogue, path: bytes = b""
+    ) -> None:
+        """Fails if ``conversations`` take more than ten times what plain bytes take in records of the same size.
+
+        For the clock's own resolution, start-up time counts once more; and what is too slow is tried again.
+        """
+        plain = [[(client, b"q" * len(data)) for client, data in turns] for turns in conversations]
+        allowed = 10 * max(self.seconds(plain, PLAIN), 0) + self.start
+        taken = self.seconds(conversations, dialogue, path)
+        if taken > allowed:
+            taken = min(taken, self.seconds(conversations, dialogue, path))
+        assert taken <= allowed, f"{name}: {taken:.2f} s, where {allowed:.2f} s are allowed"
+
+    def check_growth(
+        self, name: str, conversations: list[list[Turn]], dialogue: Dialogue, path: bytes
+    ) -> None:
+        """Fails if ``conversations`` take more than three times what they take with half of each last turn."""
+        half = [[*turns[:-1], (turns[-1][0], turns[-1][1][: SIZE // 2])] for turns in conversations]
+        allowed = 3 * max(self.seconds(half, dialogue, path), 0) + self.start
+        taken = self.seconds(conversations, dialogue, path)
+        assert taken <= allowed, f"{name}: {taken:.2f} s, where {allowed:.2f} s are allowed"
+
+
+#: Decoded by Wireshark's own dissectors, which are as fast as they are.
+WIRESHARKS = {
+    "http", "http-by-content", "pgsql", "fcgi", "smtp", "http2", "mysql", "memcached", "x11", "ldap", "mqtt", "amqp",
+    "9p", "tls", "ssh", "ptp", "syslog",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def clock(tshark: Tshark, tmp_path_factory: pytest.TempPathFactory) -> Clock:
+    return Clock(tshark, tmp_path_factory.mktemp("clock"))
+
+
+@pytest.mark.parametrize("name", DIALOGUES)
+def test_large_records_of_repetition(clock: Clock, name: str) -> None:
+    """224 KiB each of separators, empty messages, open brackets and the protocol's own messages, by path and after a
+    first message that tells the protocol."""
+    dialogue = DIALOGUES[name]
+    payloads = [data for _, data in repetitions(dialogue.turns)]
+    size = 8 if LONG else 32
+    groups = [payloads[at : at + size] for at in range(0, len(payloads), size)]
+    for group in groups:
+        label = f"{name}: {[data[:12] for data in group]}"
+        check = clock.check_growth if name in WIRESHARKS else clock.check
+        check(label, [[(True, data)] for data in group], dialogue, dialogue.path)
+        begun = [[dialogue.turns[0], (True, data)] for data in group]
+        check(label, begun, dialogue, ODD)
+
+
+@pytest.mark.parametrize("name", DIALOGUES)
+def test_numbers_that_are_too_large(clock: Clock, tshark: Tshark, tmp_path: Path, name: str) -> None:
+    dialogue = DIALOGUES[name]
+    made = [data for _, data in with_numbers(dialogue.turns)]
+    if not LONG:
+        made = made[:: len(made) // 400 + 1]
+    conversations = [[(True, data + filled(b"q", 1000)), (False, data)] for data in made]
+    clock.check(f"{name} with numbers", conversations, dialogue)
+    records = [
+        one
+        for number, turns in enumerate(conversations)
+        for one in apart(conversation(dialogue.path, turns, dialogue.kind), number)
+    ]
+    text = tshark.run(write(tmp_path / "c.pcapng", records), "-V", bugs=True)
+    assert "unixsock" in text or "Unix" in text
+
+
+#: Messages whose length is not told, or is told in many places: in 1,500 pieces.
+UNENDED = {
+    "json": (b"/run/x-qmp.sock", b'{"a":"' + filled(b"a", 675_000) + b'"}\n', "json.key"),
+    "varlink": (b"/run/io.systemd.x", b'{"method":"a.b","a":"' + filled(b"a", 675_000) + b'"}\0', "varlink.method"),
+    "mpd": (b"/run/mpd/socket", b"status " + filled(b"a", 675_000) + b"\n", "mpd.command"),
+    "redis array": (b"/run/redis.sock", b"*96000\r\n" + b"$1\r\na\r\n" * 96_000, "resp.array.length"),
+    "redis nested": (b"/run/redis.sock", b"*48000\r\n" + b"*1\r\n+abcdef\r\n" * 48_000, "resp.array.length"),
+    "redis line": (b"/run/redis.sock", b"+" + filled(b"a", 675_000) + b"\r\n", "resp.string"),
+    "redis bulk": (b"/run/redis.sock", b"$675000\r\n" + filled(b"a", 675_000) + b"\r\n", "resp.bulk_string.length"),
+    "milter": (b"/run/x-milter.sock", (675_000).to_bytes(4, "big") + b"B" + filled(b"a", 674_999), "milter.command"),
+    "http head": (b"/run/docker.sock", b"GET / HTTP/1.1\r\nX: " + filled(b"a", 675_000) + b"\r\n\r\n", ""),
+    "http chunks": (b"/run/docker.sock", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"100\r\n" + b"a" * 256 + b"\r\n", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNENDED)
+def test_message_in_many_pieces(clock: Clock, tshark: Tshark, tmp_path: Path, name: str) -> None:
+    path, data, field = UNENDED[name]
+    turns = in_pieces(data, 1500)
+    if name == "http chunks":
+        turns = [(False, data)] + [(False, b"100\r\n" + b"a" * 256 + b"\r\n")] * 2500
+    dialogue = Dialogue(path, [], "", [])
+    clock.check(name, [turns], dialogue)
+    if not field:
+        return
+    after = conversation(
+        path, [*turns, (True, b'{"a": 1}\n' if name == "json" else data[:0] or b"")], close=False
+    )
+    after = [one for one in after if one.payload]
+    capture = write(tmp_path / "c.pcapng", after)
+    for options in ((), ("-2",)):
+        rows = tshark.fields(capture, field, options=options)
+        shown = [number for number, (value,) in enumerate(rows, 1) if value]
+        assert shown[0] == len(turns), f"{name}: shown in {shown}, not where it ends"
+
+
+@pytest.mark.parametrize("count", [600, 20_000])
+@pytest.mark.parametrize(
+    ("path", "message", "field"),
+    [
+        (b"/run/redis.sock", b"+OK\r\n", "resp.string"),
+        (b"/run/redis.sock", b":1\r\n", "resp.integer"),
+        (b"/run/x-qmp.sock", b'{"a":1}\n', "json.object"),
+        (b"/run/x-qmp.sock", b'{"a":}\n', "_ws.col.Info"),
+        (b"/run/io.systemd.x", b'{"parameters":{}}\0', "varlink.reply"),
+        (b"/run/dbus/system_bus_socket", b"", "dbus.serial"),
+        (b"/run/mpd/socket", b"OK\n", "mpd.command"),
+        (b"/run/user/1000/wayland-0", b"\1\0\0\0\0\0\x0c\0\2\0\0\0", "wayland.opcode"),
+        (b"/run/zmq.sock", b"\0\1a", "zmtp.length"),
+    ],
+    ids=["redis", "redis-integer", "json", "json-broken", "varlink", "dbus", "mpd", "wayland", "zmtp"],
+)
+def test_many_messages_in_one_record(
+    tshark: Tshark, tmp_path: Path, count: int, path: bytes, message: bytes, field: str
+) -> None:
+    """Each is shown or counted, the columns keep the processes, and the next record is read as ever."""
+    if not message:
+        message = DIALOGUES["dbus"].turns[-1][1]
+    count = min(count, SIZE // len(message))
+    for kind in (SocketType.STREAM, SocketType.SEQPACKET):
+        if kind == SocketType.SEQPACKET and path != b"/run/dbus/system_bus_socket":
+            continue
+        half = message * count + message[: len(message) // 2]
+        records = conversation(
+            path, [(True, half), (True, message[len(message) // 2 :]), (True, message)], kind, close=False
+        )
+        capture = write(tmp_path / "c.pcapng", records)
+        text = tshark.run(capture, "-V")
+        assert "Dissector bug" not in text
+        lines = tshark.run(capture).splitlines()
+        assert all("client[10]" in line and "server[20]" in line for line in lines)
+        more = re.findall(
+            r"(\d+) more messages?, (\d+) bytes", tshark.run(capture, "-V", "-Y", "frame.number==1")
+        )
+        hidden = int(more[0][0]) if more else 0
+        if field.startswith("_ws"):
+            assert hidden > 0
+            continue
+        (first, *_, last) = tshark.fields(capture, field, options=("-E", "occurrence=a"))
+        assert len(first[0].split("|")) + hidden == count + (kind == SocketType.SEQPACKET)
+        assert len(last[0].split("|")) == 1
+        assert last[0]
+
+
+@BOTH_WAYS
+def test_length_that_wraps_around(tshark: Tshark, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """A count of 2^63-1 made the end of a value lie before its beginning, in Lua 5.4 only."""
+    for number in (2**31, 2**53, 2**63 - 1, 2**64, 10**400):
+        bomb = b"*9999999999\r\n$%d\r\n" % number
+        for path in (b"/run/redis.sock", b"/tmp/x"):
+            records = conversation(path, [(True, bomb), (True, b"+OK\r\n")], close=False)
+            capture = write(tmp_path / "c.pcapng", records)
+            tshark.usage(capture, *options, timeout=20)
+
+
+def test_memory_of_long_captures(tshark: Tshark, tmp_path: Path) -> None:
+    """What Lua keeps of a conversation is bounded; ``UNIXSOCK_LONG`` makes it a million messages."""
+    count = 1_000_000 if LONG else 40_000
+
+    def wayland(number: int) -> bytes:
+        new = (number + 2).to_bytes(4, "little")
+        return b"\1\0\0\0\0\0\x0c\0" + new + b"\1\0\0\0\1\0\x0c\0" + new
+
+    def peak(name: str, records: Iterable[Record]) -> int:
+        return tshark.usage(write(tmp_path / f"{name}.pcapng", records), timeout=1200)[1]
+
+    def stream(path: bytes, payloads: Iterable[bytes]) -> list[Record]:
+        return conversation(path, [(True, data) for data in payloads], close=False)
+
+    plain = peak("plain", stream(b"/tmp/x", [b"q" * 24] * count))
+    objects = peak("objects", stream(b"/run/user/1/wayland-0", map(wayland, range(count))))
+    passing = stream(b"/tmp/x", [b"q" * 24] * count)
+    for number, one in enumerate(passing):
+        one.fds, one.fds_count = [Fd(FdKind.FILE, number, b"/some/where/%d" % number)] * 4, 4
+    descriptors = peak("descriptors", passing)
+    (half,) = conversation(b"/dev/log", [(True, b"<13>" + b"x" * 8000)], SocketType.DGRAM)
+    parts = [
+        replace(half, message=n, offset=at, payload=half.payload[at : at + 4002], flags=half.flags | flag)
+        for n in range(count // 4)
+        for at, flag in ((0, Flag.MORE), (4002, Flag(0)))
+    ]
+    whole = [replace(one, offset=0, len=4002, flags=half.flags) for one in parts]
+    joined = peak("joined", parts) - peak("whole", whole)
+    print(
+        f"KiB more than plain: objects {objects - plain}, descriptors {descriptors - plain}, joined {joined}"
+    )
+    assert objects - plain < 20_000
+    assert descriptors - plain < 60_000
+    assert joined < 50_000
