@@ -17,7 +17,7 @@ from captures import CLIENT, SERVER, Turn, conversation, side, write
 from conftest import Tshark
 from dialogues import DIALOGUES
 
-from unixsock_bpf import pcapng
+from unixsock_bpf.formats import pcapng
 from unixsock_bpf.record import HEADER_LEN, Event, Fd, FdKind, Flag, Record, SocketType, encode
 
 PREFERENCE = ("-o", "unixsock.paths:/srv/*=unixsock.json")
