@@ -13,22 +13,22 @@ local FLAG, has = layout.FLAG, layout.has
 local M = {}
 local open -- parts of messages that are not complete yet, by direction
 local joined -- whole messages, by the frame that completes them: needed when that frame is shown again
-local frames, first, bytes -- those frames in the order of completion: only the latest are kept
+local frames, first, kept_bytes -- those frames in the order of completion: only the latest are kept
 
 local MAX_MESSAGE, MAX_KEPT = 16777216, 16777216 -- bytes of a message that is joined, and of all that are kept
 
 function M.reset()
     open, joined = {}, {}
-    frames, first, bytes = {}, 1, 0
+    frames, first, kept_bytes = {}, 1, 0
 end
 
 M.reset()
 
 local function keep(number, message)
-    joined[number], frames[#frames + 1], bytes = message, number, bytes + #message
-    while bytes > MAX_KEPT do
+    joined[number], frames[#frames + 1], kept_bytes = message, number, kept_bytes + #message
+    while kept_bytes > MAX_KEPT do
         local old = frames[first]
-        bytes, joined[old], frames[first], first = bytes - #joined[old], nil, false, first + 1
+        kept_bytes, joined[old], frames[first], first = kept_bytes - #joined[old], nil, false, first + 1
     end
 end
 
