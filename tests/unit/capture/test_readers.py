@@ -103,7 +103,8 @@ def test_who_reads_the_socket_that_is_our_output(tmp_path: Path) -> None:
             [
                 sys.executable,
                 "-c",
-                f"import socket; {listen} open('/proc/self/comm', 'w').write('relay')\nprint(flush=True); input()",
+                f"import socket; {listen} open('/proc/self/comm', 'w').write('relay')\n"
+                "print(flush=True); input()",
             ],
             stdin=theirs,
             stdout=subprocess.PIPE,
