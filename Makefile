@@ -7,6 +7,8 @@ VM := $(VENV)/python -m vm
 PYTEST := $(VENV)/pytest --verbose
 SUITE ?= bookworm
 KERNELS ?= bookworm,sid
+# Debian releases whose own Wireshark goes through a session in a guest.
+WINDOWS ?= sid
 TESTS ?=
 PEER ?=
 
@@ -24,7 +26,7 @@ help:
 	@echo 'make test-dissector the dissector on Wireshark 4.0, 4.4 and 4.6, in chroots     root, network once; 6 min'
 	@echo 'make test-kernels  guests with 4 kernels, fentry and kprobe; docs/kernels.md    root, network once; 2 h emulated'
 	@echo 'make test-faults   kills, clock jumps, hostile peers, long hostile input        root, network once; 1 h emulated'
-	@echo 'make test-gui      Wireshark by mouse and keyboard; pictures in .cache/gui      root, network once; 15 min emulated'
+	@echo 'make test-gui      Wireshark 4.0, 4.4, 4.6 by mouse; pictures in .cache/gui      root, network once; 15 min emulated'
 	@echo 'make bench         what a capture costs, beside other tools; docs/performance.md root, network once; 1 h emulated'
 	@echo '                   PEER="command {path}" adds another; make bench-short only tries the bench'
 	@echo 'make guest RUN=... a shell command in a guest; SUITE=bullseye|bookworm|trixie|sid'
@@ -53,16 +55,19 @@ unit: setup
 # The whole must finish within 35 minutes under emulation; slow suites have targets of their own.
 FAULTS := $(addprefix tests/kernel/,test_faults.py test_hostile.py test_ordinary_users.py test_filter_change.py)
 ifeq ($(TESTS),)
+test: export UNIXSOCK_WIRESHARK ?= all
+test: export UNIXSOCK_WINDOWS ?= local,4.6
 test: lint
-	$(PYTEST) --kernels $(KERNELS) --one-thread --brief $(FAULTS:%=--ignore %) \
+	$(PYTEST) --kernels $(KERNELS) --windows '$(WINDOWS)' --one-thread --brief $(FAULTS:%=--ignore %) \
 	    tests/unit tests/dissector tests/gui tests/kernel
 else
 test: setup
 	$(PYTEST) --kernels $(KERNELS) --one-thread $(TESTS)
 endif
 
+test-gui: export UNIXSOCK_WINDOWS ?= all
 test-gui: setup
-	$(PYTEST) --kernels bookworm --one-thread tests/gui tests/kernel/test_gui.py
+	$(PYTEST) --kernels bookworm --windows trixie,sid --one-thread tests/gui tests/kernel/test_gui.py
 
 test-dissector test-wireshark: setup
 	UNIXSOCK_WIRESHARK=all $(PYTEST) tests/dissector

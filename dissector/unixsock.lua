@@ -61,6 +61,8 @@ prefs.reassemble = Pref.bool("Streams as TCP, datagrams as UDP", true,
     .. " and the lists of conversations")
 prefs.columns = Pref.bool("Processes as source and destination", true,
     "Show comm[pid] in the columns; off: the sockets' pseudo addresses and their names")
+prefs.path_in_info = Pref.bool("Path in Info", true,
+    "Begin Info with the path; off: for profiles in which it has a column of its own")
 prefs.paths = Pref.string("Protocols by path", "",
     "GLOB=PROTOCOL entries separated by spaces or semicolons, tried before the built-in table;"
     .. " PROTOCOL is a dissector's name, or 'data' for none")
@@ -84,7 +86,9 @@ local EVENT, FLAG, SOCKET_TYPE = layout.EVENT, layout.FLAG, layout.SOCKET_TYPE
 
 -- The preferences' values: Wireshark searches its list at each look at proto.prefs.
 local function read_prefs()
-    for _, name in ipairs({ "reassemble", "columns", "paths", "heuristics" }) do host.prefs[name] = prefs[name] end
+    for _, name in ipairs({ "reassemble", "columns", "path_in_info", "paths", "heuristics" }) do
+        host.prefs[name] = prefs[name]
+    end
 end
 
 local function start_file()

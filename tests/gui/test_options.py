@@ -6,15 +6,8 @@ import socket
 from pathlib import Path
 
 from gui.desktop import Desktop
-from gui.widgets import Widget, wait
+from gui.widgets import wait
 from gui.wireshark import Wireshark, make_home
-
-
-def opened(wireshark: Wireshark) -> Widget:
-    """The dialog, by a click on the wheel before the interface's name."""
-    interface = wireshark.interface()
-    wireshark.desktop.click((interface.box[0] - 12, interface.centre[1]))
-    return wireshark.window("Interface Options: Unix sockets")
 
 
 def test_options_are_chosen_listed_and_kept(desktop: Desktop, home: Path, root: Path | None) -> None:
@@ -24,7 +17,7 @@ def test_options_are_chosen_listed_and_kept(desktop: Desktop, home: Path, root: 
         listener.bind(path)
         listener.listen()
         with Wireshark(desktop, home, root=root) as wireshark:
-            dialog = opened(wireshark)
+            dialog = wireshark.open_options()
             for button in dialog.all("push button", "^(Save|Start)$"):
                 assert button.enabled, f"{button.name} is disabled in the untouched dialog"
             selector = dialog.find("combo box")
@@ -38,11 +31,11 @@ def test_options_are_chosen_listed_and_kept(desktop: Desktop, home: Path, root: 
             dialog.find("page tab", "^Processes$").click()
             dialog.find("text").enter("77", "Tab")
             dialog.find("push button", "^Save$").click()
-            wait("end of the dialog", lambda: not wireshark.has_window("Interface Options"))
+            wireshark.wait_without("Interface Options")
     kept = (profile / "preferences").read_text()
     assert f"extcap.unixsock.path: {path}" in kept
     assert "extcap.unixsock.pid: 77" in kept
     with Wireshark(desktop, home, root=root) as wireshark:
-        dialog = opened(wireshark)
+        dialog = wireshark.open_options()
         dialog.find("page tab", "^Processes$").click()
         assert dialog.find("text").text == "77"

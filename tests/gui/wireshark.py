@@ -115,9 +115,24 @@ class Wireshark:
                 return child
         return None
 
+    def wait_without(self, title: str) -> None:
+        """Until no window with such a title is there."""
+        wait(f"end of window '{title}'", lambda: not self.has_window(title))
+
     def interface(self) -> Widget:
         """The row "Unix sockets" of the start page."""
         return self.main.find("table cell", "^Unix sockets")
+
+    def open_options(self) -> Widget:
+        """The interface's options, by a click on the wheel before its name."""
+        interface = self.interface()
+        self.desktop.click((interface.box[0] - 12, interface.centre[1]))
+        return self.window("Interface Options: Unix sockets")
+
+    def menu(self, *names: str) -> None:
+        """Clicks through the menus; of each name, the beginning is enough."""
+        for name in names:
+            self.app.find("menu item", f"^{name}").click()
 
     def packets(self) -> tuple[int, int]:
         """How many there are, and how many of them are displayed: what the status bar says."""

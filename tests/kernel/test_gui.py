@@ -7,6 +7,7 @@ Pictures of them are in .cache/gui afterwards.
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import tempfile
 import threading
@@ -16,9 +17,11 @@ from pathlib import Path
 
 import pytest
 from gui.desktop import Desktop
-from gui.shop import API, FOLDER, NUMBERS, Shop
+from gui.traffic import API, FOLDER, NUMBERS, Shop
 from leftovers import ended, family, gone, hooks, only, pinned, readable
 from patience import soon
+from vm import wiresharks
+from vm.debian import CHECKOUT
 
 from unixsock_bpf import record
 from unixsock_bpf.formats import pcapng
@@ -40,6 +43,11 @@ class Session:
         self.desktop = self.stack.enter_context(Desktop())
         self.shop = self.stack.enter_context(Shop())
         self.file = folder / "saved.pcapng"
+        release = re.search(r"VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text())
+        if release and release[1] != "bookworm":
+            self.desktop.prefix = f"{release[1]}-"
+        # From 4.4 on Wireshark ignores personal Lua plugins when it is run as root.
+        subprocess.run(["mount", "--bind", CHECKOUT / "dissector", f"/{wiresharks.PLUGINS}"], check=True)
         make_home(folder)
         self.wireshark = self.stack.enter_context(Wireshark(self.desktop, folder))
         #: What must be in the file in the end, of the numbers and of the pages.
@@ -64,6 +72,24 @@ def session() -> Iterator[Session]:
         session = Session(Path(folder))
         with session.stack:
             yield session
+
+
+def test_options_are_untouched_and_then_used(session: Session) -> None:
+    """Nothing needs to be filled in; then connects and closes are wanted, too."""
+    wireshark = session.wireshark
+    dialog = wireshark.open_options()
+    buttons = [button for button in dialog.all("push button", "^(Start|Save)$")]
+    assert buttons
+    assert all(button.enabled for button in buttons)
+    session.desktop.picture("options-untouched")
+    dialog.find("push button", "^Save$").click()
+    wireshark.wait_without("Interface Options")
+    dialog = wireshark.open_options()
+    dialog.find("page tab", "^Capture$").click()
+    dialog.find("check box", "Connects, closes").click()
+    session.desktop.picture("options")
+    dialog.find("push button", "^Save$").click()
+    wireshark.wait_without("Interface Options")
 
 
 def test_the_interface_is_picked_by_mouse_and_packets_appear(session: Session) -> None:
@@ -124,6 +150,18 @@ def test_follow_stream_opens_on_an_http_conversation(session: Session) -> None:
     assert text.count("HTTP/1.1 200 OK") == 2
     assert '"you asked for": "/orders/17"' in text
     wireshark.display("")
+
+
+def test_flow_graph_draws_the_processes(session: Session) -> None:
+    wireshark, desktop = session.wireshark, session.desktop
+    wireshark.menu("Statistics", "Flow Graph")
+    flow = wireshark.window("Flow")
+    told = flow.find("label", r"\d+ nodes?, \d+ items?").name
+    desktop.picture("flow")
+    desktop.keys("Escape")
+    nodes, items = map(int, re.findall(r"(\d+) (?:node|item)", told))
+    assert nodes >= 4  # the pages' and the bus's clients and servers, and this process
+    assert items >= wireshark.packets()[0] - 5
 
 
 def test_the_toolbar_changes_the_filter(session: Session) -> None:

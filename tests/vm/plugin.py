@@ -43,6 +43,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--own-root", action="store_true", help="with each kernel's own user land, where Python is new enough"
     )
     group.addoption(
+        "--windows",
+        default="",
+        metavar="SUITES",
+        help="run test_gui.py also with these releases' kernels and their own user lands, so their Wireshark",
+    )
+    group.addoption(
         "--one-thread", action="store_true", help="emulate guests' processors in turn: see vm.guest.boot"
     )
     group.addoption(
@@ -53,18 +59,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "rows: each variant has a row of its own in docs/kernels.md")
     config.addinivalue_line("markers", "thorough: takes long, and tells little that is special to a kernel")
-    if config.getoption("--kernels"):
+    if config.getoption("--kernels") or config.getoption("--windows"):
         config.pluginmanager.register(Guests(config))
 
 
 class GuestRun:
-    """One boot: a kernel, a way of attaching, and the tests that are to run there."""
+    """One boot: a kernel, a way of attaching, and the tests that are to run there.
 
-    def __init__(self, config: pytest.Config, suite: str, attach: str) -> None:
+    ``windows``: with the kernel's own user land, for test_gui.py alone.
+    """
+
+    def __init__(self, config: pytest.Config, suite: str, attach: str, windows: bool = False) -> None:
         self._config = config
         self.suite = suite
         self.attach = attach
-        self.label = " ".join(filter(None, (kernels.SUITES[suite], attach)))
+        self.windows = windows
+        self.label = " ".join(filter(None, (kernels.SUITES[suite], attach, "windows" if windows else "")))
         self.bcc = ""
         self.items: list[GuestItem] = []
         self.reports: dict[str, list[pytest.TestReport]] = {}
@@ -87,7 +97,8 @@ class GuestRun:
             kernel = kernels.fetch(self.suite)
             self.label = " ".join(filter(None, (kernel.version, self.attach)))
             # bullseye's Python is too old for this project.
-            own_root = self._config.getoption("--own-root") and self.suite not in ("bullseye", "bookworm")
+            own_root = self._config.getoption("--own-root") or self.windows
+            own_root = own_root and self.suite not in ("bullseye", "bookworm")
             root = rootfs.build_for(kernel) if own_root else None
             self.bcc = rootfs.bcc_version(root)
             # Another release's Python takes pytest from Debian, ours from .venv.
@@ -187,12 +198,14 @@ class Guests:
 
     def __init__(self, config: pytest.Config) -> None:
         ways = config.getoption("--attach").split(",")
-        suites = config.getoption("--kernels").split(",")
-        unknown = [suite for suite in suites if suite not in kernels.SUITES]
+        suites = list(filter(None, config.getoption("--kernels").split(",")))
+        windows = list(filter(None, config.getoption("--windows").split(",")))
+        unknown = [suite for suite in [*suites, *windows] if suite not in kernels.SUITES]
         if unknown:
             raise pytest.UsageError(f"--kernels knows {', '.join(kernels.SUITES)}, not {', '.join(unknown)}")
         self._config = config
         self._runs = [GuestRun(config, suite, way) for suite in suites for way in ways]
+        self._runs += [GuestRun(config, suite, "", windows=True) for suite in windows]
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -202,7 +215,14 @@ class Guests:
         for run in self._runs:
             for item in there:
                 assert item.parent
-                if brief and run is not self._runs[0] and item.get_closest_marker("thorough"):
+                if run.windows and item.path.name != "test_gui.py":
+                    continue
+                if (
+                    not run.windows
+                    and brief
+                    and run is not self._runs[0]
+                    and item.get_closest_marker("thorough")
+                ):
                     continue
                 name = f"{item.name}[{run.label}]"
                 run.items.append(GuestItem.from_parent(item.parent, name=name, original=item, run=run))

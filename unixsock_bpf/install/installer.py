@@ -19,38 +19,13 @@ from functools import cache
 from pathlib import Path
 
 import unixsock_bpf
+from unixsock_bpf.install import profile
 from unixsock_bpf.privilege import policy
 from unixsock_bpf.privilege.launch import GROUP, HELPER, LIBRARY
 from unixsock_bpf.probe import cache as programs
 
-PROFILE = "Unix sockets"
 #: The command, where it is for everybody.
 COMMAND = Path("/usr/local/bin/unixsock")
-
-_PREFERENCES = """\
-# Columns for Unix sockets
-gui.column.format:
-\t"No.", "%m",
-\t"Time", "%t",
-\t"Source", "%s",
-\t"Destination", "%d",
-\t"Path", "%Cus:unixsock.path:0:R",
-\t"Protocol", "%p",
-\t"Length", "%Cus:unixsock.len:0:R",
-\t"Info", "%i"
-"""
-
-_COLOURS = """\
-# Colouring rules for Unix sockets: the first that matches counts
-@Lost messages@unixsock.event == 6@[42148,0,0][65535,64764,40092]
-@Failed sends@unixsock.event == 5@[64250,43690,43690][4626,10023,11822]
-@Malformed@_ws.malformed@[4626,10023,11822][63479,34695,34695]
-@Passed descriptors@unixsock.fds.count > 0@[65535,55769,40092][4626,10023,11822]
-@Connections@unixsock.event in {1, 2, 3, 4}@[41120,41120,41120][4626,10023,11822]
-@Datagrams@unixsock.type == 2@[56026,61166,65535][4626,10023,11822]
-@Sequenced packets@unixsock.type == 5@[60138,56540,65535][4626,10023,11822]
-@Streams@unixsock.type == 1@[58596,65535,51143][4626,10023,11822]
-"""
 
 #: The extcap where the package came without one (from a wheel).
 _EXTCAP = """\
@@ -277,12 +252,13 @@ def _items(places: Places) -> list[_Item]:
     items += [_Item(folder / "unixsock", link=library / "extcap" / "unixsock") for folder in places.extcap]
     items.append(_Item(places.plugins / "unixsock.lua", link=library / "dissector" / "unixsock.lua"))
     items += _for_everybody(places)
-    profile = places.profiles / PROFILE
-    return [
-        *items,
-        _Item(profile / "preferences", text=_PREFERENCES),
-        _Item(profile / "colorfilters", text=_COLOURS),
-    ]
+    folder = places.profiles / profile.NAME
+    return [*items, *(_Item(folder / name, text=text) for name, text in profile.FILES.items())]
+
+
+def _is_profile(path: Path) -> bool:
+    """Whether ``path`` is one of the profile's files, which users change."""
+    return path.parent.name == profile.NAME and path.name in profile.FILES
 
 
 def _for_everybody(places: Places) -> list[_Item]:
@@ -322,7 +298,8 @@ def install(places: Places, tell: Callable[[str], None]) -> None:
     items = _items(places)
     for item in items:
         there = _state(item.target)
-        if there is not None and str(item.target) not in before.files and there != item.state():
+        foreign = str(item.target) not in before.files and not _is_profile(item.target)
+        if there is not None and foreign and there != item.state():
             raise InstallError(
                 f"{item.target} is there, and 'unixsock install' did not put it there: remove it first"
             )
@@ -345,7 +322,7 @@ def install(places: Places, tell: Callable[[str], None]) -> None:
     for folder in places.extcap:
         tell(f"interface: {folder / 'unixsock'}")
     tell(f"dissector: {places.plugins / 'unixsock.lua'}")
-    tell(f"profile: {places.profiles / PROFILE}")
+    tell(f"profile: {places.profiles / profile.NAME}")
 
 
 def _make_folder(folder: Path, manifest: _Manifest) -> None:
@@ -361,9 +338,10 @@ def _make_folder(folder: Path, manifest: _Manifest) -> None:
 
 def _put(item: _Item, before: _Manifest, after: _Manifest, tell: Callable[[str], None]) -> None:
     there, wanted, key = _state(item.target), item.state(), str(item.target)
-    changed_since = there is not None and key in before.files and there != before.files[key]
-    if changed_since and there != wanted and item.text is not None and PROFILE in item.target.parts:
-        tell(f"kept, because it was changed: {item.target}")
+    changed_since = there is not None and there != before.files.get(key)
+    if changed_since and there != wanted and _is_profile(item.target):
+        if item.target.name != profile.RECENT:
+            tell(f"kept, because it was changed: {item.target}")
         return
     if there != wanted:
         item.put()
@@ -371,9 +349,13 @@ def _put(item: _Item, before: _Manifest, after: _Manifest, tell: Callable[[str],
 
 
 def _remove(path: str, manifest: _Manifest, tell: Callable[[str], None]) -> None:
-    """Removes one file if it is as it was put there."""
-    there = _state(Path(path))
-    if there is not None and there != manifest.files[path]:
+    """Removes one file if it is as it was put there; Wireshark's own with the rest of the profile."""
+    file = Path(path)
+    there = _state(file)
+    changed = there is not None and there != manifest.files[path]
+    if changed and _is_profile(file) and file.name == profile.RECENT:
+        changed = file.with_name("preferences").exists()
+    if changed:
         tell(f"kept, because it was changed: {path}")
     elif there is not None:
         os.unlink(path)

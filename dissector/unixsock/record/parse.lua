@@ -163,7 +163,7 @@ local function say(bytes, elements, kind, role, flags)
         src_text = side(el.src_comm, src_pid, el.src_name), dst_text = side(el.dst_comm, dst_pid, el.dst_name),
     }
     local path, type_name = says.path or "(unnamed)", layout.TYPES[kind] or "socket"
-    says.about = path .. "  " .. type_name
+    says.about = host.prefs.path_in_info and path .. "  " .. type_name or type_name
     says.title = (", %s → %s, %s, %s"):format(says.src_text, says.dst_text, path, type_name)
     says.entire = says.from_start and not says.truncated
     says.remarkable = el.wrong or el.lost or el.fds_count or el.unknown or says.truncated

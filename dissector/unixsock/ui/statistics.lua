@@ -1,4 +1,5 @@
--- Conversations with processes and paths: `tshark -z unixsock,conv`, and a window in the Statistics menu.
+-- Conversations with processes and paths: `tshark -z unixsock,conv`, and a window in the Statistics menu that sorts
+-- and copies.
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
@@ -48,22 +49,88 @@ local function collector()
         r.last = now
     end
 
-    function M.text()
-        local lines = {
-            ("%6s %-9s %-22s %-22s %9s %12s %12s %11s %11s %6s %12s %6s  %s"):format(
-                "Index", "Type", "Client", "Server", "Packets", "Bytes ->", "Bytes <-", "First", "Last", "Lost",
-                "Bytes lost", "Fds", "Path"),
-        }
-        local format = "%6d %-9s %-22s %-22s %9d %12.0f %12.0f %11.6f %11.6f %6.0f %12.0f %6d  %s"
-        for _, r in ipairs(order) do
-            lines[#lines + 1] = format:format(
-                r.index, r.type or "?", r[1] or "?", r[2] or "?", r.packets, r.bytes[1],
-                r.bytes[2], r.first, r.last, r.lost, r.lost_bytes, r.fds, r.path or "(unnamed)")
-        end
-        return table.concat(lines, "\n")
-    end
+    function M.rows() return order end
 
     return M
+end
+
+local HEADS = {
+    "Index", "Type", "Client", "Server", "Packets", "Bytes ->", "Bytes <-", "First", "Last",
+    "Lost", "Bytes lost", "Fds", "Path",
+}
+
+-- A row's values in the order of HEADS.
+local function values(r)
+    return r.index, r.type or "?", r[1] or "?", r[2] or "?", r.packets, r.bytes[1], r.bytes[2], r.first, r.last,
+        r.lost, r.lost_bytes, r.fds, r.path or "(unnamed)"
+end
+
+-- A table with a line for each conversation, as `head` and `row` format it.
+local function lines(rows, head, row)
+    local text = { head:format(table.unpack(HEADS)) }
+    for _, r in ipairs(rows) do text[#text + 1] = row:format(values(r)) end
+    return table.concat(text, "\n")
+end
+
+local function for_terminal(rows)
+    return lines(rows, "%6s %-9s %-22s %-22s %9s %12s %12s %11s %11s %6s %12s %6s  %s",
+        "%6d %-9s %-22s %-22s %9d %12.0f %12.0f %11.6f %11.6f %6.0f %12.0f %6d  %s")
+end
+
+local function for_clipboard(rows)
+    return lines(rows, ("%s\t"):rep(#HEADS - 1) .. "%s",
+        "%d\t%s\t%s\t%s\t%d\t%.0f\t%.0f\t%.6f\t%.6f\t%.0f\t%.0f\t%d\t%s") .. "\n"
+end
+
+local UNITS = { "", "k", "M", "G", "T" }
+
+-- A count in at most six places.
+local function short(count)
+    local unit = 1
+    while count >= 99999.5 and unit < #UNITS do count, unit = count / 1000, unit + 1 end
+    return ("%.0f%s"):format(count, UNITS[unit])
+end
+
+-- `text` in `width` places; of a longer one the end of the name goes, not the pid.
+local function fitted(text, width)
+    if #text <= width then return text .. (" "):rep(width - #text) end
+    local pid = text:match("%[%d+%]$") or ""
+    return text:sub(1, width - #pid - 1):gsub("[\128-\255]*$", "") .. "~" .. pid
+end
+
+-- Two lines for each: Wireshark's text window is 72 letters wide as it opens, and breaks longer ones.
+local function for_window(rows)
+    local text = { ("%5s  %-20s  %-20s %7s %6s %6s"):format("", "Client", "Server", "Packets", "->", "<-") }
+    for _, r in ipairs(rows) do
+        text[#text + 1] = ("%5d  %s  %s %7s %6s %6s"):format(
+            r.index, fitted(r[1] or "?", 20), fitted(r[2] or "?", 20), short(r.packets), short(r.bytes[1]),
+            short(r.bytes[2]))
+        local more = r.lost > 0 and ("  %s lost"):format(short(r.lost)) or ""
+        if r.fds > 0 then more = more .. ("  %s descriptors"):format(short(r.fds)) end
+        text[#text + 1] = ("       %s  %s, from %.3f to %.3f s%s"):format(
+            r.path or "(unnamed)", r.type or "?", r.first, r.last, more)
+    end
+    return table.concat(text, "\n")
+end
+
+-- Orders of the rows by the label of their button, the largest first but where it is said otherwise.
+local ORDERS = {
+    { "By index", function(a, b) return a.index < b.index end },
+    { "By bytes", function(a, b) return a.bytes[1] + a.bytes[2] > b.bytes[1] + b.bytes[2] end },
+    { "By packets", function(a, b) return a.packets > b.packets end },
+    { "By losses", function(a, b) return a.lost > b.lost end },
+    { "By path", function(a, b) return (a.path or "\255") < (b.path or "\255") end },
+}
+
+-- The same rows in the order of `before`; those that are equal by index.
+local function sorted(rows, before)
+    local copy = {}
+    for i, r in ipairs(rows) do copy[i] = r end
+    table.sort(copy, function(a, b)
+        if before(a, b) then return true end
+        return not before(b, a) and a.index < b.index
+    end)
+    return copy
 end
 
 local TITLE = "Unix Socket Conversations"
@@ -73,7 +140,10 @@ local function tshark()
     local tap = Listener.new("frame")
     function tap.packet(pinfo) c.packet(pinfo) end
     function tap.reset() c.reset() end
-    function tap.draw() print(("="):rep(40) .. "\n" .. TITLE .. "\n" .. c.text() .. "\n" .. ("="):rep(40)) end
+    function tap.draw()
+        local frame = ("="):rep(40)
+        print(table.concat({ frame, TITLE, for_terminal(c.rows()), frame }, "\n"))
+    end
 end
 
 local function window()
@@ -86,13 +156,22 @@ local function window()
         c.reset()
         view:clear()
     end
-    function tap.draw() view:set(c.text()) end
+    local before = ORDERS[1][2]
+    local function show() view:set(for_window(sorted(c.rows(), before))) end
+    for _, one in ipairs(ORDERS) do
+        view:add_button(one[1], function()
+            before = one[2]
+            show()
+        end)
+    end
+    view:add_button("Copy", function() copy_to_clipboard(for_clipboard(sorted(c.rows(), before))) end)
+    tap.draw = show
     if retap_packets then retap_packets() end
 end
 
 if register_stat_cmd_arg then register_stat_cmd_arg("unixsock,conv", tshark) end
 if gui_enabled() and register_menu then
-    register_menu("Unix Sockets/Conversations", window, MENU_STAT_UNSORTED or MENU_STAT_GENERIC)
+    register_menu(TITLE, window, MENU_STAT_UNSORTED or MENU_STAT_GENERIC)
 end
 
 return {}

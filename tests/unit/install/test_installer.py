@@ -105,6 +105,54 @@ def test_a_changed_profile_is_kept(home: Path, capsys: pytest.CaptureFixture[str
     assert list(tree(home)) == [f"{PROFILE}/preferences"]
 
 
+def test_what_wireshark_writes_into_the_profile_is_no_change(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / PROFILE).mkdir(parents=True)
+    recent = home / PROFILE / "recent"
+    recent.write_text("of an older Wireshark\n")
+    assert main(["install"]) == 0
+    recent.write_text("gui.geometry_main_maximized: TRUE\n")
+    assert main(["install"]) == 0
+    assert recent.read_text() == "gui.geometry_main_maximized: TRUE\n"
+    assert "kept" not in capsys.readouterr().out
+
+
+def test_the_profile_goes_with_what_wireshark_wrote_into_it(home: Path) -> None:
+    main(["install"])
+    (home / PROFILE / "recent").write_text("gui.geometry_main_maximized: TRUE\n")
+    assert main(["uninstall"]) == 0
+    assert not (home / PROFILE).exists()
+
+
+def test_the_users_own_buttons_are_kept(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Version 0.1.0 had none: they are the user's."""
+    buttons = home / PROFILE / "dfilter_buttons"
+    buttons.parent.mkdir(parents=True)
+    buttons.write_text('"TRUE","Mine","tcp",""\n')
+    assert main(["install"]) == 0
+    assert f"kept, because it was changed: {buttons}" in capsys.readouterr().out
+    assert main(["uninstall"]) == 0
+    assert buttons.read_text() == '"TRUE","Mine","tcp",""\n'
+
+
+def luminance(channels: list[int]) -> float:
+    """WCAG's relative luminance of a colour with channels of 16 bits."""
+    red, green, blue = (
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (n / 65535 for n in channels)
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_colours_are_readable_and_none_is_tcps(home: Path) -> None:
+    main(["install"])
+    for line in (home / PROFILE / "colorfilters").read_text().splitlines()[1:]:
+        back, front = (list(map(int, part.split(","))) for part in re.findall(r"\[([\d,]+)\]", line))
+        low, high = sorted((luminance(back), luminance(front)))
+        assert (high + 0.05) / (low + 0.05) >= 7, line
+        assert max(back) - min(back) > 3000, line  # not the greys of Wireshark's own rules for TCP
+
+
 def test_uninstall_without_installation_says_so(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["uninstall"]) == 0
     assert "nothing to remove" in capsys.readouterr().out
@@ -249,6 +297,12 @@ def test_tshark_takes_interface_columns_and_colours(home: Path) -> None:
         filtered = tshark("-r", str(capture), "-Y", condition)
         assert filtered.returncode == 0, filtered.stderr
         assert bool(filtered.stdout) == (name == "Streams")
+    for line in (home / PROFILE / "dfilter_buttons").read_text().splitlines():
+        condition = re.sub(r"\$\{.*?\}", "1", line.split('","')[2])  # what a selected packet has
+        filtered = tshark("-r", str(capture), "-Y", condition)
+        assert filtered.returncode == 0, filtered.stderr
+    assert "stream  len=3" in row["Info"]
+    assert "/run/x" not in row["Info"]
 
 
 def tshark(*arguments: str) -> subprocess.CompletedProcess[str]:
