@@ -12,6 +12,7 @@ import gi
 
 gi.require_version("Atspi", "2.0")
 from gi.repository import Atspi, GLib  # noqa: E402
+from patience import soon  # noqa: E402
 
 from gui.desktop import Desktop  # noqa: E402
 
@@ -20,8 +21,8 @@ Atspi.set_timeout(60_000, 120_000)
 
 T = TypeVar("T")
 
-#: Seconds for which a test waits for something to appear; emulated guests are slow.
-PATIENCE = float(os.environ.get("UNIXSOCK_PATIENCE", "240"))
+#: Seconds for which a test waits for something to appear.
+PATIENCE = float(os.environ.get("UNIXSOCK_PATIENCE") or soon(240))
 #: Children of one widget that are looked through: the lists of all protocols are endless.
 _MOST = 400
 

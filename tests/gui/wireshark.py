@@ -7,6 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
+from patience import soon
 from vm import wiresharks
 
 from gui.desktop import Desktop
@@ -76,7 +77,7 @@ class Wireshark:
             )
         try:
             self.app = wait(
-                "Wireshark", lambda: self._alive(application(self.process.pid, self.desktop)), 120
+                "Wireshark", lambda: self._alive(application(self.process.pid, self.desktop)), soon(120)
             )
             self.main = self.window("")
             self.find_parts()

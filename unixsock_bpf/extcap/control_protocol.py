@@ -77,6 +77,10 @@ class Message:
         return self.payload == b"\1"
 
 
+#: What ``Decoder`` makes of a "Q": Wireshark 5.0 can end a capture so, where earlier ones send a signal.
+QUIT = Message(NO_CONTROL, -1)
+
+
 def encode(control: int, command: Command, text: str = "") -> bytes:
     """A message to Wireshark; text that is too long for one is cut."""
     payload = text.encode(errors="replace")[: _MAX_LENGTH - 2]
@@ -95,7 +99,7 @@ class Decoder:
         """The messages that ``data`` completes, each as it was sent, or what is wrong with it.
 
         An oversized message is skipped.  After bytes that don't begin a message nothing
-        more can be told apart, so all that follows is ignored.
+        more can be told apart, so all that follows is ignored, as after QUIT.
         """
         return list(self._messages(data))
 
@@ -110,6 +114,10 @@ class Decoder:
         self._skip -= skipped
         self._data += data[skipped:]
         while self._data and not self._lost:
+            if self._data[0] == ord("Q"):
+                self._lost = True
+                yield QUIT
+                break
             if self._data[0] != ord("T"):
                 self._lost = True
                 yield ControlError(f"a toolbar message begins with byte 0x{self._data[0]:02x}, not with 'T'")

@@ -60,7 +60,16 @@ def file_header(settings: Settings) -> bytes:
     return section + pcapng.interface("unixsock", "Unix sockets", 0, settings.filter.text)
 
 
-def _fail(sentence: str) -> int:
+def _lines(sentence: str) -> str:
+    """``sentence`` for Wireshark's box, which breaks lines within "--": each command on a line of its own."""
+    import re
+
+    return re.sub(r" ?'((?:sudo|unixsock) [^']+)'[,;]? ?", r"\n\1\n", sentence)
+
+
+def _fail(sentence: str, in_window: bool = False) -> int:
+    if in_window:
+        sentence = _lines(sentence)
     sys.stderr.buffer.write(sentence.encode(errors="replace") + b"\n")
     sys.stderr.flush()
     return 1
@@ -75,7 +84,7 @@ def run_refused(fifo: str | None, control_in: str | None, sentence: str) -> int:
         open_fifo(fifo)
     except OSError:
         pass  # then the sentence is all there is to say
-    return _fail(sentence)
+    return _fail(sentence, control_in is not None)
 
 
 def run(settings: Settings) -> int:
@@ -88,7 +97,7 @@ def run(settings: Settings) -> int:
             control = os.open(settings.control_in, os.O_RDONLY | os.O_CLOEXEC)
         fd = open_fifo(settings.fifo)
     except OSError as error:
-        return _fail(str(error))
+        return _fail(str(error), settings.control_in is not None)
     writer = Writer(fd)
     try:
         writer.write([file_header(settings)])
@@ -128,5 +137,5 @@ def _capture(settings: Settings, writer: Writer, fd: int, control: int | None) -
                 for _ in capture.blocks():
                     pass
     except ProbeError as error:
-        return _fail(str(error))
+        return _fail(str(error), settings.control_in is not None)
     return 0

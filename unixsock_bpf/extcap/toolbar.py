@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import select
+import signal
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from unixsock_bpf.extcap.control_pipe import Outlet
 from unixsock_bpf.extcap.control_protocol import (
     NO_CONTROL,
+    QUIT,
     Command,
     Control,
     ControlError,
@@ -101,6 +103,8 @@ class Toolbar:
             self._capture.unwatch(self._in)
 
     def _handle(self, message: Message) -> None:
+        if message == QUIT:
+            signal.raise_signal(signal.SIGTERM)  # as earlier versions end a capture
         if message.command != Command.SET:
             return
         if message.control == Control.FILTER:

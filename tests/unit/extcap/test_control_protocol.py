@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unixsock_bpf.extcap.control_protocol import MAX_PAYLOAD, Command, ControlError, Decoder, Message, encode
+from unixsock_bpf.extcap.control_protocol import (
+    MAX_PAYLOAD,
+    QUIT,
+    Command,
+    ControlError,
+    Decoder,
+    Message,
+    encode,
+)
 
 MESSAGES = st.lists(
     st.tuples(st.integers(0, 255), st.sampled_from(Command), st.text(max_size=50)), max_size=8
@@ -55,6 +63,13 @@ def test_what_is_no_message_ends_the_conversation_with_one_error():
     decoder = Decoder()
     assert [type(m) for m in decoder.feed(b"GET / HTTP")] == [ControlError]
     assert decoder.feed(encode(1, Command.SET)) == []
+
+
+def test_a_quit_ends_the_conversation():
+    decoder = Decoder()
+    assert decoder.feed(encode(1, Command.SET) + b"Q") == [Message(1, Command.SET), QUIT]
+    assert decoder.feed(b"\0\0\0" + encode(1, Command.SET)) == []
+    assert decoder.end() is None
 
 
 @given(st.binary(max_size=300))

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from unixsock_bpf.extcap import main
+from unixsock_bpf.extcap import main, session
 from unixsock_bpf.linux import listed_sockets
 from unixsock_bpf.options import OPTIONS, OptionError, settings
+from unixsock_bpf.privilege import launch
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -216,6 +217,18 @@ def test_capture_settings_from_wiresharks_call():
     chosen = main.capture_settings([*call.split(), *options.split(), "--extcap-capture-filter", "less 9"])
     assert (chosen.fifo, chosen.control_in, chosen.control_out) == ("/f", "/i", "/o")
     assert (chosen.snaplen, chosen.buffer_mib, chosen.events) == (0, 16, True)
+
+
+@pytest.mark.parametrize("in_window", [False, True])
+def test_commands_in_a_refusal_have_lines_of_their_own_in_a_window(tmp_path, capfd, in_window):
+    """Message boxes break lines at hyphens."""
+    told = launch.not_installed()
+    control = tmp_path / "control"
+    control.touch()
+    session.run_refused(None, str(control) if in_window else None, told)
+    said = capfd.readouterr().err
+    assert ("sudo unixsock install --system --group wireshark" in said.splitlines()) == in_window
+    assert (said == told + "\n") != in_window
 
 
 def test_refused_capture_still_learns_its_pipes(monkeypatch):

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import select
+import signal
 import socket
 
 import pytest
@@ -215,6 +216,14 @@ def test_a_message_cut_short_by_the_end_is_logged(window):
 def test_unknown_controls_and_commands_are_ignored(window, message):
     window.say(encode(*message, "less 5"))
     assert window.capture.replaced == []
+
+
+def test_quit_ends_the_capture_as_a_signal_does(window, monkeypatch):
+    ended = []
+    monkeypatch.setattr(signal, "raise_signal", ended.append)
+    window.say(b"Q\0\0\0")
+    assert ended == [signal.SIGTERM]
+    assert "Not understood" not in window.log()
 
 
 class TestOutlet:
