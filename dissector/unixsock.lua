@@ -165,7 +165,7 @@ local function put_info(cols, handled, rec, bytes, waits)
     local begun = rec.caplen > 0 and waits -- the TCP dissector says so up to 4.2, and from then on:
         or info and (info:find("TCP segment of a reassembled PDU") or info:find("TCP PDU reassembled in"))
     cols.info = rec.wrong and "Malformed: " .. rec.wrong
-        or info_text(rec, bytes, begun and "  (part of a message)" or "")
+        or info_text(rec, bytes, (begun and "  (part of a message)" or "") .. (payload.note or ""))
 end
 
 ---------------------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ local set_src, set_dst = attributes.setter("Pinfo", "src"), attributes.setter("P
 local set_net_src, set_net_dst = attributes.setter("Pinfo", "net_src"), attributes.setter("Pinfo", "net_dst")
 local of_text = addresses.of_text
 local choices, read, dissect_stream = host.prefs, record.read, stream.dissect
-local SAID, ALONE, tostring = payload.SAID, payload.ALONE, tostring
+local FILLED, DIRECT, tostring = payload.FILLED, payload.DIRECT, tostring
 local DATA, LOST, SEND_ERROR, STREAM = EVENT.DATA, EVENT.LOST, EVENT.SEND_ERROR, SOCKET_TYPE.STREAM
 
 function proto.dissector(tvb, pinfo, tree)
@@ -227,9 +227,9 @@ function proto.dissector(tvb, pinfo, tree)
     elseif event == DATA then
         handled = datagram.dissect(rec, bytes, tvb, pinfo, tree, t, tree_of.fields["reassembled.len"])
     end
-    if handled == ALONE then
+    if handled == DIRECT then
         if tostring(cols.protocol) == "TCP" then put_info(cols, false, rec, bytes, true) end
-    elseif handled ~= SAID then
+    elseif handled ~= FILLED then
         put_info(cols, handled, rec, bytes, payload.waits)
     end
     if dst then -- Flow Graph has its lines from here

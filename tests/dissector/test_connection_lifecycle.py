@@ -205,19 +205,49 @@ def test_truncated_records_wait_for_nothing(tshark: Tshark, tmp_path: Path) -> N
     assert "Malformed" not in tshark.run(capture, "-V")
 
 
-def test_name_that_wireshark_has_taken(tmp_path: Path) -> None:
-    """A field's name is of another kind in some Wireshark: that dissector is missing, the others work."""
+#: Mistakes in a protocol's file: what is replaced by what, and a part of the message.
+MISTAKES = {
+    "name taken": (
+        "protocol.proto = ",
+        'ProtoField.uint8("dns.qry.name", "x")\nprotocol.proto = ',
+        "dns.qry.name",
+    ),
+    "does not compile": ("protocol.proto = ", "protocol.proto = = ", "'='"),
+    "no proto": ("protocol.proto = ", "local _ = ", "sets no 'proto'"),
+    "no declaration": ("return protocol\n", "return 1\n", "does not return a declaration"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_protocol_that_does_not_work(tmp_path: Path, mistake: str) -> None:
+    """It is reported on stderr and at its payloads, which are shown as data; the other protocols work."""
     plugins = tmp_path / ".local/lib/wireshark/plugins"
     shutil.copytree(ROOT / "dissector", plugins)
+    old, new, words = MISTAKES[mistake]
     mpd = plugins / "unixsock/protocols/mpd.lua"
-    mpd.write_text(
-        mpd.read_text().replace("return host", 'ProtoField.uint8("dns.qry.name", "x")\nreturn host')
-    )
-    records = conversation(b"/run/mpd/socket", [(False, b"OK MPD 0.23\n")], close=False)
-    records += conversation(b"/run/docker.sock", [(True, b"GET / HTTP/1.1\r\n\r\n")], close=False)
-    records[1].src_sock, records[1].dst_sock = CLIENT + 99, SERVER + 99
-    rows = Tshark(None, tmp_path).fields(write(tmp_path / "c.pcapng", records), COLUMNS[2])
-    assert rows == [["UNIX"], ["HTTP"]]
+    mpd.write_text(mpd.read_text().replace(old, new))
+    turns = {
+        b"/run/mpd/socket": [(False, b"OK MPD 0.23\n")],
+        b"/run/docker.sock": [(True, b"GET / HTTP/1.1\r\n\r\n")],
+        b"/run/redis.sock": [(True, b"+OK\r\n")],
+    }
+    records = []
+    for number, (path, messages) in enumerate(turns.items()):
+        for one in conversation(path, messages, close=False):
+            one.src_sock, one.dst_sock = one.src_sock + number * 99, one.dst_sock + number * 99
+            records.append(one)
+    capture = write(tmp_path / "c.pcapng", records)
+    names = ("-e", COLUMNS[2], "-e", COLUMNS[3], "-e", "_ws.expert.message")
+    done = subprocess.run(
+        ["tshark", "-r", str(capture), "-T", "fields", *names], capture_output=True, text=True, check=True,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"},
+    )  # fmt: skip
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [row[0] for row in rows] == ["UNIX", "HTTP", "RESP"]
+    for text in (done.stderr, rows[0][1], rows[0][2]):
+        assert "protocols/mpd.lua does not work" in text
+        assert words in text
+    assert not any("does not work" in part for row in rows[1:] for part in row)
 
 
 def test_protocol_hierarchy(tshark: Tshark, tmp_path: Path) -> None:

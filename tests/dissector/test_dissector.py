@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from captures import CLIENT, SERVER, Turn, conversation, side, write
 from conftest import Tshark
-from dialogues import DIALOGUES
+from protocol_samples import SAMPLES
 
 from unixsock_bpf.formats import pcapng
 from unixsock_bpf.record import HEADER_LEN, Event, Fd, FdKind, Flag, Record, SocketType, encode
@@ -74,10 +74,10 @@ def plain_tcp(path: Path, turns: list[Turn], ports: tuple[int, int]) -> Path:
 Decoded = Callable[[str, tuple[str, ...]], dict[str, dict[str, list[str]]]]
 
 
-def by_dialogue(rows: list[list[str]], names: list[str]) -> dict[str, dict[str, list[str]]]:
-    """The values of each field in each dialogue; its index is the conversation's, in a row's first column."""
-    found: dict[str, dict[str, list[str]]] = {name: {} for name in DIALOGUES}
-    order = list(DIALOGUES)
+def by_sample(rows: list[list[str]], names: list[str]) -> dict[str, dict[str, list[str]]]:
+    """The values of each field in each sample; its index is the conversation's, in a row's first column."""
+    found: dict[str, dict[str, list[str]]] = {name: {} for name in SAMPLES}
+    order = list(SAMPLES)
     for row in rows:
         for field, value in zip(names, row[1:], strict=True):
             seen = found[order[int(row[0])]].setdefault(field, [])
@@ -88,37 +88,37 @@ def by_dialogue(rows: list[list[str]], names: list[str]) -> dict[str, dict[str, 
 
 @pytest.fixture(scope="module")
 def decoded(tshark: Tshark, tmp_path_factory: pytest.TempPathFactory) -> Decoded:
-    """All dialogues in one capture, cut in one way, read with some options: field values by dialogue."""
-    names = sorted({field for dialogue in DIALOGUES.values() for field in dialogue.expected})
+    """All samples in one capture, cut in one way, read with some options: field values by sample."""
+    names = sorted({field for sample in SAMPLES.values() for field in sample.expected})
 
     @cache
     def read(sizes: str, options: tuple[str, ...]) -> dict[str, dict[str, list[str]]]:
         records = []
-        for number, dialogue in enumerate(DIALOGUES.values()):
-            stream = dialogue.kind == SocketType.STREAM
-            turns = cut(dialogue.turns, sizes) if stream and sizes != "whole" else dialogue.turns
-            said = conversation(dialogue.path, turns, dialogue.kind)
+        for number, sample in enumerate(SAMPLES.values()):
+            stream = sample.kind == SocketType.STREAM
+            turns = cut(sample.turns, sizes) if stream and sizes != "whole" else sample.turns
+            said = conversation(sample.path, turns, sample.kind)
             if not stream and sizes in ("7", "1", "random"):
                 said = parts(said, sizes)
             high = (number + 1) << 32
             records += [replace(r, src_sock=high | r.src_sock, dst_sock=high | r.dst_sock) for r in said]
         capture = write(tmp_path_factory.mktemp("decoded") / "c.pcapng", records)
         rows = tshark.fields(capture, "unixsock.stream", *names, options=(*options, *PREFERENCE))
-        return by_dialogue(rows, names)
+        return by_sample(rows, names)
 
     return read
 
 
 @pytest.mark.parametrize("options", [(), ("-2",)], ids=["one-pass", "two-passes"])
 @pytest.mark.parametrize("sizes", ["whole", "random", "7", "1", "glued"])
-@pytest.mark.parametrize("name", DIALOGUES)
+@pytest.mark.parametrize("name", SAMPLES)
 def test_protocol_however_it_is_cut(
     tshark: Tshark, decoded: Decoded, tmp_path: Path, name: str, sizes: str, options: tuple[str, ...]
 ) -> None:
-    dialogue = DIALOGUES[name]
-    expected = dialogue.expected
-    if sizes == "1" and dialogue.tcp_port:
-        capture = plain_tcp(tmp_path / "plain.pcap", cut(dialogue.turns, "1"), (40000, dialogue.tcp_port))
+    sample = SAMPLES[name]
+    expected = sample.expected
+    if sizes == "1" and sample.tcp_port:
+        capture = plain_tcp(tmp_path / "plain.pcap", cut(sample.turns, "1"), (40000, sample.tcp_port))
         rows = tshark.fields(capture, *expected, options=options)
         expected = {
             field: [one for row in rows for one in row[column].split("|") if one]

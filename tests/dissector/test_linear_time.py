@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 from captures import Turn, conversation, write
 from conftest import Tshark
-from dialogues import DIALOGUES, Dialogue
+from protocol_samples import SAMPLES, Sample
 from mutators import SIZE, filled, repetitions, with_numbers
 
 from unixsock_bpf.record import Fd, FdKind, Flag, Record, SocketType
 
 LONG = "UNIXSOCK_LONG" in os.environ
 BOTH_WAYS = pytest.mark.parametrize("options", [(), ("-2",)], ids=["one-pass", "two-passes"])
-PLAIN = Dialogue(b"/tmp/odd/plain", [], "", [])
+PLAIN = Sample(b"/tmp/odd/plain", [], "", [])
 ODD = b"/tmp/odd/name"  # a path that tells nothing
 
 
@@ -45,36 +45,32 @@ class Clock:
         self.tshark, self.folder = tshark, folder
         self.start = min(self._seconds([[(True, b"q")]], PLAIN) for _ in range(3))
 
-    def _seconds(self, conversations: Iterable[list[Turn]], dialogue: Dialogue, path: bytes = b"") -> float:
+    def _seconds(self, conversations: Iterable[list[Turn]], sample: Sample, path: bytes = b"") -> float:
         records: list[Record] = []
         for number, turns in enumerate(conversations):
-            records += apart(conversation(path or dialogue.path, turns, dialogue.kind), number)
+            records += apart(conversation(path or sample.path, turns, sample.kind), number)
         return self.tshark.usage(write(self.folder / "time.pcapng", records))[0]
 
-    def seconds(self, conversations: list[list[Turn]], dialogue: Dialogue, path: bytes = b"") -> float:
-        return self._seconds(conversations, dialogue, path) - self.start
+    def seconds(self, conversations: list[list[Turn]], sample: Sample, path: bytes = b"") -> float:
+        return self._seconds(conversations, sample, path) - self.start
 
-    def check(
-        self, name: str, conversations: list[list[Turn]], dialogue: Dialogue, path: bytes = b""
-    ) -> None:
+    def check(self, name: str, conversations: list[list[Turn]], sample: Sample, path: bytes = b"") -> None:
         """Fails if ``conversations`` take more than ten times what plain bytes take in records of the same size.
 
         For the clock's own resolution, start-up time counts once more; and what is too slow is tried again.
         """
         plain = [[(client, b"q" * len(data)) for client, data in turns] for turns in conversations]
         allowed = 10 * max(self.seconds(plain, PLAIN), 0) + self.start
-        taken = self.seconds(conversations, dialogue, path)
+        taken = self.seconds(conversations, sample, path)
         if taken > allowed:
-            taken = min(taken, self.seconds(conversations, dialogue, path))
+            taken = min(taken, self.seconds(conversations, sample, path))
         assert taken <= allowed, f"{name}: {taken:.2f} s, where {allowed:.2f} s are allowed"
 
-    def check_growth(
-        self, name: str, conversations: list[list[Turn]], dialogue: Dialogue, path: bytes
-    ) -> None:
+    def check_growth(self, name: str, conversations: list[list[Turn]], sample: Sample, path: bytes) -> None:
         """Fails if ``conversations`` take more than three times what they take with half of each last turn."""
         half = [[*turns[:-1], (turns[-1][0], turns[-1][1][: SIZE // 2])] for turns in conversations]
-        allowed = 3 * max(self.seconds(half, dialogue, path), 0) + self.start
-        taken = self.seconds(conversations, dialogue, path)
+        allowed = 3 * max(self.seconds(half, sample, path), 0) + self.start
+        taken = self.seconds(conversations, sample, path)
         assert taken <= allowed, f"{name}: {taken:.2f} s, where {allowed:.2f} s are allowed"
 
 
@@ -90,34 +86,34 @@ def clock(tshark: Tshark, tmp_path_factory: pytest.TempPathFactory) -> Clock:
     return Clock(tshark, tmp_path_factory.mktemp("clock"))
 
 
-@pytest.mark.parametrize("name", DIALOGUES)
+@pytest.mark.parametrize("name", SAMPLES)
 def test_large_records_of_repetition(clock: Clock, name: str) -> None:
     """224 KiB each of separators, empty messages, open brackets and the protocol's own messages, by path and after a
     first message that tells the protocol."""
-    dialogue = DIALOGUES[name]
-    payloads = [data for _, data in repetitions(dialogue.turns)]
+    sample = SAMPLES[name]
+    payloads = [data for _, data in repetitions(sample.turns)]
     size = 8 if LONG else 32
     groups = [payloads[at : at + size] for at in range(0, len(payloads), size)]
     for group in groups:
         label = f"{name}: {[data[:12] for data in group]}"
         check = clock.check_growth if name in WIRESHARKS else clock.check
-        check(label, [[(True, data)] for data in group], dialogue, dialogue.path)
-        begun = [[dialogue.turns[0], (True, data)] for data in group]
-        check(label, begun, dialogue, ODD)
+        check(label, [[(True, data)] for data in group], sample, sample.path)
+        begun = [[sample.turns[0], (True, data)] for data in group]
+        check(label, begun, sample, ODD)
 
 
-@pytest.mark.parametrize("name", DIALOGUES)
+@pytest.mark.parametrize("name", SAMPLES)
 def test_numbers_that_are_too_large(clock: Clock, tshark: Tshark, tmp_path: Path, name: str) -> None:
-    dialogue = DIALOGUES[name]
-    made = [data for _, data in with_numbers(dialogue.turns)]
+    sample = SAMPLES[name]
+    made = [data for _, data in with_numbers(sample.turns)]
     if not LONG:
         made = made[:: len(made) // 400 + 1]
     conversations = [[(True, data + filled(b"q", 1000)), (False, data)] for data in made]
-    clock.check(f"{name} with numbers", conversations, dialogue)
+    clock.check(f"{name} with numbers", conversations, sample)
     records = [
         one
         for number, turns in enumerate(conversations)
-        for one in apart(conversation(dialogue.path, turns, dialogue.kind), number)
+        for one in apart(conversation(sample.path, turns, sample.kind), number)
     ]
     text = tshark.run(write(tmp_path / "c.pcapng", records), "-V", bugs=True)
     assert "unixsock" in text or "Unix" in text
@@ -144,8 +140,8 @@ def test_message_in_many_pieces(clock: Clock, tshark: Tshark, tmp_path: Path, na
     turns = in_pieces(data, 1500)
     if name == "http chunks":
         turns = [(False, data)] + [(False, b"100\r\n" + b"a" * 256 + b"\r\n")] * 2500
-    dialogue = Dialogue(path, [], "", [])
-    clock.check(name, [turns], dialogue)
+    sample = Sample(path, [], "", [])
+    clock.check(name, [turns], sample)
     if not field:
         return
     after = conversation(
@@ -180,7 +176,7 @@ def test_many_messages_in_one_record(
 ) -> None:
     """Each is shown or counted, the columns keep the processes, and the next record is read as ever."""
     if not message:
-        message = DIALOGUES["dbus"].turns[-1][1]
+        message = SAMPLES["dbus"].turns[-1][1]
     count = min(count, SIZE // len(message))
     for kind in (SocketType.STREAM, SocketType.SEQPACKET):
         if kind == SocketType.SEQPACKET and path != b"/run/dbus/system_bus_socket":

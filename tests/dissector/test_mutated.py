@@ -12,7 +12,7 @@ from pathlib import Path
 
 from captures import conversation, write
 from conftest import Tshark
-from dialogues import DIALOGUES
+from protocol_samples import SAMPLES
 
 from unixsock_bpf.record import encode
 
@@ -39,8 +39,8 @@ def test_mutated_records(tshark: Tshark, tmp_path: Path) -> None:
     packets = 0
     for number in range(ROUNDS):
         records = []
-        for at, dialogue in enumerate(DIALOGUES.values()):
-            for one in conversation(dialogue.path, dialogue.turns, dialogue.kind):
+        for at, sample in enumerate(SAMPLES.values()):
+            for one in conversation(sample.path, sample.turns, sample.kind):
                 # Conversations of their own, or what one breaks would hide the others.
                 one.src_sock, one.dst_sock = one.src_sock + at * 0x10000, one.dst_sock + at * 0x10000
                 records += [mutated(chance, encode(one)) for _ in range(3)]

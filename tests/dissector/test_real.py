@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from captures import conversation, write
 from conftest import Tshark
-from dialogues import DIALOGUES
+from protocol_samples import SAMPLES
 
 CAPTURES = Path(__file__).parent / "captures"
 
@@ -155,7 +155,7 @@ EXPECTED = {
     },
 }
 
-#: Dialogues whose first message tells the protocol, whatever the path is.
+#: Samples whose first message tells the protocol, whatever the path is.
 BY_CONTENT = (
     *(
         "http",
@@ -206,10 +206,10 @@ def test_every_capture_has_an_expectation() -> None:
 
 @pytest.mark.parametrize("name", BY_CONTENT)
 def test_protocol_by_its_content(tshark: Tshark, tmp_path: Path, name: str) -> None:
-    dialogue = DIALOGUES[name]
-    records = conversation(b"/tmp/odd/name", dialogue.turns, dialogue.kind)
-    rows = tshark.fields(write(tmp_path / "c.pcapng", records), *dialogue.expected)
-    for column, (field, values) in enumerate(dialogue.expected.items()):
+    sample = SAMPLES[name]
+    records = conversation(b"/tmp/odd/name", sample.turns, sample.kind)
+    rows = tshark.fields(write(tmp_path / "c.pcapng", records), *sample.expected)
+    for column, (field, values) in enumerate(sample.expected.items()):
         found = "|".join(row[column] for row in rows if row[column])
         assert found.replace("\\\\", "\\") == "|".join(values), field
 
@@ -228,7 +228,7 @@ def test_heuristics_are_asked_for(tshark: Tshark, tmp_path: Path) -> None:
 
 
 def test_preferences(tshark: Tshark, tmp_path: Path) -> None:
-    said = DIALOGUES["http"]
+    said = SAMPLES["http"]
     capture = write(tmp_path / "c.pcapng", conversation(b"/srv/x", said.turns))
     names = ("tcp.len", "http.response.code", "unixsock.len")
     plain = tshark.fields(capture, *names)

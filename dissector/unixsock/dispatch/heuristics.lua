@@ -4,6 +4,7 @@ local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local SOCKET_TYPE = host.load("record/format").SOCKET_TYPE
+local protocols = host.load("dispatch/registry").protocols
 local M = {}
 M.ENOUGH = 64 -- bytes that recognise() wants to see
 M.SHORT = 16 -- fewer bytes may end before one can tell what begins with them
@@ -13,18 +14,13 @@ for word in ("GET HEAD POST PUT DELETE OPTIONS PATCH CONNECT TRACE NOTIFY SUBSCR
     METHODS[word] = true
 end
 
--- In these patterns "\0" stands for a NUL: a class like %z can't begin a range.
+-- Of Wireshark's own dissectors, after those that the protocols declare.  In these patterns "\0" stands for a NUL: a
+-- class like %z can't begin a range.
 local STREAM = {
     { "^PRI %* HTTP/2", "http2" }, { "^HTTP/1%.[01] %d%d%d", "http" },
-    { "^\0?AUTH [%u%d_]+", "unixsock.dbus" }, { "^\0?AUTH\r\n", "unixsock.dbus" },
-    { "^\0BEGIN\r\n", "unixsock.dbus" },
-    { "^l[\1-\4][\0-\15]\1", "unixsock.dbus" }, { "^B[\1-\4][\0-\15]\1", "unixsock.dbus" },
     { "^SSH%-[12]%.", "ssh" }, { "^\22\3[\0-\4]..[\1\2]", "tls" }, { "^AMQP[\0-\3]", "amqp" },
-    { "^[%*][%d]+\r\n%$%d+\r\n", "unixsock.resp" }, { "^RFB %d%d%d%.%d%d%d\n", "VNC" }, { "^REDQ", "SPICE" },
+    { "^RFB %d%d%d%.%d%d%d\n", "VNC" }, { "^REDQ", "SPICE" },
     { "^l\0\11\0\0\0", "x11" }, { "^B\0\0\11\0\0", "x11" },
-    { "^OK MPD ", "unixsock.mpd" }, { "^OK Pleased to meet you", "unixsock.assuan" },
-    { "^{\"QMP\"", "unixsock.json" }, { "^{\"method\":\"[%w%.]+%.[%w]+\"", "unixsock.varlink" },
-    { "^%s*{%s*\"", "unixsock.json" }, { "^\255\0\0\0\0\0\0\0[\1\2]\127", "unixsock.zmtp" },
     { "^\16..?\0\4MQTT[\3-\5]", "mqtt" },
     -- PostgreSQL: version 3.0, or a request for TLS (5679), for GSS (5680) or to cancel (5678)
     { "^\0\0..\0\3\0\0[%l_]", "pgsql" }, { "^\0\0\0[\8\16]\4\210\22[\46-\48]", "pgsql" },
@@ -32,32 +28,26 @@ local STREAM = {
     { "^[gs]et [^%s%c]+[^%c]*\r\n", "memcache" }, { "^VALUE [^%s%c]+ %d+ %d+[ %d]*\r\n", "memcache" },
     { "^[agcdirtp]%l+ [^%s%c]+ %d+ %-?%d+ %d+[^%c]*\r\n", "memcache" }, { "^STORED\r\n", "memcache" },
     { "^\1\1\0\1\0\8.\0\0[\1-\3][\0\1]\0\0\0\0\0", "fcgi" }, -- BEGIN_REQUEST
-    { "^\0..\0[\1-\31]\0[A-Z][A-Z_]+", "unixsock.uwsgi" },
-    -- ssh-agent: REQUEST_IDENTITIES, REMOVE_ALL, and those that begin with a key or a name
-    { "^\0\0\0\1[\11\19]", "unixsock.ssh_agent" },
-    { "^\0\0..[\13\17\18\25]\0\0\0.[se][scdk][hs][%-a]", "unixsock.ssh_agent" },
-    { "^\0\0..\13\0\0..\0\0\0.[se][scdk][hs][%-a]", "unixsock.ssh_agent" },
-    { "^\0\0..\27\0\0\0.[%w%-]+@", "unixsock.ssh_agent" },
-    { "^\0\0\0[\13\17]O\0\0\0[\2-\6]", "unixsock.milter" }, -- OPTNEG
     { "^0.\2\1[\0-\127][`wcBfJhlnP]", "ldap" }, -- a short sequence, message number, a request
-    { "^\0\0[\0-\16].\255\255\255\255\0\0\0\0\0\0\0\0\0\0\0\0", "unixsock.pulse" },
-    { "^\1\0\0\0[\0\1]\0\12\0", "unixsock.wayland" }, -- wl_display.sync or get_registry
-    { "^\0\0\0\0[\8-\64]\0\0\1\0\0\0\0\0\0\0\0", "unixsock.pipewire" }, -- Core.Hello
-    { "^\0\0..\0\0\0[\1-\9]\1[\0-\3]\10", "unixsock.ttrpc" },
     { "^.\0\0\0\100\255\255....[\6-\12]\0009P2000", "9p" },
     { "^220[ %-][^\r]*MTP", "smtp" }, { "^[EeLl][Hh][Ll][Oo] [^%c]+\r\n", "smtp" }, { "^HELO [^%c]+\r\n", "smtp" },
 }
 local MESSAGE = {
-    { "^<%d>CTRL%-", "unixsock.wpa_ctrl" }, { "^<%d>WPS%-", "unixsock.wpa_ctrl" },
-    { "^<%d%d?%d?>", "syslog" }, { "^[A-Z][A-Z_]+=[^\0]*$", "unixsock.notify" },
-    { "^[A-Z_]+=[^\n]*\n[A-Z_]+[=\n]", "unixsock.journald" },
-    { "^[A-Z_]+\n....\0\0\0\0", "unixsock.journald" }, { "^{\"", "unixsock.json" },
-    { "^\6\1\0\0\0.\0[\0-\9]", "unixsock.chrony" }, { "^\6\2\0\0\0.\0[\0-\40]\0[\0-\31]", "unixsock.chrony" },
+    { "^<%d%d?%d?>", "syslog" },
     { "^[\12\13\28\29][\2\18\34]\0.", "ptp" }, -- signaling and management
 }
--- Commands that a client of wpa_supplicant begins with.
-for word in ("PING STATUS STATUS%-VERBOSE ATTACH DETACH INTERFACES LIST_NETWORKS SCAN SCAN_RESULTS"):gmatch("%S+") do
-    MESSAGE[#MESSAGE + 1] = { "^" .. word .. "$", "unixsock.wpa_ctrl" }
+local GREETINGS = { "220 " } -- of which the first bytes may be written apart
+
+do -- the protocols' own, before these
+    local stream, message = {}, {}
+    for _, protocol in ipairs(protocols) do
+        for _, pattern in ipairs(protocol.stream or {}) do stream[#stream + 1] = { pattern, protocol.name } end
+        for _, pattern in ipairs(protocol.message or {}) do message[#message + 1] = { pattern, protocol.name } end
+        GREETINGS[#GREETINGS + 1] = protocol.greeting
+    end
+    for _, rule in ipairs(STREAM) do stream[#stream + 1] = rule end
+    for _, rule in ipairs(MESSAGE) do message[#message + 1] = rule end
+    STREAM, MESSAGE = stream, message
 end
 
 -- Whether these few bytes at the start of a connection may become one of the above: a NUL (D-Bus, or the upper
@@ -65,8 +55,10 @@ end
 function M.begins(bytes)
     if #bytes >= M.SHORT then return false end
     if bytes:byte() == 0 then return #bytes < 9 or bytes:sub(5, 8) == "\255\255\255\255" end
-    return bytes == ("OK Pleased to meet"):sub(1, #bytes) or bytes == ("220 "):sub(1, #bytes)
-        or bytes == ("\255\0\0\0\0\0\0\0"):sub(1, #bytes) -- ZMTP's signature, written apart
+    for _, greeting in ipairs(GREETINGS) do
+        if bytes == greeting:sub(1, #bytes) then return true end
+    end
+    return false
 end
 
 -- Whether `bytes` may be the beginning of an HTTP message that is still too short to tell.

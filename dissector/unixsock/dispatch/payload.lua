@@ -6,14 +6,13 @@ if type(host) ~= "table" then return end -- run by Wireshark's own scan of its p
 local M = {}
 
 local attributes = host.load("util/attributes")
-local dissectors = host.load("dispatch/registry")
+local registry = host.load("dispatch/registry")
 local record = host.load("record/parse")
-local content = host.load("dispatch/heuristics")
-local patience = host.load("dispatch/desegment")
-local framer = host.load("protocols/lib/framing")
+local heuristics = host.load("dispatch/heuristics")
+local desegment = host.load("dispatch/desegment")
+local framing = host.load("protocols/lib/framing")
 local pieces = host.load("dispatch/pieces")
 local matcher = host.load("util/glob").matcher
-local TABLE = host.load("dispatch/paths")
 
 -- Ports nobody else uses: no dissector of Wireshark 4.0 to 4.6 is registered for them.
 local FIRST_PORT, LAST_PORT = 60001, 62999 -- of servers, by path
@@ -22,18 +21,36 @@ local FIRST_CLIENT, CLIENTS = 63000, 2536
 local ports, udp_ports = DissectorTable.get("tcp.port"), DissectorTable.get("udp.port")
 local data = Dissector.get("data")
 -- HTTP as Wireshark has it at TCP's ports: it wants to be told of the segment, so nobody else can call it.
-local http_over_tcp = dissectors.get("http-over-tcp")
+local http_over_tcp = registry.get("http-over-tcp")
 
 local MAX_PATH = 108 -- bytes of a socket's name: longer ones are forged
 
-local patterns = {}
-for i, entry in ipairs(TABLE) do patterns[i] = { matcher(entry[1]), entry[2] } end
+-- Globs of paths, those with most characters first.
+local function by_path()
+    local all = {}
+    local function put(glob, name)
+        local matches, characters = matcher(glob)
+        all[#all + 1] = { matches, name, characters, #all }
+    end
+    for _, protocol in ipairs(registry.protocols) do
+        for _, glob in ipairs(protocol.paths or {}) do put(glob, protocol.name) end
+    end
+    for _, entry in ipairs(host.load("dispatch/paths")) do put(entry[1], entry[2]) end
+    table.sort(all, function(a, b)
+        if a[3] ~= b[3] then return a[3] > b[3] end
+        return a[4] < b[4]
+    end)
+    return all
+end
+
+local built_in = by_path()
 
 local WRAPPER -- our dissector at the ports, as text
 local standing = {} -- by port: Wireshark's own dissector, where it stands there in our place; see M.begin
 
 local chosen, chosen_count -- what the tables say, by path: a bounded cache
 local user_entries
+local first_frame -- in which a payload was dissected
 
 local function read_user_entries()
     local entries = {}
@@ -46,13 +63,14 @@ end
 function M.reset()
     chosen, chosen_count, user_entries = {}, 0, nil
     pieces.reset()
+    first_frame = nil
 end
 
 M.reset()
 
 local function search(entries, path)
     for i = 1, #entries do
-        if entries[i][1](path) then return dissectors.get(entries[i][2]), entries[i][2] end
+        if entries[i][1](path) then return registry.get(entries[i][2]), entries[i][2] end
     end
 end
 
@@ -72,7 +90,7 @@ local function of_path(path, size)
     local found, name
     if path ~= "" and size <= MAX_PATH then
         found, name = search(user_entries, path)
-        if not found then found, name = search(patterns, path) end
+        if not found then found, name = search(built_in, path) end
     end
     known = {
         dissector = found, name = name, opaque = name == "data", http = name == "http",
@@ -102,18 +120,18 @@ end
 ---------------------------------------------------------------------------------------------------
 -- Choosing and calling
 
-local choices, SHORT = host.prefs, content.SHORT
+local choices, SHORT = host.prefs, heuristics.SHORT
 local active -- the record whose payload is being dissected, or nil
 local top -- the tree that the payload's layers belong to, where TCP's or UDP's is hung elsewhere
 local shown -- a dissector has accepted some of it
 local asked -- the wrapper has been called for it
 
 -- What finish() and dissect_raw() give where a dissector has shown something and surely filled the columns.
-M.SAID = "said"
--- What begin() gives where Wireshark's own dissector has the bytes alone: unless they wait for others, it puts its
+M.FILLED = "columns filled"
+-- What begin() gives where Wireshark's own dissector has the bytes directly: unless they wait for others, it puts its
 -- name into the column.
-local ALONE = "alone"
-M.ALONE = ALONE
+local DIRECT = "direct"
+M.DIRECT = DIRECT
 
 -- After so many messages that look like nothing known, no more are looked at.
 local TRIES = 16
@@ -123,15 +141,15 @@ local raw, len, call_dissector = Tvb.raw, Tvb.len, data.call
 local get_can, set_can = attributes.getter("Pinfo", "can_desegment"), attributes.setter("Pinfo", "can_desegment")
 local get_wanted = attributes.getter("Pinfo", "desegment_len")
 
-local function first_bytes(tvb, length) return raw(tvb, 0, math.min(length, content.ENOUGH)) end
+local function first_bytes(tvb, length) return raw(tvb, 0, math.min(length, heuristics.ENOUGH)) end
 
 -- What the content was recognised as, remembered from the frame on where it was: the same in every pass.
 local function by_content(rec, tvb, pinfo, length)
     local conversation, number = rec.way.conversation, rec.number
     if conversation.content and number >= conversation.since then return conversation.content end
     if number > (conversation.unknown_since or math.huge) then return nil end
-    local name = content.recognise(first_bytes(tvb, length), rec)
-    local found = name and dissectors.get(name)
+    local name = heuristics.recognise(first_bytes(tvb, length), rec)
+    local found = name and registry.get(name)
     if found and not conversation.content then
         conversation.content, conversation.content_name, conversation.since = found, name, number
     elseif not found and not pinfo.visited then
@@ -166,11 +184,21 @@ end
 local function before_http(rec, tvb, length)
     local frames, sock = synced(rec)
     local since = frames[sock]
-    if not since and content.recognise(first_bytes(tvb, length), rec) == "http" then
+    if not since and heuristics.recognise(first_bytes(tvb, length), rec) == "http" then
         since = rec.number
         frames[sock] = since
     end
     return not since or rec.number < since
+end
+
+-- Shows in a payload of the protocol `name` that its file does not work; where it is not known whose a broken file
+-- is, in the first.
+local function show_broken(rec, name, tvb, tree)
+    first_frame = first_frame or rec.number
+    local wrong = name and registry.wrong[name:lower()] or rec.number == first_frame and registry.wrong_file
+    if not wrong then return end
+    M.note = "  (" .. wrong .. ")"
+    framing.show_broken(tvb, tree, wrong)
 end
 
 -- Gives the number of bytes that a dissector took, or nil if there is none for them.  `waiting` if the rest of a
@@ -178,24 +206,24 @@ end
 local function dissect(rec, tvb, pinfo, tree, waiting)
     local says, length = rec.says, len(tvb)
     local known = says.known or M.of(rec)
-    local found, http = known.dissector, known.http
-    if waiting and length < SHORT and (not found or http) and content.begins_http(raw(tvb, 0, length)) then
+    local found, http, name = known.dissector, known.http, known.name
+    if waiting and length < SHORT and (not found or http) and heuristics.begins_http(raw(tvb, 0, length)) then
         return wait(pinfo, length)
     end
     if http and waiting and not says.from_start and before_http(rec, tvb, length) then return nil end
-    local name = known.name
-    if not found then
+    if not found and not registry.wrong[name] then
         found = by_content(rec, tvb, pinfo, length)
         name = rec.way.conversation.content_name
     end
+    if registry.any_wrong then show_broken(rec, name, tvb, tree) end
     if waiting and not found and length < SHORT and says.from_start and rec.seq_lo == 0
-        and content.begins(raw(tvb, 0, length)) then
+        and heuristics.begins(raw(tvb, 0, length)) then
         return wait(pinfo, length)
     end
-    if waiting and found and length < patience.ENOUGH and patience.waits(name, tvb, length) then
+    if waiting and found and length < desegment.ENOUGH and desegment.waits(name, tvb, length) then
         return wait(pinfo, length)
     end
-    if found and not known.opaque and not patience.too_many(name, tvb, length) then
+    if found and not known.opaque and not desegment.too_many(name, tvb, length) then
         local others = waiting and not (name and name:find("^unixsock%."))
         if others and not pieces.may_wait(length, pinfo) then
             waiting = false
@@ -207,8 +235,8 @@ local function dissect(rec, tvb, pinfo, tree, waiting)
             if pieces.part or waiting and get_wanted(pinfo) ~= 0 and pinfo.desegment_offset == 0 then
                 shown, M.waits = false, true
             else
-                local said = framer.filled_columns(rec) or name == "http" and tostring(pinfo.cols.protocol) ~= "TCP"
-                shown = said and M.SAID or true
+                local filled = framing.filled_columns(rec) or name == "http" and tostring(pinfo.cols.protocol) ~= "TCP"
+                shown = filled and M.FILLED or true
             end
             return taken
         end
@@ -225,12 +253,12 @@ end
 local STREAM = host.load("record/format").SOCKET_TYPE.STREAM
 
 -- The dissector that the TCP and UDP dissectors find at our ports.  It refuses real traffic on them.
-local wrapper = framer.payload_proto
+local wrapper = framing.payload_proto
 
 function wrapper.dissector(tvb, pinfo, tree)
     local rec = active
     if not rec then return 0 end
-    if not asked then framer.start_record(rec.number) end
+    if not asked then framing.start_record(rec.number) end
     asked, rec.way.conversation.asked_at = true, rec.number
     local is_stream = rec.says.type == STREAM
     if not is_stream then -- UDP has put its ports there
@@ -259,7 +287,7 @@ udp_ports:add(("%d-%d"):format(FIRST_PORT, LAST_PORT), wrapper)
 -- Whether the wrapper would do no more for the record, given its bytes too, than call Wireshark's own dissector.
 local function needs_no_look(rec, bytes, says)
     local caplen = rec.caplen
-    if caplen > 0 and caplen < SHORT and content.begins_http(bytes:sub(says.header_len + 1)) then return false end
+    if caplen > 0 and caplen < SHORT and heuristics.begins_http(bytes:sub(says.header_len + 1)) then return false end
     if says.truncated then return false end
     if says.from_start then return true end
     local frames, sock = synced(rec)
@@ -268,7 +296,7 @@ end
 
 -- Who gets the record's bytes: between begin and finish the wrapper serves it, and finish tells whether something
 -- was shown; or, as the way through the wrapper takes a tenth of a packet's time, Wireshark's own dissector stands
--- in its place, and begin gives ALONE.  As long as that stands there, real TCP at the port is dissected so, too.
+-- in its place, and begin gives DIRECT.  As long as that stands there, real TCP at the port is dissected so, too.
 -- Where the wrapper was not asked, the columns tell: perhaps the bytes wait for others, perhaps the user's Decode As
 -- or a dissector that has claimed the conversation has shown them.
 -- waits is true if a dissector has begun a message and waits for the rest.
@@ -283,13 +311,13 @@ function M.begin(rec, bytes, tree, elsewhere)
         ports:add(port, own or wrapper)
         standing[port] = own
     end
-    if own then return ALONE end
+    if own then return DIRECT end
     M.open(rec, elsewhere and tree)
 end
 
 -- The same for a message, which needs no reassembly.
 function M.open(rec, tree)
-    active, top, shown, asked, M.waits = rec, tree, false, false, false
+    active, top, shown, asked, M.waits, M.note = rec, tree, false, false, false, nil
 end
 
 -- Whether the record's payload comes to the wrapper, as it did when the file was read, or can: not where the user's
@@ -308,8 +336,8 @@ end
 function M.dissect_raw(rec, tvb, pinfo, tree)
     local other = M.of(rec).decode_as
     if other then return call(other, tvb, pinfo, tree, tvb:len()) ~= 0 end
-    shown, M.waits = false, false
-    framer.start_record(rec.number)
+    shown, M.waits, M.note = false, false, nil
+    framing.start_record(rec.number)
     if dissect(rec, tvb, pinfo, tree, false) then return shown end
     pcall(call_dissector, data, tvb, pinfo, tree)
     return false

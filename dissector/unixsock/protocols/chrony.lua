@@ -3,7 +3,17 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
-local framer = host.load("protocols/lib/framing")
+local protocol = host.load("protocols/lib/declare")({
+    name = "unixsock.chrony", title = "chrony Command Protocol",
+    paths = {
+        "*/chrony*.sock", "*/chrony/chronyc.*",
+    },
+    message = {
+        "^\6\1\0\0\0.\0[\0-\9]", "^\6\2\0\0\0.\0[\0-\40]\0[\0-\31]",
+    },
+})
+
+local framing = host.load("protocols/lib/framing")
 local COMMANDS = {
     [0] = "NULL", "ONLINE", "OFFLINE", "BURST", "MODIFY_MINPOLL", "MODIFY_MAXPOLL", "DUMP", "MODIFY_MAXDELAY",
     "MODIFY_MAXDELAYRATIO", "MODIFY_MAXUPDATESKEW", "LOGON", "SETTIME", "LOCAL", "MANUAL", "N_SOURCES", "SOURCE_DATA",
@@ -43,7 +53,7 @@ local F = {
     sources = ProtoField.uint32("chrony.sources", "Number of sources"),
     data = ProtoField.bytes("chrony.data", "Data"),
 }
-local proto = framer.proto("unixsock_chrony", "chrony Command Protocol", F)
+local proto = framing.proto(protocol, F)
 
 function proto.dissector(tvb, pinfo, tree)
     local length = tvb:len()
@@ -74,8 +84,9 @@ function proto.dissector(tvb, pinfo, tree)
     end
     if length > header then t:add(F.data, tvb:range(header)) end
     t:append_text(", " .. info)
-    framer.info(pinfo, "CHRONY", info)
+    framing.info(pinfo, "CHRONY", info)
     return length
 end
 
-return proto
+protocol.proto = proto
+return protocol

@@ -3,13 +3,25 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
+local protocol = host.load("protocols/lib/declare")({
+    name = "unixsock.dbus", title = "D-Bus Transport",
+    paths = {
+        "*/dbus/system_bus_socket", "/run/user/*/bus", "@/tmp/dbus-*", "/tmp/dbus-*", "*/at-spi/bus*",
+        "*/at-spi2-*/socket", "*/ibus/dbus-*", "/run/systemd/private", "/run/user/*/systemd/private", "*/dbus*sock*",
+        "*/pulse/dbus-socket", "*bus_socket",
+    },
+    stream = {
+        "^\0?AUTH [%u%d_]+", "^\0?AUTH\r\n", "^\0BEGIN\r\n", "^l[\1-\4][\0-\15]\1", "^B[\1-\4][\0-\15]\1",
+    },
+})
+
 local printable = host.load("util/text").printable
-local framer = host.load("protocols/lib/framing")
+local framing = host.load("protocols/lib/framing")
 local F = {
     line = ProtoField.string("unixsock.dbus.auth", "SASL line"),
     command = ProtoField.string("unixsock.dbus.auth.command", "Command"),
 }
-local proto = framer.proto("unixsock_dbus", "D-Bus Transport", F)
+local proto = framing.proto(protocol, F)
 
 local dbus = DissectorTable.get("wtap_encap"):get_dissector(wtap.DBUS)
 
@@ -46,7 +58,7 @@ local function scan(text, from, last)
     if message == nil or last - from < 16 then return nil, from end
     local body, fields = Struct.unpack((first == 0x6c and "<" or ">") .. "I4xxxxI4", text, from + 5)
     local total = 16 + fields + (-fields) % 8 + body
-    return total <= framer.MAX and from + total
+    return total <= framing.MAX and from + total
 end
 
 local function show(message, pinfo, tree)
@@ -60,7 +72,8 @@ local function show(message, pinfo, tree)
     t:add(F.line, message:range(start, #text), printable(text))
     local command = text:match("^[%u_]+")
     if command then t:add(F.command, message:range(start, #command), command) end
-    framer.info(pinfo, "D-Bus", "SASL " .. printable(text))
+    framing.info(pinfo, "D-Bus", "SASL " .. printable(text))
 end
 
-return framer.dissector(proto, scan, show, 1)
+protocol.proto = framing.dissector(proto, scan, show, 1)
+return protocol

@@ -3,8 +3,18 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
+local protocol = host.load("protocols/lib/declare")({
+    name = "unixsock.journald", title = "systemd Journal",
+    paths = {
+        "*/systemd/journal/socket",
+    },
+    message = {
+        "^[A-Z_]+=[^\n]*\n[A-Z_]+[=\n]", "^[A-Z_]+\n....\0\0\0\0",
+    },
+})
+
 local printable = host.load("util/text").printable
-local framer = host.load("protocols/lib/framing")
+local framing = host.load("protocols/lib/framing")
 local F = {
     field = ProtoField.string("journald.field", "Field"),
     name = ProtoField.string("journald.name", "Name"),
@@ -12,7 +22,7 @@ local F = {
     message = ProtoField.string("journald.message", "Message"),
     priority = ProtoField.string("journald.priority", "Priority"),
 }
-local proto = framer.proto("unixsock_journald", "systemd Journal", F)
+local proto = framing.proto(protocol, F)
 
 -- Name, where the value begins and ends (both from 1, end exclusive), and where the next field begins.
 local function next_field(text, at)
@@ -36,10 +46,10 @@ function proto.dissector(tvb, pinfo, tree)
     local at, message, count = 1, nil, 0
     while at <= #text do
         count = count + 1
-        if count > framer.MOST_FIELDS then
+        if count > framing.MOST_FIELDS then
             local first = at
             while at and at <= #text do at, count = select(4, next_field(text, at)), count + 1 end
-            framer.more_fields(t, tvb, first - 1, count - framer.MOST_FIELDS - 1)
+            framing.more_fields(t, tvb, first - 1, count - framing.MOST_FIELDS - 1)
             break
         end
         local name, value, stop, following = next_field(text, at)
@@ -59,8 +69,9 @@ function proto.dissector(tvb, pinfo, tree)
         end
         at = following
     end
-    framer.info(pinfo, "JOURNALD", message or "journal entry")
+    framing.info(pinfo, "JOURNALD", message or "journal entry")
     return tvb:len()
 end
 
-return proto
+protocol.proto = proto
+return protocol

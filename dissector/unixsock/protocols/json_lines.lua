@@ -2,10 +2,23 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
+local protocol = host.load("protocols/lib/declare")({
+    name = "unixsock.json", title = "JSON Lines",
+    paths = {
+        "*qmp*", "*/libvirt/qemu/*/monitor.sock", "*/qga*", "*mpv*sock*", "*json*",
+    },
+    stream = {
+        "^{\"QMP\"", "^%s*{%s*\"",
+    },
+    message = {
+        "^{\"",
+    },
+})
+
 local printable = host.load("util/text").printable
-local framer = host.load("protocols/lib/framing")
+local framing = host.load("protocols/lib/framing")
 local lines = host.load("protocols/lib/text_lines")
-local proto = Proto("unixsock_json", "JSON Lines")
+local proto = framing.proto(protocol, {})
 local json = Dissector.get("json")
 
 local function show(line, pinfo, tree)
@@ -15,7 +28,8 @@ local function show(line, pinfo, tree)
     pcall(json.call, json, line:range(first - 1):tvb(), pinfo, tree)
     local word = text:match('"execute"%s*:%s*"([^"]*)"') or text:match('"event"%s*:%s*"([^"]*)"')
         or text:match('"return"') and "return" or text:match('"method"%s*:%s*"([^"]*)"')
-    framer.info(pinfo, "JSON", word and printable(word) or printable(text:sub(1, 60)))
+    framing.info(pinfo, "JSON", word and printable(word) or printable(text:sub(1, 60)))
 end
 
-return lines.dissector(proto, show, 2)
+protocol.proto = lines.dissector(proto, show, 2)
+return protocol

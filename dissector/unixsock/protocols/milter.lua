@@ -3,8 +3,18 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
+local protocol = host.load("protocols/lib/declare")({
+    name = "unixsock.milter", title = "Mail Filter",
+    paths = {
+        "*milter*", "*/opendkim*.sock",
+    },
+    stream = {
+        "^\0\0\0[\13\17]O\0\0\0[\2-\6]",
+    },
+})
+
 local printable = host.load("util/text").printable
-local framer = host.load("protocols/lib/framing")
+local framing = host.load("protocols/lib/framing")
 -- The same letter is another command in the other direction.
 local TO_FILTER = {
     A = "ABORT", B = "BODY", C = "CONNECT", D = "MACRO", E = "BODYEOB", H = "HELO", K = "QUIT_NC", L = "HEADER",
@@ -22,7 +32,7 @@ local F = {
     data = ProtoField.bytes("milter.data", "Data"),
     text = ProtoField.string("milter.text", "Text"),
 }
-local proto = framer.proto("unixsock_milter", "Mail Filter", F)
+local proto = framing.proto(protocol, F)
 
 local function length(text, at)
     local size = Struct.unpack(">I4", text, at + 1)
@@ -42,7 +52,8 @@ local function show(message, pinfo, tree)
         t:add(F.text, data, printable((data:raw():gsub("%z", " "))))
     end
     t:append_text(", " .. name)
-    framer.info(pinfo, "MILTER", name)
+    framing.info(pinfo, "MILTER", name)
 end
 
-return framer.dissector(proto, framer.by_head(4, length), show)
+protocol.proto = framing.dissector(proto, framing.by_head(4, length), show)
+return protocol

@@ -2,4 +2,15 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
-return host.load("protocols/lib/text_lines").proto("unixsock_mpd", "mpd", "Music Player Daemon", "MPD")
+local protocol = host.load("protocols/lib/declare")({
+    name = "unixsock.mpd", title = "Music Player Daemon",
+    paths = {
+        "*/mpd/socket", "*/mpd*sock*",
+    },
+    stream = {
+        "^OK MPD ",
+    },
+})
+
+protocol.proto = host.load("protocols/lib/text_lines").proto(protocol, "mpd", "MPD")
+return protocol

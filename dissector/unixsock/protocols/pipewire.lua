@@ -3,7 +3,17 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
-local framer = host.load("protocols/lib/framing")
+local protocol = host.load("protocols/lib/declare")({
+    name = "unixsock.pipewire", title = "PipeWire Native Protocol",
+    paths = {
+        "*/pipewire-*",
+    },
+    stream = {
+        "^\0\0\0\0[\8-\64]\0\0\1\0\0\0\0\0\0\0\0",
+    },
+})
+
+local framing = host.load("protocols/lib/framing")
 -- Objects 0 and 1 are fixed: the core and the client.
 local CORE_METHODS = { "Hello", "Sync", "Pong", "Error", "GetRegistry", "CreateObject", "Destroy" }
 local CORE_EVENTS = {
@@ -18,7 +28,7 @@ local F = {
     fds = ProtoField.uint32("pipewire.fds", "Descriptors"),
     pod = ProtoField.bytes("pipewire.pod", "Arguments"),
 }
-local proto = framer.proto("unixsock_pipewire", "PipeWire Native Protocol", F)
+local proto = framing.proto(protocol, F)
 
 local function length(text, at)
     return Struct.unpack("<I3", text, at + 5) + 16
@@ -43,7 +53,8 @@ local function show(message, pinfo, tree)
         end
     end
     if message:len() > 16 then t:add(F.pod, message:range(16)) end
-    framer.info(pinfo, "PIPEWIRE", info)
+    framing.info(pinfo, "PIPEWIRE", info)
 end
 
-return framer.dissector(proto, framer.by_head(16, length), show)
+protocol.proto = framing.dissector(proto, framing.by_head(16, length), show)
+return protocol

@@ -3,7 +3,17 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
-local framer = host.load("protocols/lib/framing")
+local protocol = host.load("protocols/lib/declare")({
+    name = "unixsock.pulse", title = "PulseAudio Native Protocol",
+    paths = {
+        "*/pulse/native",
+    },
+    stream = {
+        "^\0\0[\0-\16].\255\255\255\255\0\0\0\0\0\0\0\0\0\0\0\0",
+    },
+})
+
+local framing = host.load("protocols/lib/framing")
 local COMMANDS = {
     [0] = "ERROR", "TIMEOUT", "REPLY", "CREATE_PLAYBACK_STREAM", "DELETE_PLAYBACK_STREAM", "CREATE_RECORD_STREAM",
     "DELETE_RECORD_STREAM", "EXIT", "AUTH", "SET_CLIENT_NAME", "LOOKUP_SINK", "LOOKUP_SOURCE",
@@ -27,7 +37,7 @@ local F = {
     tag = ProtoField.uint32("pulse.tag", "Tag", base.HEX),
     data = ProtoField.bytes("pulse.data", "Data"),
 }
-local proto = framer.proto("unixsock_pulse", "PulseAudio Native Protocol", F)
+local proto = framing.proto(protocol, F)
 
 local function length(text, at)
     local size = Struct.unpack(">I4", text, at + 1)
@@ -51,7 +61,8 @@ local function show(message, pinfo, tree)
         end
     end
     if message:len() > 20 then t:add(F.data, message:range(20)) end
-    framer.info(pinfo, "PULSE", info)
+    framing.info(pinfo, "PULSE", info)
 end
 
-return framer.dissector(proto, framer.by_head(20, length), show)
+protocol.proto = framing.dissector(proto, framing.by_head(20, length), show)
+return protocol

@@ -3,8 +3,18 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
-local framer = host.load("protocols/lib/framing")
-local proto = Proto("unixsock_resp", "Redis Transport")
+local protocol = host.load("protocols/lib/declare")({
+    name = "unixsock.resp", title = "Redis Transport",
+    paths = {
+        "*/redis*.sock", "*/redis*/*.sock", "*/valkey*.sock", "*/keydb*.sock",
+    },
+    stream = {
+        "^[%*][%d]+\r\n%$%d+\r\n",
+    },
+})
+
+local framing = host.load("protocols/lib/framing")
+local proto = framing.proto(protocol, {})
 local resp
 local MAX_DEPTH = 32
 local MAX_HEAD = 16 -- bytes in which a length must end: its mark, ten digits at most and CR LF
@@ -40,10 +50,10 @@ local function scan(text, from, last, state)
             stop = after
             if sized then
                 if number >= 0 then stop = stop + number + 2 end
-                if number > framer.MAX then return false end
+                if number > framing.MAX then return false end
             elseif number > 0 then
                 values = number * each
-                if values > framer.MAX or depth >= MAX_DEPTH then return false end
+                if values > framing.MAX or depth >= MAX_DEPTH then return false end
             end
         else
             stop = select(2, text:find("\r\n", from + (state.line and 1 or 2), true))
@@ -70,7 +80,7 @@ end
 local function count(text, from)
     if NESTED[text:byte(from + 1)] or SIZED[text:byte(from + 1)] then return 0, from end
     local stop = text:find("\r\n[$=!*~>%%|]", from + 1)
-    stop = stop and stop + 1 or framer.last(text, "\r\n")
+    stop = stop and stop + 1 or framing.last(text, "\r\n")
     if stop <= from then return 0, from end
     return select(2, text:sub(from + 1, stop):gsub("\r\n", "")), stop
 end
@@ -80,4 +90,5 @@ local function show(message, pinfo, tree)
     if resp then pcall(resp.call, resp, message, pinfo, tree) end
 end
 
-return framer.dissector(proto, scan, show, 1, count)
+protocol.proto = framing.dissector(proto, scan, show, 1, count)
+return protocol

@@ -2,14 +2,24 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
+local protocol = host.load("protocols/lib/declare")({
+    name = "unixsock.notify", title = "systemd Notification",
+    paths = {
+        "*/systemd/notify", "@*/systemd/notify*", "*/notify*",
+    },
+    message = {
+        "^[A-Z][A-Z_]+=[^\0]*$",
+    },
+})
+
 local printable = host.load("util/text").printable
-local framer = host.load("protocols/lib/framing")
+local framing = host.load("protocols/lib/framing")
 local F = {
     line = ProtoField.string("sd_notify.assignment", "Assignment"),
     name = ProtoField.string("sd_notify.name", "Name"),
     value = ProtoField.string("sd_notify.value", "Value"),
 }
-local proto = framer.proto("unixsock_notify", "systemd Notification", F)
+local proto = framing.proto(protocol, F)
 
 function proto.dissector(tvb, pinfo, tree)
     local text = tvb:raw(0, tvb:len())
@@ -17,8 +27,8 @@ function proto.dissector(tvb, pinfo, tree)
     local count = 0
     for at, line in text:gmatch("()([^\n]+)") do
         count = count + 1
-        if count > framer.MOST_FIELDS then
-            framer.more_fields(t, tvb, at - 1, select(2, text:sub(at):gsub("[^\n]+", "")))
+        if count > framing.MOST_FIELDS then
+            framing.more_fields(t, tvb, at - 1, select(2, text:sub(at):gsub("[^\n]+", "")))
             break
         end
         local shown = printable(line)
@@ -28,9 +38,10 @@ function proto.dissector(tvb, pinfo, tree)
             if #name > 0 then item:add(F.name, tvb:range(at - 1, #name), printable(name)) end
             if #value > 0 then item:add(F.value, tvb:range(at + #name, #value), printable(value)) end
         end
-        framer.info(pinfo, "SD-NOTIFY", shown)
+        framing.info(pinfo, "SD-NOTIFY", shown)
     end
     return tvb:len()
 end
 
-return proto
+protocol.proto = proto
+return protocol

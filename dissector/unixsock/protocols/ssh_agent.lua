@@ -2,8 +2,20 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
+local protocol = host.load("protocols/lib/declare")({
+    name = "unixsock.ssh_agent", title = "SSH Agent",
+    paths = {
+        "*/ssh-*/agent.*", "*/openssh_agent", "*/keyring/ssh", "*S.gpg-agent.ssh",
+        "*ssh*agent*", "*ssh*agent*.sock", "*/gcr/ssh",
+    },
+    stream = {
+        "^\0\0\0\1[\11\19]", "^\0\0..[\13\17\18\25]\0\0\0.[se][scdk][hs][%-a]",
+        "^\0\0..\13\0\0..\0\0\0.[se][scdk][hs][%-a]", "^\0\0..\27\0\0\0.[%w%-]+@",
+    },
+})
+
 local printable = host.load("util/text").printable
-local framer = host.load("protocols/lib/framing")
+local framing = host.load("protocols/lib/framing")
 local TYPES = {
     [1] = "REQUEST_RSA_IDENTITIES", [2] = "RSA_IDENTITIES_ANSWER", [9] = "REMOVE_ALL_RSA_IDENTITIES",
     [5] = "FAILURE", [6] = "SUCCESS", [11] = "REQUEST_IDENTITIES", [12] = "IDENTITIES_ANSWER", [13] = "SIGN_REQUEST",
@@ -25,7 +37,7 @@ local F = {
     data = ProtoField.bytes("ssh_agent.data", "Data to sign"),
     flags = ProtoField.uint32("ssh_agent.flags", "Signature flags", base.HEX),
 }
-local proto = framer.proto("unixsock_ssh_agent", "SSH Agent", F)
+local proto = framing.proto(protocol, F)
 
 local function length(text, at)
     local size = Struct.unpack(">I4", text, at + 1)
@@ -83,7 +95,8 @@ local function show(message, pinfo, tree)
         end
     end
     t:append_text(", " .. info)
-    framer.info(pinfo, "SSH-AGENT", info)
+    framing.info(pinfo, "SSH-AGENT", info)
 end
 
-return framer.dissector(proto, framer.by_head(4, length), show)
+protocol.proto = framing.dissector(proto, framing.by_head(4, length), show)
+return protocol

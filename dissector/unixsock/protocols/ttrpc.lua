@@ -3,8 +3,18 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
+local protocol = host.load("protocols/lib/declare")({
+    name = "unixsock.ttrpc", title = "ttrpc",
+    paths = {
+        "*/containerd.sock.ttrpc", "*/containerd/s/*",
+    },
+    stream = {
+        "^\0\0..\0\0\0[\1-\9]\1[\0-\3]\10",
+    },
+})
+
 local printable = host.load("util/text").printable
-local framer = host.load("protocols/lib/framing")
+local framing = host.load("protocols/lib/framing")
 local TYPES = { [1] = "Request", [2] = "Response", [3] = "Data" }
 local F = {
     length = ProtoField.uint32("ttrpc.length", "Length"),
@@ -15,7 +25,7 @@ local F = {
     method = ProtoField.string("ttrpc.method", "Method"),
     data = ProtoField.bytes("ttrpc.data", "Data"),
 }
-local proto = framer.proto("unixsock_ttrpc", "ttrpc", F)
+local proto = framing.proto(protocol, F)
 
 local function length(text, at)
     local size, kind = Struct.unpack(">I4", text, at + 1), text:byte(at + 9)
@@ -49,7 +59,8 @@ local function show(message, pinfo, tree)
         end
     end
     if message:len() > 10 then t:add(F.data, message:range(10)) end
-    framer.info(pinfo, "TTRPC", info)
+    framing.info(pinfo, "TTRPC", info)
 end
 
-return framer.dissector(proto, framer.by_head(10, length), show)
+protocol.proto = framing.dissector(proto, framing.by_head(10, length), show)
+return protocol

@@ -3,8 +3,18 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
+local protocol = host.load("protocols/lib/declare")({
+    name = "unixsock.uwsgi", title = "uwsgi",
+    paths = {
+        "*/uwsgi*",
+    },
+    stream = {
+        "^\0..\0[\1-\31]\0[A-Z][A-Z_]+",
+    },
+})
+
 local printable = host.load("util/text").printable
-local framer = host.load("protocols/lib/framing")
+local framing = host.load("protocols/lib/framing")
 local F = {
     modifier1 = ProtoField.uint8("uwsgi.modifier1", "Modifier 1"),
     size = ProtoField.uint16("uwsgi.size", "Size"),
@@ -12,7 +22,7 @@ local F = {
     name = ProtoField.string("uwsgi.name", "Name"),
     value = ProtoField.string("uwsgi.value", "Value"),
 }
-local proto = framer.proto("unixsock_uwsgi", "uwsgi", F)
+local proto = framing.proto(protocol, F)
 local http = Dissector.get("http")
 
 local function length(text, at)
@@ -42,10 +52,10 @@ local function show(message, pinfo, tree)
         end
         at = at + 2 + size
     end
-    framer.info(pinfo, "UWSGI", ("%s %s"):format(vars.REQUEST_METHOD or "request", vars.REQUEST_URI or ""))
+    framing.info(pinfo, "UWSGI", ("%s %s"):format(vars.REQUEST_METHOD or "request", vars.REQUEST_URI or ""))
 end
 
-local requests = framer.cutter(framer.by_head(4, length), show)
+local requests = framing.cutter(framing.by_head(4, length), show)
 
 function proto.dissector(tvb, pinfo, tree)
     local head = tvb:raw(0, math.min(tvb:len(), 5))
@@ -55,4 +65,5 @@ function proto.dissector(tvb, pinfo, tree)
     return requests(tvb, pinfo, tree)
 end
 
-return proto
+protocol.proto = proto
+return protocol

@@ -2,8 +2,18 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
+local protocol = host.load("protocols/lib/declare")({
+    name = "unixsock.varlink", title = "Varlink",
+    paths = {
+        "*/io.systemd*", "*/org.varlink*", "*varlink*", "*/systemd/userdb/*",
+    },
+    stream = {
+        "^{\"method\":\"[%w%.]+%.[%w]+\"",
+    },
+})
+
 local printable = host.load("util/text").printable
-local framer = host.load("protocols/lib/framing")
+local framing = host.load("protocols/lib/framing")
 local F = {
     method = ProtoField.string("varlink.method", "Method"),
     error = ProtoField.string("varlink.error", "Error"),
@@ -12,7 +22,7 @@ local F = {
     continues = ProtoField.bool("varlink.continues", "More replies follow"),
     oneway = ProtoField.bool("varlink.oneway", "No reply wanted"),
 }
-local proto = framer.proto("unixsock_varlink", "Varlink", F)
+local proto = framing.proto(protocol, F)
 local json = Dissector.get("json")
 
 local function show(message, pinfo, tree)
@@ -36,7 +46,8 @@ local function show(message, pinfo, tree)
     t:append_text(", " .. info)
     local stop = text:byte(-1) == 0 and #text - 1 or #text
     if stop > 0 then pcall(json.call, json, message:range(0, stop):tvb(), pinfo, tree) end
-    framer.info(pinfo, "VARLINK", info)
+    framing.info(pinfo, "VARLINK", info)
 end
 
-return framer.dissector(proto, framer.until_byte("\0"), show, 2, framer.count_byte("\0"))
+protocol.proto = framing.dissector(proto, framing.until_byte("\0"), show, 2, framing.count_byte("\0"))
+return protocol

@@ -4,7 +4,17 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
-local framer = host.load("protocols/lib/framing")
+local protocol = host.load("protocols/lib/declare")({
+    name = "unixsock.wayland", title = "Wayland",
+    paths = {
+        "*/wayland-*",
+    },
+    stream = {
+        "^\1\0\0\0[\0\1]\0\12\0",
+    },
+})
+
+local framing = host.load("protocols/lib/framing")
 local printable = host.load("util/text").printable
 local F = {
     object = ProtoField.uint32("wayland.object", "Object"),
@@ -15,7 +25,7 @@ local F = {
     argument = ProtoField.string("wayland.argument", "Argument"),
     args = ProtoField.bytes("wayland.args", "Arguments"),
 }
-local proto = framer.proto("unixsock_wayland", "Wayland", F)
+local proto = framing.proto(protocol, F)
 
 local function length(text, at)
     local low, high = text:byte(at + 7, at + 8)
@@ -209,7 +219,8 @@ local function show(message, pinfo, tree)
     end
     t:add(F.message, message:range(0, 8), words)
     t:append_text(", " .. words)
-    framer.info(pinfo, "WAYLAND", words)
+    framing.info(pinfo, "WAYLAND", words)
 end
 
-return framer.dissector(proto, framer.by_head(8, length), show, 0) -- show() learns what objects are
+protocol.proto = framing.dissector(proto, framing.by_head(8, length), show, 0) -- show() learns what objects are
+return protocol

@@ -3,8 +3,19 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
+local protocol = host.load("protocols/lib/declare")({
+    name = "unixsock.wpa_ctrl", title = "wpa_supplicant Control Interface",
+    paths = {
+        "*/wpa_supplicant/*", "*/hostapd/*", "*/wpa_ctrl_*", "*wpa_*global*",
+    },
+    message = {
+        "^<%d>CTRL%-", "^<%d>WPS%-", "^PING$", "^STATUS$", "^STATUS%-VERBOSE$", "^ATTACH$", "^DETACH$",
+        "^INTERFACES$", "^LIST_NETWORKS$", "^SCAN$", "^SCAN_RESULTS$",
+    },
+})
+
 local printable = host.load("util/text").printable
-local framer = host.load("protocols/lib/framing")
+local framing = host.load("protocols/lib/framing")
 local F = {
     command = ProtoField.string("wpa_ctrl.command", "Command"),
     args = ProtoField.string("wpa_ctrl.args", "Arguments"),
@@ -12,7 +23,7 @@ local F = {
     event = ProtoField.string("wpa_ctrl.event", "Event"),
     reply = ProtoField.string("wpa_ctrl.reply", "Reply"),
 }
-local proto = framer.proto("unixsock_wpa_ctrl", "wpa_supplicant Control Interface", F)
+local proto = framing.proto(protocol, F)
 
 function proto.dissector(tvb, pinfo, tree)
     local text = tvb:raw(0, tvb:len()):gsub("\n$", "")
@@ -33,8 +44,9 @@ function proto.dissector(tvb, pinfo, tree)
         t:add(F.reply, tvb:range(0, #text), shown)
         shown = "reply " .. shown
     end
-    framer.info(pinfo, "WPA-CTRL", shown)
+    framing.info(pinfo, "WPA-CTRL", shown)
     return tvb:len()
 end
 
-return proto
+protocol.proto = proto
+return protocol

@@ -3,8 +3,19 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
+local protocol = host.load("protocols/lib/declare")({
+    name = "unixsock.zmtp", title = "ZeroMQ on Unix Sockets",
+    paths = {
+        "*zmtp*", "*zmq*",
+    },
+    stream = {
+        "^\255\0\0\0\0\0\0\0[\1\2]\127",
+    },
+    greeting = "\255\0\0\0\0\0\0\0",
+})
+
 local glance, printable = host.load("util/text").glance, host.load("util/text").printable
-local framer = host.load("protocols/lib/framing")
+local framing = host.load("protocols/lib/framing")
 
 -- Called as in Wireshark's own dissector, which 4.4 brought.
 local F = {
@@ -27,7 +38,7 @@ local F = {
     ttl = ProtoField.uint16("zmtp.ping.ttl", "Time to live (1/10 s)"),
     data = ProtoField.bytes("zmtp.data", "Data"),
 }
-local proto = framer.proto("unixsock_zmtp", "ZeroMQ on Unix Sockets", F)
+local proto = framing.proto(protocol, F)
 
 local SIGNATURE, GREETING, OLD_GREETING = 10, 64, 12
 local LONG = 2
@@ -46,7 +57,7 @@ local function scan(text, from, last)
     if left < (long and 9 or 2) then return nil, from end
     if not long then return from + 2 + text:byte(from + 2) end
     local high, low = Struct.unpack(">I4I4", text, from + 2)
-    return high == 0 and low <= framer.MAX and from + 9 + low
+    return high == 0 and low <= framing.MAX and from + 9 + low
 end
 
 local function show_greeting(t, message)
@@ -132,7 +143,8 @@ local function show(message, pinfo, tree)
         end
     end
     t:append_text(", " .. info)
-    framer.info(pinfo, "ZMTP", info)
+    framing.info(pinfo, "ZMTP", info)
 end
 
-return framer.dissector(proto, scan, show)
+protocol.proto = framing.dissector(proto, scan, show)
+return protocol

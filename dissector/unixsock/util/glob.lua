@@ -27,15 +27,16 @@ local function parts_of(glob)
     return parts
 end
 
--- A function that tells whether a text matches `glob`.  Part by part, since one pattern for all of it would try each
--- place for each star.
+-- A function that tells whether a text matches `glob`, and how many characters the glob has besides its stars.  Part
+-- by part, since one pattern for all of it would try each place for each star.
 function M.matcher(glob)
     local parts = parts_of(glob)
-    local count = #parts
+    local count, characters = #parts, 0
+    for _, part in ipairs(parts) do characters = characters + part[2] end
     local first, last = "^" .. parts[1][1], "^" .. parts[count][1] .. "$"
     local head, tail = parts[1][2], parts[count][2]
     if count == 1 then
-        return function(text) return #text == head and text:find(last) ~= nil end
+        return function(text) return #text == head and text:find(last) ~= nil end, characters
     end
     return function(text)
         if #text < head + tail or not text:find(first) or not text:find(last, #text - tail + 1) then return false end
@@ -46,7 +47,7 @@ function M.matcher(glob)
             at = stop + 1
         end
         return at <= #text - tail + 1
-    end
+    end, characters
 end
 
 return M

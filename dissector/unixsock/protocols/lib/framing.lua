@@ -29,6 +29,15 @@ local F = {
 }
 M.payload_proto = Proto("unixsock_payload", "Unix Domain Socket Payload")
 M.payload_proto.fields = { F.messages, F.bytes, F.unknown, F.part }
+local broken = ProtoExpert.new("unixsock.expert.protocol", "Protocol does not work", expert.group.DEBUG,
+    expert.severity.ERROR)
+M.payload_proto.experts = { broken }
+
+-- Shows that a protocol's file does not work.
+function M.show_broken(tvb, tree, wrong)
+    local t = tree:add(M.payload_proto, tvb:range(0, 0), "Payload not decoded")
+    t:add_proto_expert_info(broken, wrong)
+end
 
 ---------------------------------------------------------------------------------------------------
 -- The Info column
@@ -202,9 +211,10 @@ function M.dissector(proto, scan, show, adds, count)
     return proto
 end
 
--- A Proto with these ProtoFields.
-function M.proto(name, title, fields)
-    local proto, list = Proto(name, title), {}
+-- The Proto of a declared protocol with these ProtoFields.
+function M.proto(protocol, fields)
+    local name = protocol.name:gsub("%.", "_")
+    local proto, list = Proto(name, protocol.title), {}
     for _, field in pairs(fields) do list[#list + 1] = field end
     proto.fields = list
     return proto

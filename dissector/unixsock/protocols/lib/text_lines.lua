@@ -3,12 +3,12 @@ local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local printable = host.load("util/text").printable
-local framer = host.load("protocols/lib/framing")
+local framing = host.load("protocols/lib/framing")
 local M = {}
 
 -- Makes `proto` a dissector whose messages are lines, or whole datagrams; `layers` as in framing.dissector.
 function M.dissector(proto, show, layers)
-    local lines = framer.cutter(framer.until_byte("\n"), show, layers, framer.count_byte("\n"))
+    local lines = framing.cutter(framing.until_byte("\n"), show, layers, framing.count_byte("\n"))
     function proto.dissector(tvb, pinfo, tree)
         if pinfo.can_desegment > 0 then return lines(tvb, pinfo, tree) end
         show(tvb, pinfo, tree)
@@ -17,15 +17,15 @@ function M.dissector(proto, show, layers)
     return proto
 end
 
--- A Proto called `proto_name` for lines of the form "word the-rest", with fields `prefix`.line, .command and .args;
+-- The Proto of a declared protocol whose lines are "word the-rest", with fields `prefix`.line, .command and .args;
 -- `label` is the Protocol column.  hide(command) true keeps the arguments out of Info.
-function M.proto(proto_name, prefix, title, label, hide)
+function M.proto(protocol, prefix, label, hide)
     local F = {
         line = ProtoField.string(prefix .. ".line", "Line"),
         command = ProtoField.string(prefix .. ".command", "Command"),
         args = ProtoField.string(prefix .. ".args", "Arguments"),
     }
-    local proto = framer.proto(proto_name, title, F)
+    local proto = framing.proto(protocol, F)
 
     local function show(message, pinfo, tree)
         local text = message:raw(0, message:len()):gsub("\r?\n$", "")
@@ -42,7 +42,7 @@ function M.proto(proto_name, prefix, title, label, hide)
         end
         if hide and word and hide(word) then shown = word end
         t:append_text(", " .. shown)
-        framer.info(pinfo, label, shown)
+        framing.info(pinfo, label, shown)
     end
 
     return M.dissector(proto, show)

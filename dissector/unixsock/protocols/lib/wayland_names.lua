@@ -123,7 +123,7 @@ return {
             "resize seat:o serial:u edges:u",
             "set_toplevel",
             "set_transient parent:o x:i y:i flags:u",
-            "set_fullscreen method:u framerate:u output:o",
+            "set_fullscreen method:u framingate:u output:o",
             "set_popup seat:o serial:u parent:o x:i y:i flags:u",
             "set_maximized output:o",
             "set_title title:s",

@@ -14,7 +14,7 @@ from unixsock_bpf.record import SocketType
 
 
 @dataclass
-class Dialogue:
+class Sample:
     """One protocol.  ``field`` must show ``values``, in the order of the capture, however the bytes are cut.
 
     So must the fields in ``more``.  If ``tcp_port`` is set, 1-byte records need only show what this Wireshark
@@ -170,66 +170,66 @@ _STARTUP = struct.pack(">II", 16, 196608) + b"user\0a\0\0"
 _HTTP_REPLY = b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\nhello world\n"
 _CHUNKED = b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
 
-DIALOGUES = {
-    "http": Dialogue(
+SAMPLES = {
+    "http": Sample(
         b"/run/docker.sock",
         [(True, b"GET /a HTTP/1.1\r\nHost: d\r\n\r\n"), (False, _HTTP_REPLY),
          (True, b"GET /b HTTP/1.1\r\nHost: d\r\n\r\n"), (False, _CHUNKED)],
         "http.response.code", ["200", "404"], {"http.request.method": ["GET", "GET"]}, tcp_port=80,
     ),
-    "http-by-content": Dialogue(
+    "http-by-content": Sample(
         b"/tmp/unheard-of", [(True, b"GET /a HTTP/1.1\r\nHost: d\r\n\r\n"), (False, _HTTP_REPLY)],
         "http.response.code", ["200"],
     ),
-    "dbus": Dialogue(
+    "dbus": Sample(
         b"/run/dbus/system_bus_socket",
         [(True, b"\0AUTH EXTERNAL 30\r\n"), (False, b"OK 1234\r\n"),
          (True, b"NEGOTIATE_UNIX_FD\r\n"), (False, b"AGREE_UNIX_FD\r\n"),
          (True, b"BEGIN\r\n" + _dbus_hello(1) + _dbus_hello(2)), (True, _dbus_hello(3))],
         "dbus.serial", ["1", "2", "3"],
     ),
-    "dbus-sasl": Dialogue(
+    "dbus-sasl": Sample(
         b"/run/dbus/system_bus_socket", [(True, b"\0AUTH EXTERNAL 30\r\n"), (False, b"OK 1234\r\n")],
         "unixsock.dbus.auth.command", ["AUTH", "OK"],
     ),
-    "pgsql": Dialogue(
+    "pgsql": Sample(
         b"/run/postgresql/.s.PGSQL.5432",
         [(True, _STARTUP), (False, _pg(b"R", bytes(4)) + _pg(b"Z", b"I")),
          (True, _pg(b"Q", b"SELECT 1\0")), (False, _pg(b"C", b"SELECT 1\0") + _pg(b"Z", b"I"))],
         "pgsql.query", ["SELECT 1"],
     ),
-    "resp": Dialogue(
+    "resp": Sample(
         b"/run/redis/redis-server.sock",
         [(True, b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n"), (False, b"$5\r\nvalue\r\n")],
         "resp.bulk_string.value", ["474554", "6b", "76616c7565"],
     ),
-    "fcgi": Dialogue(
+    "fcgi": Sample(
         b"/run/php/php8.2-fpm.sock",
         [(True, _fcgi(1, struct.pack(">HB5x", 1, 0)) + _fcgi(4, b"") + _fcgi(5, b"")), (False, _fcgi(3, bytes(8)))],
         "fcgi.type", ["1", "4", "5", "3"],
     ),
-    "varlink": Dialogue(
+    "varlink": Sample(
         b"/run/systemd/io.systemd.Resolve",
         [(True, b'{"method":"io.systemd.Resolve.A","more":true}\0'), (False, b'{"parameters":{}}\0'),
          (True, b'{"method":"io.systemd.Resolve.B"}\0')],
         "varlink.method", ["io.systemd.Resolve.A", "io.systemd.Resolve.B"],
     ),
-    "qmp": Dialogue(
+    "qmp": Sample(
         b"/run/vm-qmp.sock",
         [(False, b'{"QMP": {}}\r\n'), (True, b'{"execute": "stop"}\n{"execute": "cont"}\n')],
         "json.value.string", ["stop", "cont"],
     ),
-    "ssh-agent": Dialogue(
+    "ssh-agent": Sample(
         b"/tmp/ssh-abc/agent.12",
         [(True, _ssh_agent(b"\x0b")), (False, _ssh_agent(b"\x0c\0\0\0\0")), (True, _ssh_agent(b"\x13", b"\x13"))],
         "ssh_agent.type", ["11", "12", "19", "19"],
     ),
-    "assuan": Dialogue(
+    "assuan": Sample(
         b"/run/user/0/gnupg/S.gpg-agent",
         [(False, b"OK Pleased to meet you\n"), (True, b"GETINFO version\n"), (False, b"D 2.2\nOK\n")],
         "assuan.command", ["OK", "GETINFO", "D", "OK"],
     ),
-    "wayland": Dialogue(
+    "wayland": Sample(
         b"/run/user/1000/wayland-0",
         [(True, _wayland(1, 1, struct.pack("<I", 2)) + _wayland(1, 0, struct.pack("<I", 3))),
          (False, _wayland(2, 0, struct.pack("<II16sI", 1, 14, b"wl_compositor", 5)) + _wayland(3, 0, bytes(4))),
@@ -248,46 +248,46 @@ DIALOGUES = {
             ],
         },
     ),
-    "milter": Dialogue(
+    "milter": Sample(
         b"/run/spamass-milter.sock",
         [(True, _milter(b"O", b"\0\0\0\6" + bytes(8))), (False, _milter(b"O", b"\0\0\0\6" + bytes(8))), (True, _milter(b"H", b"h\0")),
          (False, _milter(b"c"))],
         "milter.command", ["OPTNEG", "OPTNEG", "HELO", "CONTINUE"],
     ),
-    "mpd": Dialogue(
+    "mpd": Sample(
         b"/run/mpd/socket", [(False, b"OK MPD 0.23\n"), (True, b"status\n"), (False, b"volume: 3\nOK\n")],
         "mpd.command", ["OK", "status", "volume:", "OK"],
     ),
-    "uwsgi": Dialogue(
+    "uwsgi": Sample(
         b"/run/uwsgi/app.socket", [(True, _uwsgi(b"REQUEST_METHOD", b"GET", b"REQUEST_URI", b"/x"))],
         "uwsgi.value", ["GET", "/x"],
     ),
-    "ttrpc": Dialogue(
+    "ttrpc": Sample(
         b"/run/containerd/containerd.sock.ttrpc",
         [(True, _ttrpc(1, 1, b"\x0a\x04a.b.\x12\x03Get")), (False, _ttrpc(1, 2, b"\x0a\0"))],
         "ttrpc.type", ["1", "2"],
     ),
-    "smtp": Dialogue(
+    "smtp": Sample(
         b"/run/dovecot/lmtp",
         [(False, b"220 hi LMTP\r\n"), (True, b"LHLO me\r\n"), (False, b"250 ok\r\n"), (True, b"QUIT\r\n"),
          (False, b"221 bye\r\n")],
         "smtp.response.code", ["220", "250", "221"],
     ),
-    "http2": Dialogue(
+    "http2": Sample(
         b"/run/containerd/containerd.sock", _GRPC, "http2.type", ["4", "4", "4", "4", "1", "0", "1", "0"],
         {"http2.headers.path": ["/v1.Images/List"], "grpc.message_length": ["2", "0"]},
     ),
-    "mysql": Dialogue(
+    "mysql": Sample(
         b"/run/mysqld/mysqld.sock",
         [(False, _mysql(0, _MYSQL_GREETING)), (True, _mysql(1, _MYSQL_LOGIN)), (False, _mysql(2, bytes(7))),
          (True, _mysql(0, b"\3SELECT 1")), (False, _mysql(1, bytes(7))), (True, _mysql(0, b"\1"))],
         "mysql.command", ["3", "1"], {"mysql.query": ["SELECT 1"], "mysql.user": ["root"], "mysql.version": ["8.0.1"]},
     ),
-    "memcached": Dialogue(
+    "memcached": Sample(
         b"/run/memcached.sock", [(True, b"get k\r\n"), (False, b"VALUE k 0 1\r\nx\r\nEND\r\n")],
         "memcache.command", ["get"],
     ),
-    "x11": Dialogue(
+    "x11": Sample(
         b"/tmp/.X11-unix/X0",
         [(True, struct.pack("<cxHHHH2x", b"l", 11, 0, 0, 0)),
          (False, struct.pack("<BxHHH", 1, 11, 0, 8) + bytes(18) + b"\xff\xff" + bytes(6) + b"\x08\xff" + bytes(4)),
@@ -295,43 +295,43 @@ DIALOGUES = {
          (False, struct.pack("<BxHII20x", 1, 1, 0, 77))],
         "x11.opcode", ["16", "127"], {"x11.name": ["ATOM"]},
     ),
-    "ldap": Dialogue(
+    "ldap": Sample(
         b"/run/slapd/ldapi",
         [(True, bytes.fromhex("300c020101600702010304008000")), (False, bytes.fromhex("300c02010161070a010004000400")),
          (True, bytes.fromhex("30050201024200"))],
         "ldap.messageID", ["1", "1", "2"], {"ldap.protocolOp": ["0", "1", "2"]},
     ),
-    "mqtt": Dialogue(
+    "mqtt": Sample(
         b"/run/mosquitto/mqtt.sock",
         [(True, b"\x10\x0d\0\4MQTT\4\2\0\x3c\0\1a"), (False, b"\x20\2\0\0"),
          (True, b"\x30\5\0\1thi\xc0\0"), (False, b"\xd0\0")],
         "mqtt.msgtype", ["1", "2", "3", "12", "13"], {"mqtt.topic": ["t"]},
     ),
-    "amqp": Dialogue(
+    "amqp": Sample(
         b"/run/amqp.sock",
         [(True, b"AMQP\0\0\x09\x01"),
          (False, struct.pack(">BHIHHBBI", 1, 0, 28, 10, 10, 0, 9, 0) + b"\0\0\0\5PLAIN\0\0\0\5en_US\xce"),
          (True, b"\x08\0\0\0\0\0\0\xce")],
         "amqp.type", ["1", "8"],
     ),
-    "9p": Dialogue(
+    "9p": Sample(
         b"/run/virtfs.sock", [(True, _9p(100, b"9P2000.L")), (False, _9p(101, b"9P2000.L"))],
         "9p.msgtype", ["100", "101"], {"9p.version": ["9P2000.L", "9P2000.L"]},
     ),
-    "tls": Dialogue(b"/run/tls-proxy.sock", _tls(), "tls.handshake.type", ["1", "2", "12", "14", "16", "4"]),
-    "ssh": Dialogue(
+    "tls": Sample(b"/run/tls-proxy.sock", _tls(), "tls.handshake.type", ["1", "2", "12", "14", "16", "4"]),
+    "ssh": Sample(
         b"/run/ssh-proxy.sock", [(False, b"SSH-2.0-OpenSSH_9.2\r\n"), (True, b"SSH-2.0-OpenSSH_9.2\r\n")],
         "ssh.protocol", ["SSH-2.0-OpenSSH_9.2"] * 2,
     ),
-    "ptp": Dialogue(
+    "ptp": Sample(
         b"/var/run/ptp4l", [(True, _ptp_get(0x2000)), (True, _ptp_get(0x2001))],
         "ptp.v2.mm.managementId", ["8192", "8193"], kind=SocketType.DGRAM,
     ),
-    "syslog": Dialogue(
+    "syslog": Sample(
         b"/dev/log", [(True, b"<13>Nov 24 14:50:01 tag[5]: hello"), (True, b"<30>Nov 24 14:50:02 x: y")],
         "syslog.level", ["5", "6"], {"syslog.facility": ["1", "3"]}, kind=SocketType.DGRAM,
     ),
-    "chrony": Dialogue(
+    "chrony": Sample(
         b"/run/chrony/chronyd.sock", _CHRONY, "chrony.command", ["33", "33", "14", "14", "0", "0"],
         {"chrony.version": ["6"] * 6, "chrony.type": ["1", "2"] * 3, "chrony.attempt": ["0", "0", "1"],
          "chrony.reply": ["5", "2", "1"], "chrony.status": ["0", "0", "2"], "chrony.tracking.stratum": ["7"],
@@ -339,18 +339,18 @@ DIALOGUES = {
          "chrony.sequence": ["0xf8695dd6"] * 2 + ["0x9dd7cebb"] * 2 + ["0xad4c8f41"] * 2},
         kind=SocketType.DGRAM,
     ),
-    "sd_notify": Dialogue(  # systemd-notify --ready --status=... WATCHDOG=1
+    "sd_notify": Sample(  # systemd-notify --ready --status=... WATCHDOG=1
         b"/run/systemd/notify", [(True, b"READY=1\nSTATUS=Serving 3 clients\nWATCHDOG=1"), (True, b"BARRIER=1")],
         "sd_notify.name", ["READY", "STATUS", "WATCHDOG", "BARRIER"],
         {"sd_notify.value": ["1", "Serving 3 clients", "1", "1"]}, kind=SocketType.DGRAM,
     ),
-    "journald": Dialogue(  # logger --journald
+    "journald": Sample(  # logger --journald
         b"/run/systemd/journal/socket",
         [(True, b"MESSAGE\n\x07\0\0\0\0\0\0\0one\ntwo\nPRIORITY=5\nNEWS=x\nSYSLOG_IDENTIFIER=logger\n")],
         "journald.name", ["MESSAGE", "PRIORITY", "NEWS", "SYSLOG_IDENTIFIER"],
         {"journald.value": ["one\\x0atwo", "5", "x", "logger"], "journald.priority": ["5"]}, kind=SocketType.DGRAM,
     ),
-    "wpa_ctrl": Dialogue(
+    "wpa_ctrl": Sample(
         b"/run/wpa_supplicant/wlan0",
         [(True, b"PING"), (False, b"PONG\n"), (True, b"SET_NETWORK 0 psk \"secret\""), (False, b"OK\n"),
          (False, b"<3>CTRL-EVENT-SCAN-RESULTS ")],
@@ -359,14 +359,14 @@ DIALOGUES = {
          "wpa_ctrl.event": ["CTRL-EVENT-SCAN-RESULTS "]},
         kind=SocketType.DGRAM,
     ),
-    "pulse": Dialogue(
+    "pulse": Sample(
         b"/run/user/1000/pulse/native",
         [(True, _pulse(8, 0, 0xC0000023, rest=b"x" + struct.pack(">I", 256) + bytes(256))),
          (False, _pulse(2, 0, 0xC0000023)), (True, _pulse(9, 1, rest=b"P" + b"N")), (False, _pulse(2, 1))],
         "pulse.command", ["8", "2", "9", "2"],
         {"pulse.tag": ["0x00000000", "0x00000000", "0x00000001", "0x00000001"], "pulse.length": ["276", "15", "12", "10"]},
     ),
-    "pipewire": Dialogue(
+    "pipewire": Sample(
         b"/run/user/1000/pipewire-0",
         [(True, _pipewire(0, 1, 0, struct.pack("<IIIIII", 16, 14, 4, 4, 3, 0)) + _pipewire(1, 2, 1, struct.pack("<II", 0, 14))),
          (False, _pipewire(0, 0, 0, struct.pack("<II", 0, 14)))],
@@ -374,7 +374,7 @@ DIALOGUES = {
         {"pipewire.id": ["0", "1", "0"], "pipewire.opcode": ["1", "2", "0"], "pipewire.size": ["24", "8", "8"],
          "pipewire.seq": ["0", "1", "0"]},
     ),
-    "zmtp": Dialogue(
+    "zmtp": Sample(
         b"/run/zmq/ipc.sock",
         [(True, _ZMTP_GREETING), (False, _ZMTP_GREETING),
          (True, _zmtp(4, b"\5READY" + _zmtp_property(b"Socket-Type", b"REQ") + _zmtp_property(b"Identity", b""))),
@@ -388,7 +388,7 @@ DIALOGUES = {
          "zmtp.length": ["38", "25", "0", "8", "0", "300", "12", "9", "14"], "zmtp.ping.ttl": ["10"],
          "zmtp.reason": ["no"], "zmtp.topic": ["news"]},
     ),
-    "gpg-agent": Dialogue(  # gpg-agent 2.2.40 --server
+    "gpg-agent": Sample(  # gpg-agent 2.2.40 --server
         b"/run/user/1000/gnupg/S.gpg-agent.extra",
         [(False, b"OK Pleased to meet you\n"), (True, b"GETINFO version\n"), (False, b"D 2.2.40\nOK\n"),
          (True, b"HAVEKEY --list\n"), (False, b"ERR 67109144 IPC parameter error <GPG Agent> - invalid hexstring\n"),
@@ -397,7 +397,7 @@ DIALOGUES = {
         {"assuan.args": ["Pleased to meet you", "version", "2.2.40", "--list",
                          "67109144 IPC parameter error <GPG Agent> - invalid hexstring", "closing connection"]},
     ),
-    "json-by-preference": Dialogue(
+    "json-by-preference": Sample(
         b"/srv/ourown", [(True, b'{"execute": "one"}\n'), (False, b'{"return": {}}\n')],
         "json.value.string", ["one"],
     ),
