@@ -210,7 +210,7 @@ MISTAKES = {
     "name taken": (
         "protocol.proto = ",
         'ProtoField.uint8("dns.qry.name", "x")\nprotocol.proto = ',
-        "dns.qry.name",
+        "incompatible ftype",
     ),
     "does not compile": ("protocol.proto = ", "protocol.proto = = ", "'='"),
     "no proto": ("protocol.proto = ", "local _ = ", "sets no 'proto'"),

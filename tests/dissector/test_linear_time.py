@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from captures import Turn, conversation, write
 from conftest import Tshark
-from protocol_samples import SAMPLES, Sample
 from mutators import SIZE, filled, repetitions, with_numbers
+from protocol_samples import SAMPLES, Sample
 
 from unixsock_bpf.record import Fd, FdKind, Flag, Record, SocketType
 

@@ -8,7 +8,7 @@ local protocol = host.load("protocols/lib/declare")({
     paths = {
         "*milter*", "*/opendkim*.sock",
     },
-    stream = {
+    stream = { -- OPTNEG
         "^\0\0\0[\13\17]O\0\0\0[\2-\6]",
     },
 })

@@ -8,7 +8,7 @@ local protocol = host.load("protocols/lib/declare")({
     paths = {
         "*/pipewire-*",
     },
-    stream = {
+    stream = { -- Core.Hello
         "^\0\0\0\0[\8-\64]\0\0\1\0\0\0\0\0\0\0\0",
     },
 })

@@ -8,7 +8,7 @@ local protocol = host.load("protocols/lib/declare")({
         "*/ssh-*/agent.*", "*/openssh_agent", "*/keyring/ssh", "*S.gpg-agent.ssh",
         "*ssh*agent*", "*ssh*agent*.sock", "*/gcr/ssh",
     },
-    stream = {
+    stream = { -- REQUEST_IDENTITIES, REMOVE_ALL_IDENTITIES, and those that begin with a key or a name
         "^\0\0\0\1[\11\19]", "^\0\0..[\13\17\18\25]\0\0\0.[se][scdk][hs][%-a]",
         "^\0\0..\13\0\0..\0\0\0.[se][scdk][hs][%-a]", "^\0\0..\27\0\0\0.[%w%-]+@",
     },

@@ -9,7 +9,7 @@ local protocol = host.load("protocols/lib/declare")({
     paths = {
         "*/wayland-*",
     },
-    stream = {
+    stream = { -- wl_display.sync or get_registry
         "^\1\0\0\0[\0\1]\0\12\0",
     },
 })

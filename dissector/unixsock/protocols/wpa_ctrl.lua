@@ -8,7 +8,7 @@ local protocol = host.load("protocols/lib/declare")({
     paths = {
         "*/wpa_supplicant/*", "*/hostapd/*", "*/wpa_ctrl_*", "*wpa_*global*",
     },
-    message = {
+    message = { -- events, and commands that a client begins with
         "^<%d>CTRL%-", "^<%d>WPS%-", "^PING$", "^STATUS$", "^STATUS%-VERBOSE$", "^ATTACH$", "^DETACH$",
         "^INTERFACES$", "^LIST_NETWORKS$", "^SCAN$", "^SCAN_RESULTS$",
     },
