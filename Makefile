@@ -81,7 +81,7 @@ test-kernels: setup
 
 test-faults: setup
 	UNIXSOCK_LONG=1 $(PYTEST) -rP --kernels bookworm --one-thread tests/unit/test_hostile_input.py \
-	    tests/dissector/test_mutated.py $(FAULTS) tests/kernel/test_stress.py
+	    tests/dissector/test_mutated.py tests/dissector/test_linear_time.py $(FAULTS) tests/kernel/test_stress.py
 
 bench bench-short:
 	@tests/setup tests/benchmarks/debian-packages

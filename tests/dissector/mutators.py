@@ -15,6 +15,7 @@ SIZE = 224 * 1024
 UNITS = (
     b"\n", b"\0", b"\r\n", b" ", b"{", b"[", b"[1,", b'{"a":', b'{"a":1}\n', b'{"a":1}\0', b"*1\r\n", b"*0\r\n", b"+\r\n", b"+OK\r\n",
     b"$-1\r\n", b"A=\n", b"a", b"\xff", b"\xe2\x80", b"l\1\0\1", b"\x08\0\0\0", b"\0\0\0\1",
+    b"\1\0\0\0\0\0\x0c\0\5\0\0\0\1\0\0\0\1\0\x0c\0\5\0\0\0",
 )  # fmt: skip
 
 #: In a double, in 64-bit integers, with and without a sign, and beyond any.

@@ -214,6 +214,19 @@ def test_length_that_wraps_around(tshark: Tshark, tmp_path: Path, options: tuple
             tshark.usage(capture, *options, timeout=20)
 
 
+@pytest.mark.parametrize("unit", [b"/libvirt/qemu", b"*a", b"\xe2\x80", b"[", b"ssh-agent"])
+def test_names_that_are_too_long(tshark: Tshark, tmp_path: Path, unit: bytes) -> None:
+    """A socket's name has 108 bytes at most; a forged capture may have 60,000 and many globs that nearly match."""
+    (one,) = conversation(b"/x", [(True, b"a")], close=False)
+
+    def seconds(unit: bytes) -> float:
+        names = [b"%d" % number + filled(unit, 60_000) for number in range(40)]
+        records = [replace(one, dst_name=name, seq=number) for number, name in enumerate(names)]
+        return tshark.usage(write(tmp_path / "c.pcapng", records))[0]
+
+    assert min(seconds(unit) for _ in range(2)) < 2 * max(seconds(b"q") for _ in range(2))
+
+
 def test_memory_of_long_captures(tshark: Tshark, tmp_path: Path) -> None:
     """What Lua keeps of a conversation is bounded; ``UNIXSOCK_LONG`` makes it a million messages."""
     count = 1_000_000 if LONG else 40_000

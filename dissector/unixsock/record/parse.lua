@@ -91,7 +91,7 @@ local function read_values(el, bytes)
     place = el[ELEMENT.LOST]
     if place then
         local m_lo, m_hi, b_lo, b_hi, reasons = unpack_at(place, "<I4I4I4I4I4")
-        local two32 = 4294967296
+        local two32 = 2 ^ 32 -- not an integer, which wraps around in Lua 5.4
         el.lost_messages, el.lost_bytes = m_lo + m_hi * two32, b_lo + b_hi * two32
         el.lost = ("%.0f message%s (%.0f bytes) lost"):format(
             el.lost_messages, el.lost_messages == 1 and "" or "s", el.lost_bytes)
