@@ -43,6 +43,8 @@ lint: setup
 	$(VENV)/ruff format --check .
 	$(VENV)/ruff check .
 	$(VENV)/mypy
+	$(VENV)/lint-imports --no-logo --no-cache
+	$(VENV)/vulture
 	luacheck --quiet dissector
 
 format: setup

@@ -1,5 +1,9 @@
-"""What goes wrong with the probe."""
+"""Errors that parts of the package raise for others to report."""
 
 
-class ProbeError(Exception):
-    """The probe can't run here; the message is one sentence with its remedy."""
+class UnixsockError(Exception):
+    """Something could not be done; the message is one sentence with its remedy."""
+
+
+class ProbeError(UnixsockError):
+    """The probe cannot run here."""

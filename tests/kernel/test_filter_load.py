@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from unixsock_bpf import filter as capture_filter
-from unixsock_bpf.filter import cgroups
 from unixsock_bpf.filter.ast import Term
-from unixsock_bpf.linux.sockets import cgroup_of
+from unixsock_bpf.linux import cgroups
+from unixsock_bpf.linux.cgroups import cgroup_of
 from unixsock_bpf.probe import compiler
 from unixsock_bpf.record import Record, display_name
 
@@ -101,7 +101,7 @@ class Loaded:
             record.len,
             record.fds_count,
         )
-        group = cgroups.present().get(cgroup_of(os.getpid()))
+        group = cgroups.groups().get(cgroup_of(os.getpid()))
         if group:
             given.cgroups[: len(group.ids)] = group.ids
         inputs, outputs = self.bpf[b"inputs"], self.bpf[b"outputs"]

@@ -26,7 +26,7 @@ from unixsock_bpf.formats import pcapng, reader
 from unixsock_bpf.formats.registry import FORMATS, sink
 from unixsock_bpf.probe.maps import MAX_SOCKETS
 from unixsock_bpf.record import Event, display_name
-from unixsock_bpf.wireshark.tshark import dissector_arguments
+from unixsock_bpf.wireshark.folders import dissector_source
 
 pytestmark = pytest.mark.thorough
 
@@ -135,7 +135,9 @@ def test_names_descriptors_and_payloads_are_shown_harmlessly(
         ["-T", "fields", "-e", "unixsock.path", "-e", "unixsock.src.comm"],
     ):
         done = subprocess.run(
-            ["tshark", *dissector_arguments(), "-r", str(file), *more], capture_output=True, check=True
+            ["tshark", "-X", f"lua_script:{dissector_source()}", "-r", str(file), *more],
+            capture_output=True,
+            check=True,
         )
         assert b"Lua" not in done.stderr
         text = done.stdout.decode()

@@ -192,13 +192,13 @@ def test_a_reader_that_leaves_ends_it_quietly() -> None:
 
 
 def test_a_pipe_into_tshark(folder: Path) -> None:
-    from unixsock_bpf.wireshark.tshark import dissector_arguments
+    from unixsock_bpf.wireshark.folders import dissector_source
 
     with Dump("@unixsock-pipe", "--format", "pcapng") as dump:
         tshark = subprocess.Popen(
             [
                 "tshark",
-                *dissector_arguments(),
+                *("-X", f"lua_script:{dissector_source()}"),
                 "-r",
                 "-",
                 "-Y",

@@ -15,9 +15,9 @@ import unixsock_bpf
 from unixsock_bpf import record
 from unixsock_bpf.cli.main import main
 from unixsock_bpf.formats import pcapng
-from unixsock_bpf.install import checks, installer
+from unixsock_bpf.install import checks
 from unixsock_bpf.record import Record
-from unixsock_bpf.wireshark import tshark
+from unixsock_bpf.wireshark import folders, tshark
 
 ROOT = Path(__file__).resolve().parents[2]
 REMEDY = "the Python package lark is missing: install python3-lark (Debian, Ubuntu, Fedora)"
@@ -140,7 +140,7 @@ def test_a_dissector_that_is_missing_is_told(
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("unixsock: the dissector is missing: there is no ")
     assert done.stderr.count("\n") == 1
-    monkeypatch.setattr(installer, "_root", lambda: copy)
+    monkeypatch.setattr(folders, "ROOT", copy)
     with pytest.raises(unixsock_bpf.MessagesError, match="the dissector is missing: there is no "):
         list(unixsock_bpf.read(capture))
 

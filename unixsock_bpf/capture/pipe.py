@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from unixsock_bpf.formats import pcapng
 
 if TYPE_CHECKING:
-    from unixsock_bpf.capture.session import Block, Capture, Statistics
+    from unixsock_bpf.capture.session import Capture, Statistics
+    from unixsock_bpf.formats.pcapng import Block
 
 #: Bytes that an unprivileged process may have a pipe hold.
 PIPE_SIZE = 1 << 20

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from types import TracebackType
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING
 
 from unixsock_bpf import record
 from unixsock_bpf.capture.poller import Waiting
 from unixsock_bpf.capture.read_scheduler import IdleTime, Pace
 from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.formats import pcapng
+from unixsock_bpf.formats.pcapng import Block
 from unixsock_bpf.linux import wall_clock
 from unixsock_bpf.record import ANNOUNCEMENT, endpoint_name
 
@@ -32,8 +33,6 @@ BATCH_BYTES = 1 << 20
 UNFINISHED = 0.001
 #: Seconds of the longest sleep when nobody talks, but somebody is to be called each second.
 IDLE_WAIT = 1.0
-
-Block = Union[bytes, memoryview]
 
 #: Members of ``struct settings`` and ``struct totals`` in bpf/state/state.h, all u64.
 _CLOCK_OFFSET, _READER_WAITS, _RUNNING, _READER = 0, 1, 2, 3
@@ -98,16 +97,16 @@ class Capture(Waiting):
         """A probe that is set up but captures nothing yet, and its ring."""
         from unixsock_bpf.capture.own_processes import capture_processes
         from unixsock_bpf.capture.ringbuf import Ring
-        from unixsock_bpf.filter.cgroups import present
+        from unixsock_bpf.linux.cgroups import groups
         from unixsock_bpf.linux.sockets import owners, visit_relative_names
         from unixsock_bpf.probe.probe import Probe
 
         probe = Probe(settings)
         probe.settings[_CLOCK_OFFSET] = wall_clock.offset()
         probe.settings[_READER] = os.getpid()
-        groups = present()
-        probe.fill_groups(groups)
-        probe.fill_holders(owners(), groups)
+        existing = groups()
+        probe.fill_groups(existing)
+        probe.fill_holders(owners(), existing)
         visit_relative_names()
         probe.end_listing()
         probe.fill_capturers(capture_processes() | set(settings.capturers))

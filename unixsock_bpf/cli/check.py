@@ -9,9 +9,10 @@ from typing import Any
 from unixsock_bpf.cli.arguments import chosen_filter
 from unixsock_bpf.cli.errors import Failure
 from unixsock_bpf.cli.sockets import processes_text, state_text, type_text
+from unixsock_bpf.filter.sockets import select
 from unixsock_bpf.formats.text import name_text
 from unixsock_bpf.install.checks import Check, checks
-from unixsock_bpf.linux.sockets import SocketsError, chosen, sockets
+from unixsock_bpf.linux.sockets import SocketsError, sockets
 
 
 def add(commands: Any) -> None:
@@ -51,7 +52,7 @@ def _check_filter(arguments: argparse.Namespace) -> int:
         present = sockets()
     except SocketsError as error:
         raise Failure(str(error)) from None
-    found = chosen(present, wanted)
+    found = select(present, wanted)
     for one, always in found:
         _write(
             f"{type_text(one.type)} {state_text(one.state)} inode {one.inode} "

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 from unixsock_bpf.cli.arguments import add_filter, add_options, chosen_settings
 from unixsock_bpf.cli.errors import Failure
-from unixsock_bpf.cli.output import Output, Piece
+from unixsock_bpf.cli.output import Output
+from unixsock_bpf.formats.pcapng import Block
 from unixsock_bpf.formats.registry import BINARY, FORMATS, Sink, is_close, is_packet, sink
 from unixsock_bpf.options import Settings
 
@@ -35,7 +36,7 @@ class Source(Protocol):
     def statistics(self) -> Any: ...
     def __enter__(self) -> Any: ...
     def __exit__(self, kind: Any, error: Any, trace: Any, /) -> None: ...
-    def blocks(self) -> Iterator[Sequence[Piece]]: ...
+    def blocks(self) -> Iterator[Sequence[Block]]: ...
     def stop(self) -> None: ...
     def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None: ...
 
@@ -156,7 +157,7 @@ def _transfer(source: Source, output: Output, target: Sink, count: int | None, q
     return captured
 
 
-def _first(batch: Sequence[Piece], most: int) -> Sequence[Piece]:
+def _first(batch: Sequence[Block], most: int) -> Sequence[Block]:
     """The blocks up to the ``most``-th record."""
     seen = 0
     for at, block in enumerate(batch):

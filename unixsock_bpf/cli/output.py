@@ -7,11 +7,9 @@ import os
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Union
 
 from unixsock_bpf.cli.errors import Failure, reason
-
-Piece = Union[bytes, memoryview]
+from unixsock_bpf.formats.pcapng import Block
 
 #: The most pieces that one writev takes (IOV_MAX).
 _MOST = 1024
@@ -44,12 +42,12 @@ class Output:
         """Whether someone reads along."""
         return os.isatty(self.fd)
 
-    def write(self, pieces: Sequence[Piece]) -> None:
+    def write(self, pieces: Sequence[Block]) -> None:
         """All ``pieces``, in order.  Raises BrokenPipeError; Failure for what else goes wrong."""
         for at in range(0, len(pieces), _MOST):
             self._write(list(pieces[at : at + _MOST]))
 
-    def _write(self, pieces: list[Piece]) -> None:
+    def _write(self, pieces: list[Block]) -> None:
         partial = 0  # bytes of pieces[0] that are written
         while pieces:
             try:

@@ -10,8 +10,9 @@ from typing import Any
 
 from unixsock_bpf.cli.arguments import add_filter, add_options, chosen_filter
 from unixsock_bpf.cli.errors import Failure
+from unixsock_bpf.filter.sockets import select
 from unixsock_bpf.formats.text import name_text, process_text
-from unixsock_bpf.linux.sockets import Socket, SocketsError, State, chosen, sockets
+from unixsock_bpf.linux.sockets import Socket, SocketsError, State, sockets
 from unixsock_bpf.record import SocketType
 
 _HEADINGS = (
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     except SocketsError as error:
         raise Failure(str(error)) from None
     by_inode = {socket.inode: socket for socket in present}
-    shown = sorted((socket for socket, _ in chosen(present, wanted)), key=lambda one: (one.name, one.inode))
+    shown = sorted((socket for socket, _ in select(present, wanted)), key=lambda one: (one.name, one.inode))
     if arguments.json:
         _print_json(shown, by_inode)
     else:

@@ -11,6 +11,10 @@ import ipaddress
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Union
+
+#: A whole block; captured ones are views of the ring.
+Block = Union[bytes, memoryview]
 
 SHB = 0x0A0D0D0A
 IDB = 1

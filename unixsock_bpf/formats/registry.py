@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from unixsock_bpf import record
-from unixsock_bpf.cli.output import Piece
 from unixsock_bpf.formats import pcapng, text
+from unixsock_bpf.formats.pcapng import Block
 from unixsock_bpf.version import __version__
 
 #: Formats that are not for a terminal.
@@ -23,13 +23,13 @@ _PCAP_MAGIC_NS = 0xA1B23C4D
 class Sink(Protocol):
     """One format."""
 
-    def header(self) -> list[Piece]:
+    def header(self) -> list[Block]:
         """What stands before the first record."""
 
-    def pieces(self, blocks: Sequence[Piece]) -> list[Piece]:
+    def pieces(self, blocks: Sequence[Block]) -> list[Block]:
         """``blocks`` in this format."""
 
-    def trailer(self, time_ns: int, captured: int, lost: int) -> list[Piece]:
+    def trailer(self, time_ns: int, captured: int, lost: int) -> list[Block]:
         """What stands after the last record."""
 
 
@@ -39,11 +39,11 @@ class TextSink:
     def __init__(self, form: str, *, coloured: bool = False) -> None:
         self._form, self._coloured = form, coloured
 
-    def header(self) -> list[Piece]:
+    def header(self) -> list[Block]:
         return []
 
-    def pieces(self, blocks: Sequence[Piece]) -> list[Piece]:
-        texts: list[Piece] = []
+    def pieces(self, blocks: Sequence[Block]) -> list[Block]:
+        texts: list[Block] = []
         for block in blocks:
             if is_packet(block):
                 packet = pcapng.packet_of(block)
@@ -55,7 +55,7 @@ class TextSink:
             return text.json_line(time_ns, decoded)
         return text.text(time_ns, decoded, self._form, coloured=self._coloured)
 
-    def trailer(self, time_ns: int, captured: int, lost: int) -> list[Piece]:
+    def trailer(self, time_ns: int, captured: int, lost: int) -> list[Block]:
         return []
 
 
@@ -65,7 +65,7 @@ class PcapngSink:
     def __init__(self, snaplen: int = 0, capture_filter: str = "") -> None:
         self._snaplen, self._filter = snaplen, capture_filter
 
-    def header(self) -> list[Piece]:
+    def header(self) -> list[Block]:
         system = os.uname()
         return [
             pcapng.section_header(
@@ -74,22 +74,22 @@ class PcapngSink:
             pcapng.interface("unixsock", f"Unix sockets of {platform.node()}", self._snaplen, self._filter),
         ]
 
-    def pieces(self, blocks: Sequence[Piece]) -> list[Piece]:
+    def pieces(self, blocks: Sequence[Block]) -> list[Block]:
         return list(blocks)
 
-    def trailer(self, time_ns: int, captured: int, lost: int) -> list[Piece]:
+    def trailer(self, time_ns: int, captured: int, lost: int) -> list[Block]:
         return [pcapng.statistics(time_ns, captured, lost)]
 
 
 class PcapSink:
     """The same packets as classic pcap with nanoseconds."""
 
-    def header(self) -> list[Piece]:
+    def header(self) -> list[Block]:
         head = (_PCAP_MAGIC_NS, 2, 4, 0, 0, pcapng.MAX_BLOCK, pcapng.LINKTYPE_UPPER_PDU)
         return [struct.pack("<IHHiIII", *head)]
 
-    def pieces(self, blocks: Sequence[Piece]) -> list[Piece]:
-        packets: list[Piece] = []
+    def pieces(self, blocks: Sequence[Block]) -> list[Block]:
+        packets: list[Block] = []
         for block in blocks:
             if is_packet(block):
                 packet = pcapng.packet_of(block)
@@ -99,16 +99,16 @@ class PcapSink:
                 packets.append(head + pcapng.PACKET_PREFIX + packet.data)
         return packets
 
-    def trailer(self, time_ns: int, captured: int, lost: int) -> list[Piece]:
+    def trailer(self, time_ns: int, captured: int, lost: int) -> list[Block]:
         return []
 
 
-def is_packet(block: Piece) -> bool:
+def is_packet(block: Block) -> bool:
     """Whether a block holds a record (rather than names)."""
     return bool(block[:4] == b"\x06\0\0\0")
 
 
-def is_close(block: Piece) -> bool:
+def is_close(block: Block) -> bool:
     """Whether a block holds the record of a close."""
     return is_packet(block) and block[28 + len(pcapng.PACKET_PREFIX) + 1] == record.Event.CLOSE
 

@@ -213,7 +213,7 @@ def wireshark() -> Check:
 
 def extcap() -> Check:
     """The interface, where Wireshark looks for it, of this version."""
-    from unixsock_bpf.install.installer import extcap_folders
+    from unixsock_bpf.wireshark.folders import extcap_folders
 
     installed = [folder / "unixsock" for folder in extcap_folders() if (folder / "unixsock").exists()]
     if not installed:
@@ -234,21 +234,23 @@ def extcap() -> Check:
 
 def dissector() -> Check:
     """The dissector, where Wireshark looks for it, the same as this package's."""
-    from unixsock_bpf.install.installer import InstallError, dissector_source, plugin_folders, user_places
+    from unixsock_bpf.wireshark import folders
     from unixsock_bpf.wireshark.tshark import leaves_out_personal_lua
 
-    installed = [folder / "unixsock.lua" for folder in plugin_folders() if (folder / "unixsock.lua").exists()]
+    installed = [
+        folder / "unixsock.lua" for folder in folders.plugin_folders() if (folder / "unixsock.lua").exists()
+    ]
     if not installed:
         return _not_installed("dissector")
     try:
-        ours = dissector_source().read_bytes()
+        ours = folders.dissector_source().read_bytes()
         others = [path for path in installed if path.read_bytes() != ours]
-    except InstallError as error:
+    except folders.FoldersError as error:
         return Check("dissector", False, str(error), "Install this package again", False)
     except OSError as error:
         remedy = "Make it readable, or run 'unixsock install' again"
         return Check("dissector", False, f"{error.filename} cannot be read ({error.strerror})", remedy, False)
-    personal = user_places().plugins / "unixsock.lua"
+    personal = folders.personal().plugins / "unixsock.lua"
     if installed == [personal] and leaves_out_personal_lua():
         said = f"Wireshark 4.4 and later, run by root, do not load {personal}"
         return Check("dissector", False, said, "Run 'unixsock install --system'", False)

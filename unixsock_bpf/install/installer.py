@@ -12,17 +12,17 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
-import unixsock_bpf
+from unixsock_bpf.errors import UnixsockError
 from unixsock_bpf.install import profile
 from unixsock_bpf.privilege import policy
 from unixsock_bpf.privilege.launch import GROUP, HELPER, LIBRARY
 from unixsock_bpf.probe import cache as programs
+from unixsock_bpf.version import __version__
+from unixsock_bpf.wireshark import folders
 
 #: The command, where it is for everybody.
 COMMAND = Path("/usr/local/bin/unixsock")
@@ -53,7 +53,7 @@ sys.exit(main())
 """
 
 
-class InstallError(Exception):
+class InstallError(UnixsockError):
     """What could not be installed or removed, in one sentence."""
 
 
@@ -72,33 +72,20 @@ class Places:
     group: str | None = None
 
 
-def _home() -> Path:
-    return Path(os.path.expanduser("~"))
-
-
 def user_places() -> Places:
-    """This user's.  Wireshark 4.0 and 4.4 look for extcaps in different folders, so both get it."""
-    home = _home()
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "wireshark"
-    data = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
-    lib = home / ".local" / "lib" / "wireshark"
-    return Places(
-        data / "unixsock", (config / "extcap", lib / "extcap"), lib / "plugins", config / "profiles"
-    )
+    """Return where things go for this user."""
+    wireshark = folders.personal()
+    return Places(folders.data_home() / "unixsock", wireshark.extcap, wireshark.plugins, wireshark.profiles)
 
 
 def system_places() -> Places:
-    """Everybody's.  Raises InstallError where Wireshark's folders are not to be found."""
-    folders = _wireshark_folders()
-    extcap = folders.get("Global Extcap path") or folders.get("Extcap path")
-    plugins = folders.get("Global Lua Plugins") or folders.get("Global Plugins")
-    config = folders.get("Global configuration")
-    if not (extcap and plugins and config):
-        raise InstallError(
-            "'tshark -G folders' does not tell Wireshark's folders: install tshark first, or use --user"
-        )
+    """Return where things go for everybody.  Raises InstallError where Wireshark's folders are unknown."""
+    try:
+        wireshark = folders.system()
+    except folders.FoldersError as error:
+        raise InstallError(f"{error}, or use --user") from None
     # Not below /usr/local, which groups other than root's may write on some systems: part of it runs as root.
-    return Places(LIBRARY, (extcap,), plugins, config / "profiles", COMMAND)
+    return Places(LIBRARY, wireshark.extcap, wireshark.plugins, wireshark.profiles, COMMAND)
 
 
 def granted(places: Places) -> str | None:
@@ -109,52 +96,6 @@ def granted(places: Places) -> str | None:
         return GROUP.read_text().strip() or None
     except OSError as error:
         raise InstallError(f"cannot read {GROUP}: {(error.strerror or '').lower()}") from None
-
-
-@cache
-def _wireshark_folders() -> dict[str, Path]:
-    """What ``tshark -G folders`` says; nothing without tshark."""
-    try:
-        said = subprocess.run(
-            ["tshark", "-G", "folders"], capture_output=True, text=True, timeout=60, check=False
-        ).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return {}
-    pairs = (line.split(":", 1) for line in said.splitlines() if ":" in line)
-    return {name.strip(): Path(value.strip()) for name, value in pairs}
-
-
-def _all_places() -> Iterator[Places]:
-    yield user_places()
-    try:
-        yield system_places()
-    except InstallError:
-        return
-
-
-def extcap_folders() -> list[Path]:
-    """Where Wireshark may look for extcaps here, personal folders first."""
-    return [folder for places in _all_places() for folder in places.extcap]
-
-
-def plugin_folders() -> list[Path]:
-    """Where Wireshark may look for Lua plugins here, the personal folder first."""
-    return [places.plugins for places in _all_places()]
-
-
-def _root() -> Path:
-    """The folder that holds the package: a checkout, an installed library, or site-packages."""
-    return Path(unixsock_bpf.__file__).resolve().parent.parent
-
-
-def dissector_source() -> Path:
-    """The main file of the dissector that belongs to this package.  Raises InstallError."""
-    import sys
-
-    for folder in (_root() / "dissector", Path(sys.prefix) / "share" / "unixsock" / "dissector"):
-        if (folder / "unixsock.lua").is_file():
-            return folder / "unixsock.lua"
-    raise InstallError(f"the dissector is missing: there is no {_root() / 'dissector' / 'unixsock.lua'}")
 
 
 @dataclass
@@ -179,7 +120,7 @@ class _Manifest:
             raise InstallError(f"{cls.path(places)} cannot be read: {error}") from None
 
     def save(self, places: Places) -> None:
-        text = json.dumps({"version": unixsock_bpf.__version__, "files": self.files, "folders": self.folders})
+        text = json.dumps({"version": __version__, "files": self.files, "folders": self.folders})
         self.path(places).write_text(text + "\n")
 
 
@@ -228,8 +169,8 @@ def _items(places: Places) -> list[_Item]:
     """Everything that belongs to an installation."""
     import sys
 
-    root, library = _root(), places.library
-    package = Path(unixsock_bpf.__file__).resolve().parent
+    root, library = folders.ROOT, places.library
+    package = root / "unixsock_bpf"
     items = [
         _Item(library / "unixsock_bpf" / source.relative_to(package), source)
         for source in sorted(package.rglob("*"))
@@ -241,7 +182,10 @@ def _items(places: Places) -> list[_Item]:
     else:
         script = _EXTCAP.format(python=sys.executable, root=str(library))
         items.append(_Item(library / "extcap" / "unixsock", text=script, mode=0o755))
-    main = dissector_source()
+    try:
+        main = folders.dissector_source()
+    except folders.FoldersError as error:
+        raise InstallError(str(error)) from None
     items += [
         _Item(library / "dissector" / source.relative_to(main.parent), source)
         for source in [main, *sorted((main.parent / "unixsock").rglob("*.lua"))]
@@ -268,7 +212,7 @@ def _for_everybody(places: Places) -> list[_Item]:
         items.append(_Item(places.command, text=_COMMAND.format(root=str(places.library)), mode=0o755))
     if places.group is None:
         return items
-    helper = _root() / "libexec" / "unixsock-capture"
+    helper = folders.ROOT / "libexec" / "unixsock-capture"
     if not helper.is_file():
         raise InstallError(f"the privileged part is missing: there is no {helper}; install from a checkout")
     items.append(_Item(HELPER, helper, mode=0o755))

@@ -14,13 +14,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import IntEnum
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
-from unixsock_bpf.filter.evaluate import End
 from unixsock_bpf.linux import procfs, sock_diag
-
-if TYPE_CHECKING:
-    from unixsock_bpf.filter import Filter
 
 
 _CLONE_NEWNET = 0x40000000
@@ -158,59 +154,3 @@ def visit_relative_names() -> None:
     for path in _namespaces().values():
         with suppress(OSError):
             _within(path, sock_diag.visit)
-
-
-def chosen(present: list[Socket], wanted: Filter) -> list[tuple[Socket, bool]]:
-    """The sockets that ``wanted`` takes, each with whether it takes all that they carry.
-
-    A socket with several holders is taken if it is with any of them; an end that does not
-    exist matches nothing.
-    """
-    if wanted.takes_everything:
-        return [(one, True) for one in present]
-    with_cgroup = "cgroup" in wanted.text
-    ends = {one.inode: _ends(one, with_cgroup) for one in present}
-    found = []
-    for one in present:
-        others = ends.get(one.peer, [_NOBODY])
-        verdicts = {wanted.judge(near, far, one.type) for near in ends[one.inode] for far in others}
-        if verdicts != {False}:
-            found.append((one, True in verdicts))
-    return found
-
-
-def _ends(one: Socket, with_cgroup: bool) -> list[End]:
-    """The socket as the filter sees it, once for each process that holds it."""
-    known: dict[str, Any] = {"name": one.name, "inode": one.inode, "netns": one.netns}
-    if not one.owners:
-        return [End(**known, pid=0, uid=-1, comm=b"", cgroup=b"")]  # nobody that can be seen
-    return [
-        End(
-            **known,
-            path=_absolute(one.name, owner.tgid),
-            pid=owner.tgid,
-            uid=owner.uid,
-            comm=owner.comm,
-            cgroup=cgroup_of(owner.tgid) if with_cgroup else b"",
-        )
-        for owner in one.owners
-    ]
-
-
-_NOBODY = End(name=b"", inode=0, netns=0, pid=0, uid=-1, comm=b"", cgroup=b"")
-
-
-def _absolute(name: bytes, pid: int) -> bytes:
-    """Where a relative name most likely lies: in its owner's present directory."""
-    if not name or name.startswith((b"/", b"\0")):
-        return b""
-    try:
-        return os.path.normpath(os.path.join(os.readlink(f"/proc/{pid}/cwd".encode()), name))
-    except OSError:
-        return b""
-
-
-def cgroup_of(pid: int) -> bytes:
-    """A process's cgroup, as in the unified hierarchy's line of /proc/PID/cgroup; empty if unknown."""
-    lines = procfs.read(pid, "cgroup").split(b"\n")
-    return next((line[3:] for line in lines if line.startswith(b"0::")), b"")

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from unixsock_bpf.capture.pipe import PIPE_SIZE, widen
 from unixsock_bpf.capture.poller import Waiting
-from unixsock_bpf.capture.session import Block, Capture, Statistics
+from unixsock_bpf.capture.session import Capture, Statistics
 from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.formats import pcapng
+from unixsock_bpf.formats.pcapng import Block
 from unixsock_bpf.privilege import launch
 from unixsock_bpf.privilege.reports import Reports
 from unixsock_bpf.privilege.request import Request, RequestError, encode

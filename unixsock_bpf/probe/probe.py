@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from unixsock_bpf.errors import ProbeError
-from unixsock_bpf.linux.sockets import cgroup_of
+from unixsock_bpf.linux.cgroups import cgroup_of
 from unixsock_bpf.probe import kernel
 from unixsock_bpf.probe.fd_kinds import PSEUDO_FILES
 from unixsock_bpf.probe.ksyms import addresses
@@ -18,7 +18,7 @@ from unixsock_bpf.probe.program_set import Generation
 from unixsock_bpf.record import Event, Record
 
 if TYPE_CHECKING:
-    from unixsock_bpf.filter.cgroups import Group
+    from unixsock_bpf.linux.cgroups import Group
     from unixsock_bpf.linux.sockets import Owner
     from unixsock_bpf.options import Settings
 

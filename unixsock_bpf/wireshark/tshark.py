@@ -18,18 +18,14 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any, Union
 
-from unixsock_bpf.install.installer import InstallError, dissector_source, system_places
+from unixsock_bpf.errors import UnixsockError
+from unixsock_bpf.wireshark.folders import FoldersError, dissector_source, system
 
 _Stream = Union[int, IO[bytes], None]
 
 
-class TsharkError(Exception):
+class TsharkError(UnixsockError):
     """tshark is missing, or refused: one sentence."""
-
-
-def dissector_arguments() -> list[str]:
-    """What makes tshark load the dissector, for whom it loads any.  Raises TsharkError."""
-    return ["-X", f"lua_script:{_dissector()}"]
 
 
 def available() -> None:
@@ -43,7 +39,7 @@ def _dissector() -> Path:
     try:
         source = dissector_source()
         source.open("rb").close()
-    except InstallError as error:
+    except FoldersError as error:
         raise TsharkError(str(error)) from None
     except OSError as error:
         why = (error.strerror or "").lower()
@@ -121,8 +117,8 @@ def leaves_out_personal_lua() -> bool:
 
 def _installed_for_everybody() -> bool:
     try:
-        return (system_places().plugins / "unixsock.lua").exists()
-    except InstallError:
+        return (system().plugins / "unixsock.lua").exists()
+    except FoldersError:
         return False
 
 

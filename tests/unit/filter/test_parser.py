@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from patience import soon
 
 from unixsock_bpf import filter as capture_filter
-from unixsock_bpf.filter import FilterError, cgroups, symlinks
+from unixsock_bpf.filter import FilterError, symlinks
+from unixsock_bpf.linux import cgroups
 from unixsock_bpf.record import Event, Flag, Record
 
 

@@ -18,6 +18,7 @@ from unixsock_bpf.privilege import policy
 from unixsock_bpf.probe import ahead
 from unixsock_bpf.probe import cache as programs
 from unixsock_bpf.record import Record
+from unixsock_bpf.wireshark import folders as wireshark_folders
 
 EXTCAPS = (".config/wireshark/extcap/unixsock", ".local/lib/wireshark/extcap/unixsock")
 PLUGIN = ".local/lib/wireshark/plugins/unixsock.lua"
@@ -177,7 +178,7 @@ class System:
                    "Global configuration": root / "config"}  # fmt: skip
         for folder in (*folders.values(), *(path.parent for path in self.rights)):
             folder.mkdir(parents=True)
-        monkeypatch.setattr(installer, "_wireshark_folders", lambda: folders)
+        monkeypatch.setattr(wireshark_folders, "_printed", lambda: folders)
         for name, value in (("LIBRARY", library), ("HELPER", self.helper), ("GROUP", self.group),
                             ("COMMAND", root / "bin/unixsock")):  # fmt: skip
             monkeypatch.setattr(installer, name, value)

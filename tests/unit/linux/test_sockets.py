@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from unixsock_bpf import filter as language
+from unixsock_bpf.filter.sockets import select
 from unixsock_bpf.linux import listed_sockets, sock_diag
-from unixsock_bpf.linux.sockets import Socket, SocketsError, State, chosen, holders, owners, sockets
+from unixsock_bpf.linux.sockets import Socket, SocketsError, State, holders, owners, sockets
 
 
 def inode(one: socket.socket) -> int:
@@ -87,7 +88,7 @@ def test_filter_chooses(pair: tuple[socket.socket, socket.socket]) -> None:
     present = sockets()
 
     def inodes(text: str) -> dict[int, bool]:
-        return {one.inode: always for one, always in chosen(present, language.parse(text))}
+        return {one.inode: always for one, always in select(present, language.parse(text))}
 
     mine = {inode(pair[0]), inode(pair[1])}
     assert mine <= set(inodes(""))
@@ -102,7 +103,7 @@ def test_a_relative_name_matches_by_its_path(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
         one.bind("relative.sock")
-        found = chosen(sockets(), language.parse(f"path '{tmp_path}/relative.sock'"))
+        found = select(sockets(), language.parse(f"path '{tmp_path}/relative.sock'"))
     assert [entry.name for entry, _ in found] == [b"relative.sock"]
 
 

@@ -1,0 +1,101 @@
+"""Wireshark's folders on this machine, and the dissector that belongs to this package."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from unixsock_bpf.errors import UnixsockError
+
+#: The folder that holds the package: a checkout, an installed library, or site-packages.
+ROOT = Path(__file__).resolve().parents[2]
+#: Time for tshark to print its folders.
+_TSHARK_TIMEOUT_S = 60
+
+
+class FoldersError(UnixsockError):
+    """A folder or a file of ours cannot be found: one sentence with its remedy."""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The folders in which Wireshark looks for extcaps, Lua plugins and profiles."""
+
+    extcap: tuple[Path, ...]
+    plugins: Path
+    profiles: Path
+
+
+def data_home() -> Path:
+    """Return the folder for this user's data (XDG)."""
+    return Path(os.environ.get("XDG_DATA_HOME") or _home() / ".local" / "share")
+
+
+def _home() -> Path:
+    return Path(os.path.expanduser("~"))
+
+
+def personal() -> Folders:
+    """Return this user's.  Wireshark 4.0 and 4.4 look for extcaps in different folders: both are given."""
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or _home() / ".config") / "wireshark"
+    lib = _home() / ".local" / "lib" / "wireshark"
+    return Folders((config / "extcap", lib / "extcap"), lib / "plugins", config / "profiles")
+
+
+def system() -> Folders:
+    """Return everybody's.  Raises FoldersError where tshark does not print them."""
+    printed = _printed()
+    extcap = printed.get("Global Extcap path") or printed.get("Extcap path")
+    plugins = printed.get("Global Lua Plugins") or printed.get("Global Plugins")
+    config = printed.get("Global configuration")
+    if not (extcap and plugins and config):
+        raise FoldersError("'tshark -G folders' does not tell Wireshark's folders: install tshark first")
+    return Folders((extcap,), plugins, config / "profiles")
+
+
+@cache
+def _printed() -> dict[str, Path]:
+    """Return what ``tshark -G folders`` prints, by title: nothing without tshark."""
+    try:
+        stdout = subprocess.run(
+            ["tshark", "-G", "folders"],
+            capture_output=True,
+            text=True,
+            timeout=_TSHARK_TIMEOUT_S,
+            check=False,
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    pairs = (line.split(":", 1) for line in stdout.splitlines() if ":" in line)
+    return {title.strip(): Path(path.strip()) for title, path in pairs}
+
+
+def _all() -> Iterator[Folders]:
+    yield personal()
+    try:
+        yield system()
+    except FoldersError:
+        return
+
+
+def extcap_folders() -> list[Path]:
+    """List the folders in which Wireshark may look for extcaps, personal ones first."""
+    return [folder for folders in _all() for folder in folders.extcap]
+
+
+def plugin_folders() -> list[Path]:
+    """List the folders in which Wireshark may look for Lua plugins, the personal one first."""
+    return [folders.plugins for folders in _all()]
+
+
+def dissector_source() -> Path:
+    """Find the main file of this package's dissector.  Raises FoldersError."""
+    for folder in (ROOT / "dissector", Path(sys.prefix) / "share" / "unixsock" / "dissector"):
+        if (folder / "unixsock.lua").is_file():
+            return folder / "unixsock.lua"
+    raise FoldersError(f"the dissector is missing: there is no {ROOT / 'dissector' / 'unixsock.lua'}")
