@@ -13,13 +13,14 @@ TESTS ?=
 PEER ?=
 
 .PHONY: help setup demo lint format unit test test-dissector test-wireshark test-kernels test-faults test-gui \
-    bench bench-short guest clean
+    bench bench-short guest clean generate
 
 help:
 	@echo 'target             what it does                                                 needs'
 	@echo 'make demo          live packets from real programs                              root once, network once; 1 to 4 min'
 	@echo 'make lint          style, types, import contracts, dead code                    1 min'
 	@echo 'make format        put the code into the form that lint wants                   seconds'
+	@echo 'make generate      write what is made from the record (unixsock_bpf/record.py)   seconds'
 	@echo 'make unit          unit tests                                                   1 min'
 	@echo 'make test          lint, unit, dissector and GUI tests; guests with 2 kernels   root, network once; 25 min emulated'
 	@echo '                   TESTS="tests/unit -k glob": only these; KERNELS=sid: only in its guest'
@@ -50,6 +51,10 @@ lint: setup
 format: setup
 	$(VENV)/ruff check --fix --select I .
 	$(VENV)/ruff format .
+
+# What is made from a declaration: the record in C, Lua and docs/format.md from unixsock_bpf/record.py.
+generate:
+	@python3 tests/generate.py
 
 unit: setup
 	$(VENV)/pytest --numprocesses auto --quiet tests/unit

@@ -1,8 +1,8 @@
 """The record: one event on an AF_UNIX socket, as it travels from kernel to dissector.
 
-This module is the declaration.  ``bpf/record.h`` (C), ``dissector/unixsock/record/format.lua``
-(Lua) and ``docs/format.md`` (prose) repeat it, and ``tests/unit/test_record_copies.py``
-compares all of them with the tables here.
+This module is the declaration.  ``make generate`` writes ``bpf/record.h`` (C), the tables of
+``dissector/unixsock/record/format.lua`` (Lua) and those of ``docs/format.md`` from it; the comments
+that begin with ``#:`` are the page's words.
 
 A record is a fixed header, then elements, then payload; everything is
 little-endian::
@@ -21,6 +21,7 @@ No I/O happens here.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 
@@ -29,13 +30,13 @@ VERSION = 1
 #: The fixed header: (name, struct format, what it holds).
 HEADER = (
     ("version", "B", "major version of this format"),
-    ("event", "B", "what happened: one of Event"),
+    ("event", "B", "what happened: see below"),
     ("header_len", "H", "bytes from the start of the record to its payload"),
     ("src_pid", "I", "sender's process (tgid); 0: unknown"),
     ("dst_pid", "I", "receiver's process (tgid); 0: unknown"),
-    ("type", "B", "socket type: one of SocketType; 0: unknown"),
-    ("role", "B", "which side is the server: one of Role"),
-    ("flags", "H", "bits of Flag"),
+    ("type", "B", "socket type: see below; 0: unknown"),
+    ("role", "B", "which side is the server: see below"),
+    ("flags", "H", "see below"),
     ("src_tid", "I", "sending thread; 0: unknown"),
     ("src_uid", "I", "sender's user id, if flag src_creds is set"),
     ("src_gid", "I", "sender's group id, if flag src_creds is set"),
@@ -67,14 +68,21 @@ MAX_PAYLOAD = 0x38000
 
 
 class Event(IntEnum):
-    """What a record tells."""
+    """What happened."""
 
+    #: a message, or a part of one, was queued for its receiver
     DATA = 0
+    #: src connected to dst, or the two are a socket pair
     CONNECT = 1
+    #: src accepted the connection of dst
     ACCEPT = 2
+    #: src called shutdown; element SHUTDOWN tells how
     SHUTDOWN = 3
+    #: src is gone
     CLOSE = 4
+    #: a send failed; element ERROR tells why. Nothing was queued
     SEND_ERROR = 5
+    #: messages of this direction are missing; element LOST tells how many
     LOST = 6
 
 
@@ -90,50 +98,65 @@ class Role(IntEnum):
     """Which side of the conversation is the server."""
 
     UNKNOWN = 0
+    #: the sender listened or is the named side
     SRC_IS_SERVER = 1
+    #: the receiver listened or is the named side
     DST_IS_SERVER = 2
 
 
 class Flag(IntFlag):
     """Bits of ``flags``."""
 
-    #: Fewer bytes were captured than queued (snaplen, or UNREADABLE).
+    #: fewer bytes were captured than queued
     TRUNCATED = 1 << 0
-    #: This byte was sent with MSG_OOB.
+    #: this byte was sent with MSG_OOB
     OOB = 1 << 1
-    #: src_uid, src_gid are known.
+    #: src_uid and src_gid are known
     SRC_CREDS = 1 << 2
-    #: dst_uid, dst_gid are known.
+    #: dst_uid and dst_gid are known
     DST_CREDS = 1 << 3
-    #: Another record carries the next bytes of this message.
+    #: another record carries the next bytes of this message
     MORE = 1 << 4
-    #: Some of the message's memory could not be read.
+    #: some of the message's memory could not be read
     UNREADABLE = 1 << 5
-    #: The receiver is whoever connected, listened or holds the socket; nobody was seen using it.
+    #: nobody was seen using the receiving socket; dst_pid is who connected, listened or holds it
     DST_GUESSED = 1 << 6
-    #: Positions count from the connection's first byte, not from the start of the capture.
+    #: positions count from the connection's first byte, not from the start of the capture
     FROM_START = 1 << 7
-    #: Several threads were writing at once; their messages may be queued in another order.
+    #: several threads were writing; their messages may be queued in another order
     UNORDERED = 1 << 8
-    #: A socketpair (event connect).
+    #: a socket pair (event CONNECT)
     SOCKETPAIR = 1 << 9
 
 
 class Element(IntEnum):
-    """Types of elements.  Numbers are never used again for something else."""
+    """Types of elements.  Their numbers are never reused."""
 
+    #: sender's command name (its first thread's comm)
     SRC_COMM = 1
+    #: receiver's command name
     DST_COMM = 2
+    #: name that the sending socket is bound to, as bound; an abstract one begins with NUL
     SRC_NAME = 3
+    #: name that the receiving socket is bound to
     DST_NAME = 4
+    #: SCM_CREDENTIALS as the receiver gets them
     CREDS = 5
+    #: descriptors passed with SCM_RIGHTS
     FDS = 6
+    #: then its path if it has one; once for each passed descriptor that was looked at
     FD = 7
+    #: sender's control group, a path
     CGROUP = 8
+    #: messages of this direction that were not captured before this record
     LOST = 9
+    #: why the send failed
     ERROR = 10
+    #: 0 SHUT_RD, 1 SHUT_WR, 2 SHUT_RDWR
     SHUTDOWN = 11
+    #: absolute path of the file behind SRC_NAME
     SRC_PATH = 12
+    #: absolute path of the file behind DST_NAME
     DST_PATH = 13
 
 
@@ -141,10 +164,27 @@ class Element(IntEnum):
 ELEMENT_FIELDS: dict[Element, tuple[tuple[str, str], ...]] = {
     Element.CREDS: (("pid", "I"), ("uid", "I"), ("gid", "I")),
     Element.FDS: (("count", "I"),),
-    Element.FD: (("kind", "I"), ("inode", "Q")),  # then the path, if it has one
+    Element.FD: (("kind", "I"), ("inode", "Q")),
     Element.LOST: (("messages", "Q"), ("bytes", "Q"), ("reasons", "I")),
     Element.ERROR: (("errno", "I"),),
     Element.SHUTDOWN: (("how", "I"),),
+}
+
+#: The attribute of Record that holds an element's value: bytes, or the number or numbers of its fixed part.
+#: FD, which may be repeated, is in ``Record.fds``.
+ATTRIBUTES = {
+    Element.SRC_COMM: "src_comm",
+    Element.DST_COMM: "dst_comm",
+    Element.SRC_NAME: "src_name",
+    Element.DST_NAME: "dst_name",
+    Element.SRC_PATH: "src_path",
+    Element.DST_PATH: "dst_path",
+    Element.CGROUP: "cgroup",
+    Element.CREDS: "creds",
+    Element.FDS: "fds_count",
+    Element.LOST: "lost",
+    Element.ERROR: "errno",
+    Element.SHUTDOWN: "how",
 }
 
 
@@ -159,7 +199,8 @@ class FdKind(IntEnum):
     PIPE = 5
     SOCKET = 6
     MEMFD = 7
-    ANON = 8  # an anon_inode that is none of the following; its path tells, as in /proc
+    #: an anon_inode that is none of the following; its path tells, as in /proc
+    ANON = 8
     EVENTFD = 9
     EPOLL = 10
     TIMERFD = 11
@@ -174,9 +215,13 @@ class FdKind(IntEnum):
 class LostReason(IntFlag):
     """Why messages are missing."""
 
+    #: the reader did not keep up
     RING_FULL = 1 << 0
+    #: the probe was interrupted by itself
     NESTED = 1 << 1
+    #: a kernel structure could not be read
     UNREADABLE = 1 << 2
+    #: no room to remember the socket
     NO_STATE = 1 << 3
 
 
@@ -247,18 +292,6 @@ class Record:
         return self.dst_name or self.src_name
 
 
-#: Elements that are plain bytes, and the attribute of Record that holds them.
-_BYTES = {
-    Element.SRC_COMM: "src_comm",
-    Element.DST_COMM: "dst_comm",
-    Element.SRC_NAME: "src_name",
-    Element.DST_NAME: "dst_name",
-    Element.SRC_PATH: "src_path",
-    Element.DST_PATH: "dst_path",
-    Element.CGROUP: "cgroup",
-}
-
-
 def display_name(name: bytes) -> bytes:
     """A socket name as people write it: a leading ``@`` for the abstract name space.
 
@@ -277,27 +310,29 @@ def element(kind: int, value: bytes) -> bytes:
     return _ELEMENT.pack(kind, len(value)) + value + bytes(-len(value) % 4)
 
 
-def _fields(kind: Element) -> struct.Struct:
-    return struct.Struct("<" + "".join(fmt for _, fmt in ELEMENT_FIELDS[kind]))
+_FIXED = {
+    kind: struct.Struct("<" + "".join(fmt for _, fmt in fields)) for kind, fields in ELEMENT_FIELDS.items()
+}
+
+
+def _values(record: Record) -> Iterator[tuple[int, bytes]]:
+    """Type and value of each element of ``record``."""
+    for kind, attribute in ATTRIBUTES.items():
+        value = getattr(record, attribute)
+        if kind is Element.FDS:
+            value = value or len(record.fds) or None
+        if value is not None and value != b"":
+            numbers = value if isinstance(value, tuple) else (value,)
+            yield kind, _FIXED[kind].pack(*numbers) if kind in _FIXED else value
+        if kind is Element.FDS:
+            for fd in record.fds:
+                yield Element.FD, _FIXED[Element.FD].pack(fd.kind, fd.inode) + fd.path
+    yield from record.unknown
 
 
 def encode(record: Record) -> bytes:
     """The bytes of ``record``, with header_len and caplen computed."""
-    parts = [element(kind, getattr(record, name)) for kind, name in _BYTES.items() if getattr(record, name)]
-    if record.creds is not None:
-        parts.append(element(Element.CREDS, _fields(Element.CREDS).pack(*record.creds)))
-    if record.fds or record.fds_count:
-        count = record.fds_count or len(record.fds)
-        parts.append(element(Element.FDS, _fields(Element.FDS).pack(count)))
-    parts += [element(Element.FD, _fields(Element.FD).pack(fd.kind, fd.inode) + fd.path) for fd in record.fds]
-    if record.lost is not None:
-        parts.append(element(Element.LOST, _fields(Element.LOST).pack(*record.lost)))
-    if record.errno is not None:
-        parts.append(element(Element.ERROR, _fields(Element.ERROR).pack(record.errno)))
-    if record.how is not None:
-        parts.append(element(Element.SHUTDOWN, _fields(Element.SHUTDOWN).pack(record.how)))
-    parts += [element(kind, value) for kind, value in record.unknown]
-    elements = b"".join(parts)
+    elements = b"".join(element(kind, value) for kind, value in _values(record))
     computed = {
         "version": VERSION,
         "header_len": HEADER_LEN + len(elements),
@@ -348,34 +383,38 @@ def _take(record: Record, kind: int, value: bytes) -> None:
     except ValueError:
         record.unknown.append((kind, value))
         return
-    if known in _BYTES:
-        setattr(record, _BYTES[known], value)
+    fixed = _FIXED.get(known)
+    if fixed is None:
+        setattr(record, ATTRIBUTES[known], value)
         return
-    fields = _fields(known)
-    if len(value) < fields.size:
-        raise RecordError(f"element {known.name} has {len(value)} of {fields.size} bytes")
-    values = fields.unpack_from(value)
-    if known is Element.CREDS:
-        record.creds = values
-    elif known is Element.FDS:
-        record.fds_count = values[0]
-    elif known is Element.FD:
+    if len(value) < fixed.size:
+        raise RecordError(f"element {known.name} has {len(value)} of {fixed.size} bytes")
+    numbers = fixed.unpack_from(value)
+    if known is Element.FD:
         kinds = FdKind._value2member_map_
-        record.fds.append(
-            Fd(FdKind(values[0]) if values[0] in kinds else FdKind.OTHER, values[1], value[fields.size :])
-        )
-    elif known is Element.LOST:
-        record.lost = values
-    elif known is Element.ERROR:
-        record.errno = values[0]
-    elif known is Element.SHUTDOWN:
-        record.how = values[0]
+        fd_kind = FdKind(numbers[0]) if numbers[0] in kinds else FdKind.OTHER
+        record.fds.append(Fd(fd_kind, numbers[1], value[fixed.size :]))
+    else:
+        setattr(record, ATTRIBUTES[known], numbers if len(numbers) > 1 else numbers[0])
 
 
 #: The first word of an announcement (``struct announcement`` in bpf/record.h).
 ANNOUNCEMENT = 0x554E4958
 
-_ANNOUNCEMENT = struct.Struct("<IIQII16s112s")
+#: What the ring carries besides pcapng blocks, for the reader alone: (name, struct format).  An
+#: endpoint is announced before its first record and whenever its process changes, so that the
+#: reader can name its address.
+ANNOUNCEMENT_FIELDS = (
+    ("block_type", "I"),
+    ("block_len", "I"),
+    ("sock", "Q"),
+    ("pid", "I"),
+    ("name_len", "I"),
+    ("comm", "16s"),
+    ("name", "112s"),
+)
+
+_ANNOUNCEMENT = struct.Struct("<" + "".join(fmt for _, fmt in ANNOUNCEMENT_FIELDS))
 
 
 def endpoint_name(data: bytes | memoryview) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""The record is declared in record.py; C, Lua and the prose page repeat it.  They must agree."""
+"""The record is declared in record.py; C, Lua and the prose page are generated from it, and agree with it."""
 
 from __future__ import annotations
 
@@ -8,25 +8,17 @@ from enum import IntEnum, IntFlag
 from pathlib import Path
 
 import pytest
+from generate import ENUMS, stale
 
 from unixsock_bpf import record
 from unixsock_bpf.formats import pcapng
 
 ROOT = Path(__file__).parents[2]
+JSON_PAGE = (ROOT / "docs/json.md").read_text()
 C = (ROOT / "unixsock_bpf/bpf/record.h").read_text()
 LUA = (ROOT / "dissector/unixsock/record/format.lua").read_text()
 PAGE = (ROOT / "docs/format.md").read_text()
 
-#: Enumeration, its prefix in C, its table in Lua, the heading of its table on the page.
-ENUMS = (
-    (record.Event, "EVENT", "EVENT", "### `event`"),
-    (record.SocketType, "TYPE", "SOCKET_TYPE", "### `type`"),
-    (record.Role, "ROLE", "ROLE", "### `role`"),
-    (record.Flag, "FLAG", "FLAG", "### `flags`"),
-    (record.Element, "ELEMENT", "ELEMENT", "### Elements"),
-    (record.FdKind, "FD", "FD_KIND", "### `kind` of a descriptor"),
-    (record.LostReason, "LOST", "LOST_REASON", "### `reasons` of a loss"),
-)
 C_TYPES = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q"}
 
 
@@ -43,6 +35,19 @@ def section(heading: str) -> str:
 
 def members(enum: type[IntEnum] | type[IntFlag]) -> dict[str, int]:
     return {name: member.value for name, member in enum.__members__.items()}
+
+
+def test_generated_files_are_current() -> None:
+    assert not stale(), "run 'make generate'"
+
+
+def test_names_on_the_json_page() -> None:
+    for key, enum in (("event", record.Event), ("type", record.SocketType), ("flags", record.Flag)):
+        (row,) = re.findall(rf"^\| `{key}` \| .*", JSON_PAGE, re.M)
+        assert re.findall(r"`(\w+)`", row)[1:] == [name.lower() for name in enum.__members__]
+    (row,) = re.findall(r"^\| `lost` \| .*", JSON_PAGE, re.M)
+    reasons = [name.lower() for name in record.LostReason.__members__]
+    assert re.findall(r"`(\w+)`", row.partition("reasons")[2]) == reasons
 
 
 def test_header_in_c() -> None:

@@ -34,10 +34,6 @@ UNFINISHED = 0.001
 #: Seconds of the longest sleep when nobody talks, but somebody is to be called each second.
 IDLE_WAIT = 1.0
 
-#: Members of ``struct settings`` and ``struct totals`` in bpf/state/state.h, all u64.
-_CLOCK_OFFSET, _READER_WAITS, _RUNNING, _READER = 0, 1, 2, 3
-_LOST_MESSAGES = 2
-
 
 @dataclass
 class Statistics:
@@ -89,7 +85,7 @@ class Capture(Waiting):
     def __enter__(self) -> Capture:
         self._probe, self._ring = self._attach(self._settings)
         self._pace = Pace(self._ring.size, self.idle_time)
-        self._probe.settings[_RUNNING] = 1
+        self._probe.settings.running = 1
         self._poll.register(self._ring.fd, select.POLLIN)
         return self
 
@@ -102,8 +98,8 @@ class Capture(Waiting):
         from unixsock_bpf.probe.probe import Probe
 
         probe = Probe(settings)
-        probe.settings[_CLOCK_OFFSET] = wall_clock.offset()
-        probe.settings[_READER] = os.getpid()
+        probe.settings.clock_offset = wall_clock.offset()
+        probe.settings.reader = os.getpid()
         existing = groups()
         probe.fill_groups(existing)
         probe.fill_holders(owners(), existing)
@@ -183,13 +179,12 @@ class Capture(Waiting):
     @property
     def statistics(self) -> Statistics:
         """What was seen and lost so far."""
-        counted = Statistics(*self._probe.totals[: len(fields(Statistics)) - 1])
-        counted.skipped = self._probe.skipped()
-        return counted
+        totals = {one.name: getattr(self._probe.totals, one.name, 0) for one in fields(Statistics)}
+        return Statistics(**totals | {"skipped": self._probe.skipped()})
 
     def pause(self, paused: bool) -> None:
         """Captures nothing until called with False."""
-        self._probe.settings[_RUNNING] = int(not paused)
+        self._probe.settings.running = int(not paused)
 
     def blocks(self) -> Iterator[Sequence[Block]]:
         """Batches of blocks.  A batch is valid until the next one is asked for."""
@@ -221,14 +216,14 @@ class Capture(Waiting):
 
     def _wait(self, rest: float) -> None:
         """For ``rest`` seconds, or until there may be something to do."""
-        self._probe.settings[_CLOCK_OFFSET] = wall_clock.offset()
+        self._probe.settings.clock_offset = wall_clock.offset()
         if rest or not self._ring.empty:
             # The toolbar and the end of the fifo are looked at however much comes in.
             events = self._poll_others(rest)
         else:
-            self._probe.settings[_READER_WAITS] = 1
+            self._probe.settings.reader_waits = 1
             events = self._poll.poll(IDLE_WAIT * 1000 if self.each_second else None)
-            self._probe.settings[_READER_WAITS] = 0
+            self._probe.settings.reader_waits = 0
         if self.jumps in self._answer(events):
             wall_clock.seen(self.jumps)
 
@@ -242,7 +237,7 @@ class Capture(Waiting):
 
     def _owed(self) -> list[Block]:
         """Losses that no later record could report."""
-        if not self._probe.totals[_LOST_MESSAGES]:
+        if not self._probe.totals.lost_messages:
             return []
         now = time.time_ns()
         return [pcapng.packet(now, record.encode(lost)) for lost in self._probe.pending_losses()]

@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 #: Control groups in the snapshot: half of what the probe's map holds.
 MAX_GROUPS = 2048
 
-#: The places in ``struct settings`` of BASES: of the variables' addresses, and of their values.
-_BASES = dict(zip(BASES, ((4, 7), (5, 8))))
-#: There, too, the number of the generation that took over.
-_GENERATION = 6
-
 _NOT_PERMITTED = (
     "This kernel does not permit BPF tracing, even to root: kernel lockdown, a security module or a "
     "container forbids it. Capture on the host rather than in a container, or boot without "
@@ -49,9 +44,10 @@ class Probe:
         self._generation, self.attached = self._first(settings)
         #: Those that others took over from, but that are attached.
         self._kept = [self._generation]
-        self.settings = self._map("settings", mmap.PROT_READ | mmap.PROT_WRITE)
-        self.totals = self._map("totals", mmap.PROT_READ)
-        self.settings[_GENERATION] = self._generation.number
+        #: ``struct settings`` and ``struct totals`` of bpf/state/, in memory that the probe shares.
+        self.settings = self._shared("settings")
+        self.totals = self._shared("totals")
+        self.settings.generation = self._generation.number
         self._fill_page_bases()
         self._fill_pseudo_files()
 
@@ -88,7 +84,7 @@ class Probe:
         first, last = self._kept[0], self._generation
         generation.take_over(first)
         generation.attach()
-        self.settings[_GENERATION] = generation.number
+        self.settings.generation = generation.number
         if generation.attached:
             self._kept.append(generation)
         if last in self._kept:
@@ -97,12 +93,11 @@ class Probe:
             last.close()
         self._generation = generation
 
-    def _map(self, name: str, protection: int) -> memoryview[int]:
-        """A mmapable array's memory as u64s."""
+    def _shared(self, name: str) -> Any:
+        """Map the only element of a mmapable array: its members are the kernel's memory."""
         table = self._table(name)
         size = -(-ctypes.sizeof(table.Leaf) // mmap.PAGESIZE) * mmap.PAGESIZE
-        memory = mmap.mmap(table.fd, size, flags=mmap.MAP_SHARED, prot=protection)
-        return memoryview(memory).cast("Q")
+        return table.Leaf.from_buffer(mmap.mmap(table.fd, size, flags=mmap.MAP_SHARED))
 
     def _table(self, name: str) -> Map:
         return self._kept[0].maps[name]
@@ -165,9 +160,9 @@ class Probe:
         """Tells the probe where the memory of pages is, from what says it soonest."""
         values = page_bases(self._kernel.macros["STRUCT_PAGE_SIZE"])
         found = values or addresses(BASES)
-        if all(found.get(name) for name in _BASES):
-            for name, (address, value) in _BASES.items():
-                self.settings[value if values else address] = found[name]
+        if all(found.get(name) for name in BASES):
+            for name in BASES:  # page_offset_base is the variable's address, page_offset its value
+                setattr(self.settings, name.removesuffix("_base") if values else name, found[name])
 
     def _fill_pseudo_files(self) -> None:
         table = self._table("pseudo_files")

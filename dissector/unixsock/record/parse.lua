@@ -14,15 +14,12 @@ local unpack = Struct.unpack
 ---------------------------------------------------------------------------------------------------
 -- Elements
 
-local BYTES = {
-    [ELEMENT.SRC_COMM] = "src_comm", [ELEMENT.DST_COMM] = "dst_comm",
-    [ELEMENT.SRC_NAME] = "src_name", [ELEMENT.DST_NAME] = "dst_name",
-    [ELEMENT.SRC_PATH] = "src_path", [ELEMENT.DST_PATH] = "dst_path", [ELEMENT.CGROUP] = "cgroup",
-}
-local FIXED, NAMES = {}, {}
+-- By type: bytes of the fixed part, the name for messages, and the key for those that are bytes throughout.
+local FIXED, NAMES, BYTES = {}, {}, {}
 for name, kind in pairs(ELEMENT) do
     FIXED[kind] = layout.ELEMENT_LEN[name]
     NAMES[kind] = name
+    if not FIXED[kind] then BYTES[kind] = name:lower() end
 end
 
 -- Reads the elements in `bytes` into a table: byte strings under the names of BYTES, the place of each element
