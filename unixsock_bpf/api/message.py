@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from unixsock_bpf import record
-from unixsock_bpf.formats import reader
+from unixsock_bpf.formats import json_lines, reader
 
 
 class MessagesError(Exception):
@@ -52,16 +52,8 @@ def _name(name: bytes) -> str | None:
 
 
 def _end(one: record.Record, side: str) -> End:
-    flag = record.Flag.SRC_CREDS if side == "src" else record.Flag.DST_CREDS
-    known = bool(one.flags & flag)
-    return End(
-        getattr(one, f"{side}_pid") or None,
-        getattr(one, f"{side}_comm").decode("utf-8", "backslashreplace") or None,
-        getattr(one, f"{side}_uid") if known else None,
-        getattr(one, f"{side}_gid") if known else None,
-        getattr(one, f"{side}_inode") or None,
-        _name(getattr(one, f"{side}_name")),
-    )
+    known = json_lines.endpoint(one, side)
+    return End(**{each.name: known.get(each.name) for each in fields(End)})
 
 
 def message(one: reader.Saved, packet: Any) -> Message:

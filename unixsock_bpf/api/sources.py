@@ -12,16 +12,19 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
 
 from unixsock_bpf import record
 from unixsock_bpf.api.message import MessagesError
 from unixsock_bpf.formats import pcapng, reader
+from unixsock_bpf.linux.write import write_all
 
 #: Bytes of records that are kept for packets that tshark may still show.  What it has read and not
 #: shown yet is far less: two pipes and its own buffers.
 _KEPT = 64 << 20
+#: Bytes that are read from the capture at a time.
+_CHUNK = 1 << 16
 #: Seconds that a capture may take to end in order, before it is killed.
 _PATIENCE = 2.0
 
@@ -147,20 +150,21 @@ class Live:
     def _feed(self, pipe: int) -> None:
         """Blocks from the capture to tshark, each record kept for ``record``."""
         assert self._process is not None
-        assert self._process.stdout is not None
-        number = 0
+        assert isinstance(self._process.stdout, BufferedReader)
+        stdout, splitter, number = self._process.stdout, pcapng.Splitter(), 0
         try:
-            while block := _read_block(self._process.stdout):
-                if block[:4] == b"\x06\0\0\0":
-                    number += 1
-                    packet = pcapng.packet_of(block)
-                    self._keep(number, packet.time_ns, bytes(packet.data))
-                _write_all(pipe, block)
-        except OSError:
+            while data := stdout.read1(_CHUNK):
+                for block in splitter.feed(data):
+                    if pcapng.is_packet(block):
+                        number += 1
+                        packet = pcapng.packet_of(block)
+                        self._keep(number, packet.time_ns, packet.data)
+                    write_all(pipe, block)
+        except (OSError, pcapng.PcapngError):
             pass  # tshark is gone, which its reader notices
         finally:
             os.close(pipe)
-            self._process.stdout.close()  # which ends the capture
+            stdout.close()  # which ends the capture
 
     def _keep(self, number: int, time_ns: int, data: bytes) -> None:
         self._records.append((number, time_ns, data))
@@ -210,19 +214,3 @@ class Live:
         assert self._process is not None
         if self._process.wait() != 0:
             raise MessagesError(self._complaint())
-
-
-def _read_block(stream: IO[bytes]) -> bytes:
-    """The next whole pcapng block; nothing at the end."""
-    head = stream.read(8)
-    if len(head) < 8:
-        return b""
-    length = int.from_bytes(head[4:], "little")
-    body = stream.read(length - 8)
-    return head + body if len(body) == length - 8 else b""
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]

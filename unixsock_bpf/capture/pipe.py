@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from unixsock_bpf.formats import pcapng
+from unixsock_bpf.linux.write import drop_written
 
 if TYPE_CHECKING:
     from unixsock_bpf.capture.session import Capture, Statistics
@@ -74,16 +75,8 @@ class Writer:
                 continue
             except BrokenPipeError:
                 raise ReaderGone from None
-            done = 0
-            for block in rest:
-                if written < len(block):
-                    break
-                written -= len(block)
-                done += 1
-            del rest[:done]
+            done, _ = drop_written(rest, written)
             old = max(0, old - done)
-            if written:
-                rest[0] = memoryview(rest[0])[written:]
 
     def _wait(self, room: bool) -> None:
         """Until the reader has read something, or the ring fills up and there is ``room`` to keep more."""

@@ -16,9 +16,11 @@ from typing import Any, Protocol
 from unixsock_bpf.cli.arguments import add_filter, add_options, chosen_settings
 from unixsock_bpf.cli.errors import Failure
 from unixsock_bpf.cli.output import Output
-from unixsock_bpf.formats.pcapng import Block
-from unixsock_bpf.formats.registry import BINARY, FORMATS, Sink, is_close, is_packet, sink
+from unixsock_bpf.formats.base import Format, Options, Writer
+from unixsock_bpf.formats.pcapng import Block, event_of, is_packet
+from unixsock_bpf.formats.registry import FORMATS
 from unixsock_bpf.options import Settings
+from unixsock_bpf.record import Event
 
 _EXAMPLES = """\
 examples:
@@ -51,7 +53,7 @@ def add(commands: Any) -> None:
         allow_abbrev=False,
     )
     add_filter(parser)
-    parser.add_argument("--format", choices=FORMATS, help="default: string; with -w, pcapng")
+    parser.add_argument("--format", choices=tuple(FORMATS), help="default: string; with -w, pcapng")
     parser.add_argument("-w", "--output", metavar="FILE", help="write to FILE; - is standard output")
     parser.add_argument("-c", "--count", type=_count, metavar="COUNT", help="stop after COUNT records")
     parser.add_argument("-a", "--autostop", type=_duration, metavar="duration:S", help="stop after S seconds")
@@ -86,29 +88,29 @@ def _duration(word: str) -> float:
 def run(arguments: argparse.Namespace, start: Callable[[Settings], Source] | None = None) -> int:
     """Captures until told to end.  ``start`` gives the source; the default captures.  Raises Failure."""
     settings = chosen_settings(arguments)
-    form = arguments.format or ("pcapng" if arguments.output else "string")
+    form = FORMATS[arguments.format or ("pcapng" if arguments.output else "string")]
     path = arguments.output or "-"
-    if form in BINARY and path == "-" and os.isatty(1):
-        raise Failure(f"{form} is not for terminals: give -w FILE, or pipe it into another program", 2)
+    if form.binary and path == "-" and os.isatty(1):
+        raise Failure(f"{form.name} is not for terminals: give -w FILE, or pipe it into another program", 2)
     source = (start or _capture)(settings)
     with _Ends(source) as ends:
         # A reader of a pipe waits for the header; a file is only overwritten once a capture runs.
         early = _opened(path, form, arguments, settings) if path == "-" else None
         try:
             with source:
-                output, target = early or _opened(path, form, arguments, settings)
+                output, writer = early or _opened(path, form, arguments, settings)
                 _say(f"unixsock: capturing {settings.filter.text.strip() or 'all Unix sockets'}; Ctrl-C ends")
                 if arguments.autostop:
                     ends.after(arguments.autostop)
                 if output.is_pipe:  # tells when its reader goes while nothing is said
                     source.watch(output.fd, 0, lambda happened: _if_closed(happened, source))
                 # A close is recorded even if nobody asked, for the dissector; people would wonder.
-                quiet = form not in BINARY and not settings.events
-                captured = _transfer(source, output, target, arguments.count, quiet)
+                quiet = not form.binary and not settings.events
+                captured = _transfer(source, output, writer, arguments.count, quiet)
                 lost = source.statistics.lost
         except _refusals() as error:
             raise Failure(str(error)) from None
-        output.write(target.trailer(time.time_ns(), captured + lost, lost))
+        output.write(writer.trailer(time.time_ns(), captured + lost, lost))
         output.close()
     _say(f"{captured} record{'' if captured == 1 else 's'} captured, {lost} lost")
     return 0
@@ -132,25 +134,27 @@ def _if_closed(happened: int, source: Source) -> None:
         source.stop()
 
 
-def _opened(path: str, form: str, arguments: argparse.Namespace, settings: Settings) -> tuple[Output, Sink]:
+def _opened(
+    path: str, form: Format, arguments: argparse.Namespace, settings: Settings
+) -> tuple[Output, Writer]:
     """The output with the header of its format written."""
     output = Output(path)
     coloured = arguments.colour == "always" or (
         arguments.colour == "auto" and output.is_terminal and "NO_COLOR" not in os.environ
     )
-    target = sink(form, coloured=coloured, snaplen=settings.snaplen, capture_filter=settings.filter.text)
-    output.write(target.header())
-    return output, target
+    writer = form.writer(Options(coloured, settings.snaplen, settings.filter.text))
+    output.write(writer.header())
+    return output, writer
 
 
-def _transfer(source: Source, output: Output, target: Sink, count: int | None, quiet: bool) -> int:
+def _transfer(source: Source, output: Output, writer: Writer, count: int | None, quiet: bool) -> int:
     """Everything from ``source`` to ``output``, ``count`` records at most.  Returns the records written."""
     captured = 0
     for batch in source.blocks():
-        blocks = [block for block in batch if not is_close(block)] if quiet else batch
+        blocks = [block for block in batch if event_of(block) != Event.CLOSE] if quiet else batch
         if count is not None:
             blocks = _first(blocks, count - captured)
-        output.write(target.pieces(blocks))
+        output.write(writer.pieces(blocks))
         captured += sum(map(is_packet, blocks))
         if captured == count:
             break

@@ -8,7 +8,7 @@ from typing import Any
 
 from unixsock_bpf.cli.errors import Failure, reason
 from unixsock_bpf.cli.output import Output
-from unixsock_bpf.formats.fixtures import FORMATS, fixtures, source
+from unixsock_bpf.formats.fixtures import LANGUAGES, fixtures, source
 from unixsock_bpf.formats.reader import SavedError, read
 from unixsock_bpf.wireshark.tshark import TsharkError, frame_numbers
 
@@ -21,7 +21,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "-Y", "--display-filter", metavar="DISPLAY_FILTER", help="export only packets that match"
     )
-    parser.add_argument("--format", choices=FORMATS, default="json", help="default: json")
+    parser.add_argument("--format", choices=tuple(LANGUAGES), default="json", help="default: json")
     parser.add_argument("-w", "--output", metavar="OUTPUT", default="-", help="default: standard output")
     parser.set_defaults(run=run)
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from unixsock_bpf.cli.errors import Failure, reason
 from unixsock_bpf.formats.pcapng import Block
+from unixsock_bpf.linux.write import drop_written
 
 #: The most pieces that one writev takes (IOV_MAX).
 _MOST = 1024
@@ -48,21 +49,17 @@ class Output:
             self._write(list(pieces[at : at + _MOST]))
 
     def _write(self, pieces: list[Block]) -> None:
-        partial = 0  # bytes of pieces[0] that are written
+        partial = 0  # bytes of the first piece that are written already
         while pieces:
             try:
-                written = os.writev(self.fd, [memoryview(pieces[0])[partial:], *pieces[1:]]) + partial
+                written = os.writev(self.fd, pieces)
             except BrokenPipeError:
                 raise
             except OSError as error:
                 self._take_back(partial)
                 raise Failure(f"cannot write {self.name}: {reason(error)}") from None
-            done = 0
-            while done < len(pieces) and written >= len(pieces[done]):
-                written -= len(pieces[done])
-                done += 1
-            del pieces[:done]
-            partial = written
+            done, begun = drop_written(pieces, written)
+            partial = begun if done else partial + begun
 
     def _take_back(self, count: int) -> None:
         if self._is_file and count:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import platform
 import select
 import signal
 import sys
@@ -20,7 +19,6 @@ from typing import TYPE_CHECKING
 from unixsock_bpf.capture import own_processes
 from unixsock_bpf.capture.pipe import Drain, ReaderGone, Writer
 from unixsock_bpf.formats import pcapng
-from unixsock_bpf.version import __version__
 
 if TYPE_CHECKING:
     from unixsock_bpf.options import Settings
@@ -49,15 +47,6 @@ def open_fifo(path: str | None) -> int:
                     f"nobody opened the fifo {path} for reading in {OPEN_TIMEOUT:.0f} s"
                 ) from None
         time.sleep(0.01)
-
-
-def file_header(settings: Settings) -> bytes:
-    """The blocks that begin a capture file."""
-    system = platform.uname()
-    section = pcapng.section_header(
-        system.machine, f"{system.system} {system.release}", f"unixsock {__version__}"
-    )
-    return section + pcapng.interface("unixsock", "Unix sockets", 0, settings.filter.text)
 
 
 def _lines(sentence: str) -> str:
@@ -100,7 +89,7 @@ def run(settings: Settings) -> int:
         return _fail(str(error), settings.control_in is not None)
     writer = Writer(fd)
     try:
-        writer.write([file_header(settings)])
+        writer.write([pcapng.file_header(capture_filter=settings.filter.text)])
         return _capture(settings, writer, fd, control)
     except ReaderGone:
         return 0

@@ -221,7 +221,8 @@ def _json(found: list[Fixture]) -> str:
     return "[" + ",\n ".join(json.dumps(entry(one)) for one in found) + "]\n"
 
 
-_FORMATS: dict[str, Callable[[list[Fixture]], str]] = {
+#: The languages of a file of fixtures, by name.
+LANGUAGES: dict[str, Callable[[list[Fixture]], str]] = {
     "json": _json,
     "python": _PYTHON.source,
     "go": _GO.source,
@@ -229,10 +230,7 @@ _FORMATS: dict[str, Callable[[list[Fixture]], str]] = {
     "hexstring": _hexstring,
 }
 
-#: The names of the formats.
-FORMATS = tuple(_FORMATS)
 
-
-def source(found: list[Fixture], form: str) -> str:
-    """The fixtures as a file in one of FORMATS."""
-    return _FORMATS[form](found)
+def source(found: list[Fixture], language: str) -> str:
+    """Return the fixtures as a file in one of LANGUAGES."""
+    return LANGUAGES[language](found)

@@ -8,10 +8,13 @@ nanoseconds.  Source: draft-ietf-opsawg-pcapng.  No I/O happens here.
 from __future__ import annotations
 
 import ipaddress
+import os
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Union
+
+from unixsock_bpf.version import __version__
 
 #: A whole block; captured ones are views of the ring.
 Block = Union[bytes, memoryview]
@@ -21,9 +24,17 @@ IDB = 1
 NRB = 4
 ISB = 5
 EPB = 6
+_EPB_TYPE, _ISB_TYPE = struct.pack("<I", EPB), struct.pack("<I", ISB)
+#: Blocks that Wireshark counts as packets: obsolete, simple and enhanced packets, the systemd
+#: journal's entries, custom blocks.
+_COUNTED = {2, 3, EPB, 9, 0xBAD, 0x40000BAD}
 
 #: LINKTYPE_WIRESHARK_UPPER_PDU: packets name their own dissector, so the link type is nobody's USER0.
 LINKTYPE_UPPER_PDU = 252
+
+_LINKTYPE = struct.pack("<H", LINKTYPE_UPPER_PDU)
+#: The byte-order magic of a section, as this package writes it.
+_LITTLE_ENDIAN = struct.pack("<I", 0x1A2B3C4D)
 
 _DISSECTOR_TAG = 12  # EXP_PDU_TAG_DISSECTOR_NAME
 _DISSECTOR = b"unixsock"
@@ -68,7 +79,7 @@ def block(kind: int, body: bytes) -> bytes:
 def section_header(hardware: str, os: str, application: str) -> bytes:
     """The block that begins a file; the texts tell what wrote it."""
     texts = [(2, hardware.encode()), (3, os.encode()), (4, application.encode())]
-    return block(SHB, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1) + _options(texts))
+    return block(SHB, _LITTLE_ENDIAN + struct.pack("<HHq", 1, 0, -1) + _options(texts))
 
 
 def interface(name: str, description: str, snaplen: int, capture_filter: str = "") -> bytes:
@@ -77,6 +88,13 @@ def interface(name: str, description: str, snaplen: int, capture_filter: str = "
     if capture_filter:
         options.append((11, b"\0" + capture_filter.encode()))
     return block(IDB, struct.pack("<HHI", LINKTYPE_UPPER_PDU, 0, snaplen) + _options(options))
+
+
+def file_header(snaplen: int = 0, capture_filter: str = "") -> bytes:
+    """Return the blocks that begin a file of this machine's: section and interface."""
+    system = os.uname()
+    section = section_header(system.machine, f"{system.sysname} {system.release}", f"unixsock {__version__}")
+    return section + interface("unixsock", "Unix sockets", snaplen, capture_filter)
 
 
 def packet(time_ns: int, record: bytes, interface_id: int = 0) -> bytes:
@@ -110,58 +128,122 @@ class Packet:
     data: bytes
 
 
-def packet_of(block: bytes | memoryview) -> Packet:
-    """The packet in a whole enhanced packet block as ``packet`` makes it (nanoseconds, our prefix)."""
+def packet_of(block: Block) -> Packet:
+    """Return the packet in a whole enhanced packet block as ``packet`` makes it (nanoseconds, our prefix)."""
     high, low, caplen = struct.unpack_from("<III", block, 12)
     return Packet(high << 32 | low, bytes(block[28 + len(PACKET_PREFIX) : 28 + caplen]))
 
 
+def is_packet(block: Block) -> bool:
+    """Tell whether a block holds a record (rather than names or statistics)."""
+    return bool(block[:4] == _EPB_TYPE)
+
+
+def is_statistics(block: Block) -> bool:
+    """Tell whether a block holds an interface's statistics."""
+    return bool(block[:4] == _ISB_TYPE)
+
+
+def event_of(block: Block) -> int | None:
+    """Return the event of the record in a block; None where that holds none."""
+    return int(block[28 + len(PACKET_PREFIX) + 1]) if is_packet(block) else None
+
+
+def _whole(view: memoryview) -> Iterator[memoryview]:
+    """Yield each whole block in ``view`` up to the first that is cut.
+
+    Raises PcapngError for an impossible length.
+    """
+    at = 0
+    while at + 8 <= len(view):
+        (length,) = struct.unpack_from("<I", view, at + 4)
+        if length < 12 or length % 4:
+            raise PcapngError(f"block at byte {at} is cut short or has no valid length")
+        if at + length > len(view):
+            return
+        if struct.unpack_from("<I", view, at + length - 4)[0] != length:
+            raise PcapngError(f"block at byte {at} has two different lengths")
+        yield view[at : at + length]
+        at += length
+
+
+class Splitter:
+    """Splits a stream into whole blocks, however it was cut."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the blocks that ``data`` completes.
+
+        Raises PcapngError for an impossible length, and for one that this package writes nowhere.
+        """
+        self._rest += data
+        with memoryview(self._rest) as view:
+            blocks = [bytes(block) for block in _whole(view)]
+        del self._rest[: sum(map(len, blocks))]
+        if len(self._rest) > MAX_BLOCK:
+            raise PcapngError(f"a block has more than {MAX_BLOCK} bytes")
+        return blocks
+
+
 def blocks(stream: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Type and body of each whole little-endian block in ``stream``.
+    """Yield type and body of each whole little-endian block in ``stream``.
 
     Raises PcapngError where a block is cut or its lengths disagree.
     """
     view = memoryview(stream)
-    at = 0
-    while at < len(view):
-        if at + 12 > len(view):
-            raise PcapngError(f"file ends in the head of a block, at byte {at}")
-        kind, length = struct.unpack_from("<II", view, at)
-        if length < 12 or length % 4 or at + length > len(view):
-            raise PcapngError(f"block at byte {at} is cut short or has no valid length")
-        if struct.unpack_from("<I", view, at + length - 4)[0] != length:
-            raise PcapngError(f"block at byte {at} has two different lengths")
-        yield kind, view[at + 8 : at + length - 4]
-        at += length
+    end = 0
+    for block in _whole(view):
+        end += len(block)
+        yield struct.unpack_from("<I", block)[0], block[8:-4]
+    if len(view) - end >= 12:
+        raise PcapngError(f"block at byte {end} is cut short or has no valid length")
+    if end < len(view):
+        raise PcapngError(f"file ends in the head of a block, at byte {end}")
 
 
-def packets(stream: bytes | memoryview) -> Iterator[Packet]:
-    """The packets of ours in ``stream``; other link types' packets are left out.
+def frames(stream: bytes | memoryview) -> Iterator[tuple[int, Packet | None]]:
+    """Yield the frame number that Wireshark gives each packet, and the packet if it is ours.
 
     Understands interfaces of any time resolution.  Raises PcapngError as ``blocks`` does.
     """
     per_second: list[int | None] = []  # of our interfaces; None for others
+    number = 0
     for kind, body in blocks(stream):
         if kind == SHB:
-            if struct.unpack_from("<I", body)[0] != 0x1A2B3C4D:
+            if body[:4] != _LITTLE_ENDIAN:
                 raise PcapngError("big-endian pcapng sections are not supported")
             per_second = []
         elif kind == IDB:
-            ours = struct.unpack_from("<H", body)[0] == LINKTYPE_UPPER_PDU
+            ours = body[:2] == _LINKTYPE
             per_second.append(_resolution(body[8:]) if ours else None)
-        elif kind == EPB:
-            interface_id, high, low, caplen = struct.unpack_from("<IIII", body)
-            units = per_second[interface_id] if interface_id < len(per_second) else None
-            data = bytes(body[20 : 20 + caplen])
-            if units and data.startswith(PACKET_PREFIX):
-                time_ns = (high << 32 | low) * 1_000_000_000 // units
-                yield Packet(time_ns, data[len(PACKET_PREFIX) :])
+        elif kind in _COUNTED:
+            number += 1
+            yield number, _our_packet(body, per_second) if kind == EPB else None
+
+
+def _our_packet(body: memoryview, per_second: list[int | None]) -> Packet | None:
+    """Return the packet in an enhanced packet block's body; None if another interface or program sent it."""
+    if len(body) < 20:
+        return None
+    interface_id, high, low, caplen = struct.unpack_from("<IIII", body)
+    units = per_second[interface_id] if interface_id < len(per_second) else None
+    data = bytes(body[20 : 20 + caplen])
+    if not units or not data.startswith(PACKET_PREFIX):
+        return None
+    return Packet((high << 32 | low) * 1_000_000_000 // units, data[len(PACKET_PREFIX) :])
+
+
+def packets(stream: bytes | memoryview) -> Iterator[Packet]:
+    """Yield the packets of ours in ``stream``; others are left out.  Raises PcapngError."""
+    return (packet for _, packet in frames(stream) if packet is not None)
 
 
 def _resolution(options: memoryview) -> int:
     """Time stamp units in a second, from an interface's options (default: microseconds)."""
     at = 0
-    while at + 4 <= len(options):
+    while at + 4 < len(options):
         code, length = struct.unpack_from("<HH", options, at)
         if code == 0:
             break

@@ -1,20 +1,18 @@
-"""Records as text: string, hex, hexstring and JSON.  No I/O happens here.
+"""Records as text for people: a heading, and below it the payload in one of several formats.
 
 Whatever sockets carry, what comes out is harmless to a terminal: control
 characters, undecodable bytes and characters that change the direction of writing
-are shown as escapes.  ``docs/json.md`` describes the JSON.
+are shown as escapes.
 """
 
 from __future__ import annotations
 
-import base64
 import errno
-import json
 import unicodedata
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
+from unixsock_bpf.formats.base import Format, Options, RecordWriter, Writer
 from unixsock_bpf.record import (
     Event,
     FdKind,
@@ -30,7 +28,8 @@ from unixsock_bpf.record import (
 #: SGR sequences: towards the server, back, and what is not data.
 _TO_SERVER, _TO_CLIENT, _NOTE, _PLAIN = "\x1b[36m", "\x1b[33m", "\x1b[35m", "\x1b[0m"
 
-_SHUTDOWN = {0: "read", 1: "write", 2: "read and write"}
+#: What a shutdown ends, by the system call's second argument.
+SHUTDOWN = {0: "read", 1: "write", 2: "read and write"}
 
 #: Unicode categories that are escaped: controls, formats (bidi), surrogates, private, unassigned, separators.
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
@@ -92,15 +91,16 @@ def details(record: Record) -> list[str]:
     if record.errno is not None:
         said.append(errno.errorcode.get(record.errno, str(record.errno)))
     if record.how is not None:
-        said.append(_SHUTDOWN.get(record.how, str(record.how)))
+        said.append(SHUTDOWN.get(record.how, str(record.how)))
     if record.lost is not None:
         messages, size, reasons = record.lost
-        why = ", ".join(_reasons(reasons)).replace("_", " ")
+        why = ", ".join(reason_names(reasons)).replace("_", " ")
         said.append(f"{messages} messages, {size} bytes lost{f' ({why})' if why else ''}")
     return said
 
 
-def _reasons(reasons: int) -> list[str]:
+def reason_names(reasons: int) -> list[str]:
+    """Return the names of a loss's reasons."""
     return [reason.name.lower() for reason in LostReason if reasons & reason and reason.name]
 
 
@@ -115,7 +115,7 @@ def heading(time_ns: int, record: Record) -> str:
     if record.event == Event.DATA:
         words.append(f"{record.len} byte{'' if record.len == 1 else 's'}")
     else:
-        words.append(_event_name(record.event).replace("_", " "))
+        words.append(event_name(record.event).replace("_", " "))
     return "  ".join([" ".join(words), *details(record)])
 
 
@@ -125,7 +125,8 @@ def type_name(number: int) -> str:
     return SocketType(number).name.lower() if number in known else "?"
 
 
-def _event_name(number: int) -> str:
+def event_name(number: int) -> str:
+    """Return an event's name."""
     known = Event._value2member_map_
     return Event(number).name.lower() if number in known else f"event {number}"
 
@@ -143,119 +144,28 @@ def colour(record: Record, text: str) -> str:
     return f"{start}{text}{_PLAIN}"
 
 
-def string(payload: bytes) -> str:
-    """Text as it is, everything else escaped; ends in a line feed."""
-    text = harmless(payload, keep="\n\t")
-    return text if not text or text.endswith("\n") else text + "\n"
-
-
-def hexdump(payload: bytes) -> str:
-    """Lines of offset, sixteen bytes and their ASCII, as text2pcap reads them."""
-    lines = []
-    for at in range(0, len(payload), 16):
-        row = payload[at : at + 16]
-        digits = (
-            " ".join(f"{byte:02x}" for byte in row[:8]) + "  " + " ".join(f"{byte:02x}" for byte in row[8:])
-        )
-        shown = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in row)
-        lines.append(f"{at:08x}  {digits:<48}  |{shown}|\n")
-    return "".join(lines)
-
-
 def escapes(payload: bytes) -> str:
-    r"""Every byte as ``\xNN``: the inside of a string literal of C, Python, Rust (bytes) or Go."""
+    r"""Return every byte as ``\xNN``: the inside of a string literal of C, Python, Rust (bytes) or Go."""
     digits = payload.hex()
     return "".join(f"\\x{digits[at : at + 2]}" for at in range(0, len(digits), 2))
 
 
-def hexstring(payload: bytes) -> str:
-    r"""One line of ``\xNN``; none for an empty payload."""
-    return escapes(payload) + "\n" if payload else ""
-
-
-#: The formats of a payload below its heading.
-TEXT: dict[str, Callable[[bytes], str]] = {"string": string, "hex": hexdump, "hexstring": hexstring}
-
-
-def text(time_ns: int, record: Record, form: str, *, coloured: bool = False) -> str:
-    """A whole record in one of the formats of ``TEXT``."""
+def record_text(
+    time_ns: int, record: Record, payload_text: Callable[[bytes], str], *, coloured: bool = False
+) -> str:
+    """Return a whole record: its heading, then its payload, which ``payload_text`` shows."""
     head = heading(time_ns, record)
-    return f"{colour(record, head) if coloured else head}\n{TEXT[form](record.payload)}"
+    return f"{colour(record, head) if coloured else head}\n{payload_text(record.payload)}"
 
 
-def _text_or_none(data: bytes) -> str | None:
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return None
+def payload_format(name: str, payload_text: Callable[[bytes], str]) -> Format:
+    """Return the format that shows payloads by ``payload_text``, below each record's heading."""
 
+    def writer(options: Options) -> Writer:
+        return RecordWriter(
+            lambda time_ns, record: record_text(
+                time_ns, record, payload_text, coloured=options.coloured
+            ).encode()
+        )
 
-def _end(record: Record, side: str) -> dict[str, Any]:
-    """One end; what is not known is left out."""
-    known = bool(record.flags & (Flag.SRC_CREDS if side == "src" else Flag.DST_CREDS))
-    values: dict[str, Any] = {
-        "pid": getattr(record, f"{side}_pid") or None,
-        "tid": (record.src_tid or None) if side == "src" else None,
-        "comm": getattr(record, f"{side}_comm").decode("utf-8", "backslashreplace") or None,
-        "uid": getattr(record, f"{side}_uid") if known else None,
-        "gid": getattr(record, f"{side}_gid") if known else None,
-        "inode": getattr(record, f"{side}_inode") or None,
-        "sock": getattr(record, f"{side}_sock") or None,
-        "name": _name(getattr(record, f"{side}_name")),
-        "path": getattr(record, f"{side}_path").decode("utf-8", "backslashreplace") or None,
-    }
-    return {key: value for key, value in values.items() if value is not None}
-
-
-def _name(name: bytes) -> str | None:
-    return display_name(name).decode("utf-8", "backslashreplace") or None
-
-
-def as_dict(time_ns: int, record: Record) -> dict[str, Any]:
-    """A record as the object that ``docs/json.md`` describes."""
-    out: dict[str, Any] = {
-        "time_ns": time_ns,
-        "event": _event_name(record.event),
-        "type": type_name(record.type) if record.type else None,
-        "path": _name(record.name),
-        "abstract": True if record.name.startswith(b"\0") else None,
-        "src": _end(record, "src"),
-        "dst": _end(record, "dst"),
-        "server": {Role.SRC_IS_SERVER: "src", Role.DST_IS_SERVER: "dst"}.get(Role(record.role))
-        if record.role in Role._value2member_map_
-        else None,
-        "flags": [flag.name.lower() for flag in Flag if record.flags & flag and flag.name] or None,
-        "netns": record.netns or None,
-        "cgroup": record.cgroup.decode("utf-8", "backslashreplace") or None,
-    }
-    if record.event == Event.DATA:
-        out |= {
-            "seq": record.seq,
-            "message": record.message,
-            "len": record.len,
-            "offset": record.offset or None,
-            "caplen": len(record.payload),
-            "payload": base64.b64encode(record.payload).decode("ascii"),
-            "text": _text_or_none(record.payload),
-        }
-    if record.creds is not None:
-        out["creds"] = dict(zip(("pid", "uid", "gid"), record.creds))
-    if record.fds_count:
-        out["fds_count"] = record.fds_count
-        out["fds"] = [
-            {"type": fd.kind.name.lower(), "inode": fd.inode, "path": harmless(fd.path) or None}
-            for fd in record.fds
-        ]
-    if record.errno is not None:
-        out["error"] = errno.errorcode.get(record.errno, str(record.errno))
-    if record.how is not None:
-        out["how"] = _SHUTDOWN.get(record.how, str(record.how))
-    if record.lost is not None:
-        messages, size, reasons = record.lost
-        out["lost"] = {"messages": messages, "bytes": size, "reasons": _reasons(reasons)}
-    return {key: value for key, value in out.items() if value is not None}
-
-
-def json_line(time_ns: int, record: Record) -> str:
-    """A record as one line of JSON; ASCII only, so that any terminal takes it."""
-    return json.dumps(as_dict(time_ns, record), separators=(",", ":")) + "\n"
+    return Format(name, writer)

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import os
 import select
-import struct
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +20,7 @@ from unixsock_bpf.capture.session import Capture, Statistics
 from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.formats import pcapng
 from unixsock_bpf.formats.pcapng import Block
+from unixsock_bpf.linux.write import write_all
 from unixsock_bpf.privilege import launch
 from unixsock_bpf.privilege.reports import Reports
 from unixsock_bpf.privilege.request import Request, RequestError, encode
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 _PATIENCE = 5.0
 
 _T = TypeVar("_T")
-
-_BLOCK = struct.Struct("<II")  # type and length
 
 
 def _there(value: _T | None) -> _T:
@@ -67,7 +65,7 @@ class RemoteCapture(Waiting):
         self._paused = False
         self._process: subprocess.Popen[bytes] | None = None
         self._blocks_from: int | None = None
-        self._data = bytearray()
+        self._splitter = pcapng.Splitter()
         self._reports = Reports()
         self._hello: str | None = None
         self._problem: str | None = None
@@ -153,9 +151,7 @@ class RemoteCapture(Waiting):
             raise ProbeError(str(error)) from None
         requests = _there(_there(self._process).stdin)
         with contextlib.suppress(BrokenPipeError):  # its reports tell why
-            rest = memoryview(message)
-            while rest:
-                rest = rest[requests.write(rest) or 0 :]
+            write_all(requests.fileno(), message)
 
     def _read_reports(self) -> bool:
         """Waits for what the privileged part says, and takes it in.  False at the end of it."""
@@ -233,8 +229,7 @@ class RemoteCapture(Waiting):
             for fd in self._answer(self._poll.poll(1000)):
                 if fd == self._blocks_from:
                     if data := os.read(fd, PIPE_SIZE):
-                        self._data += data
-                        yield self._whole_blocks()
+                        yield self._split(data)
                     else:
                         open_ends.discard(fd)
                         self._poll.unregister(fd)
@@ -249,16 +244,9 @@ class RemoteCapture(Waiting):
         self.unwatch_all()
         _there(_there(self._process).stdin).close()
 
-    def _whole_blocks(self) -> list[Block]:
-        """The blocks that came in whole, without the statistics at the end."""
-        found: list[Block] = []
-        at, data = 0, self._data
-        while at + _BLOCK.size <= len(data):
-            kind, length = _BLOCK.unpack_from(data, at)
-            if length < 12 or at + length > len(data):
-                break
-            if kind != pcapng.ISB:
-                found.append(bytes(data[at : at + length]))
-            at += length
-        del data[:at]
-        return found
+    def _split(self, data: bytes) -> list[Block]:
+        """Return the blocks that ``data`` completes, without the statistics.  Raises ProbeError."""
+        try:
+            return [block for block in self._splitter.feed(data) if not pcapng.is_statistics(block)]
+        except pcapng.PcapngError as error:
+            raise ProbeError(f"The privileged part does not write pcapng: {error}.") from None

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from unixsock_bpf.cli.dump import FORMATS
 from unixsock_bpf.cli.main import parser
+from unixsock_bpf.formats.fixtures import LANGUAGES
+from unixsock_bpf.formats.registry import FORMATS
 from unixsock_bpf.options import OPTIONS
 from unixsock_bpf.version import __version__
 
@@ -58,6 +59,17 @@ def test_the_man_page_has_the_values() -> None:
     assert f'"{" " + "|".join(FORMATS)}"' in section
     for option in OPTIONS:
         assert not option.choices or option.metavar == "GLOB" or option.metavar in section
+
+
+def test_the_documents_know_the_formats() -> None:
+    for name, values in (("DUMP", FORMATS), ("EXPORT", LANGUAGES)):
+        assert "|".join(values) in sections()[f"OPTIONS OF {name}"]
+    bash = (DOCS / "completions/unixsock.bash").read_text()
+    assert re.findall(r"formats='(.*?)'", bash) == [" ".join(FORMATS), " ".join(LANGUAGES)]
+    zsh = (DOCS / "completions/_unixsock").read_text()
+    assert re.findall(r"--format\b.*?:\((.*?)\)", zsh) == [" ".join(FORMATS), " ".join(LANGUAGES)]
+    json_page = (DOCS / "json.md").read_text()
+    assert "--format json" in json_page
 
 
 def test_man_takes_it_without_a_warning() -> None:

@@ -16,7 +16,7 @@ import pytest
 from unixsock_bpf import record
 from unixsock_bpf.cli.main import main
 from unixsock_bpf.formats import pcapng, reader
-from unixsock_bpf.formats.fixtures import FORMATS, Fixture, fixtures, source
+from unixsock_bpf.formats.fixtures import LANGUAGES, Fixture, fixtures, source
 from unixsock_bpf.record import Flag, Record, Role
 
 ALL_BYTES = bytes(range(256))
@@ -128,7 +128,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", LANGUAGES)
 def test_command_writes_each_format(form: str, tmp_path: Path) -> None:
     done = run(str(capture_file(tmp_path / "a", [b"one"])), "--format", form)
     assert (done.returncode, done.stderr) == (0, "")

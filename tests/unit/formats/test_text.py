@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Callable
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unixsock_bpf.formats import text
+from unixsock_bpf.formats import hexdump, hexstring, json_lines, string, text
 from unixsock_bpf.record import Event, Fd, FdKind, Flag, Record, Role, SocketType
 
 RECORD = Record(
@@ -45,46 +46,49 @@ def test_heading_tells_descriptors_truncation_and_losses() -> None:
     assert "ECONNREFUSED" in text.heading(0, Record(event=Event.SEND_ERROR, errno=111))
 
 
-@given(st.binary(), st.binary(), st.binary(max_size=100), st.sampled_from(["string", "hex", "hexstring"]))
+PAYLOAD_TEXTS = [string.string, hexdump.hexdump, hexstring.hexstring]
+
+
+@given(st.binary(), st.binary(), st.binary(max_size=100), st.sampled_from(PAYLOAD_TEXTS))
 def test_nothing_reaches_the_terminal_as_a_control(
-    comm: bytes, name: bytes, payload: bytes, form: str
+    comm: bytes, name: bytes, payload: bytes, form: Callable[[bytes], str]
 ) -> None:
     one = Record(src_comm=comm, dst_name=name, payload=payload, fds_count=1, fds=[Fd(FdKind.FILE, 0, comm)])
-    said = text.text(0, one, form)
+    said = text.record_text(0, one, form)
     said.encode()  # valid UTF-8
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]", said)
     assert "\n" not in text.heading(0, one)
 
 
 def test_string_keeps_text_readable() -> None:
-    assert text.string("grüße\n\tx".encode()) == "grüße\n\tx\n"
-    assert text.string(b"a\r\n\xff") == "a\\r\n\\xff\n"
-    assert text.string(b"") == ""
+    assert string.string("grüße\n\tx".encode()) == "grüße\n\tx\n"
+    assert string.string(b"a\r\n\xff") == "a\\r\n\\xff\n"
+    assert string.string(b"") == ""
 
 
 @given(st.binary(max_size=200))
 def test_hexstring_has_every_byte(payload: bytes) -> None:
-    said = text.hexstring(payload)
+    said = hexstring.hexstring(payload)
     assert bytes.fromhex(said.strip().replace("\\x", "")) == payload
 
 
 @given(st.binary(max_size=200))
 def test_hexdump_has_every_byte_at_its_offset(payload: bytes) -> None:
-    rows = text.hexdump(payload).splitlines()
+    rows = hexdump.hexdump(payload).splitlines()
     assert b"".join(bytes.fromhex(row[10:58]) for row in rows) == payload
     assert [int(row[:8], 16) for row in rows] == list(range(0, len(payload), 16))
 
 
 @given(st.binary(max_size=200))
 def test_json_has_the_payload_exactly(payload: bytes) -> None:
-    read = json.loads(text.json_line(5, Record(payload=payload, len=len(payload))))
+    read = json.loads(json_lines.json_line(5, Record(payload=payload, len=len(payload))))
     assert base64.b64decode(read["payload"]) == payload
     assert read.get("text", "").encode() in (payload, b"")
     assert read["time_ns"] == 5
 
 
 def test_json_leaves_out_what_is_not_known() -> None:
-    read = json.loads(text.json_line(5, RECORD))
+    read = json.loads(json_lines.json_line(5, RECORD))
     assert read["src"] == {"pid": 1234, "comm": "curl", "uid": 1000, "gid": 100}
     assert read["dst"] == {"pid": 77, "comm": "dockerd", "name": "/run/docker.sock"}
     assert read["server"] == "dst"
@@ -93,7 +97,7 @@ def test_json_leaves_out_what_is_not_known() -> None:
 
 
 def test_json_shows_abstract_names() -> None:
-    read = json.loads(text.json_line(5, Record(dst_name=b"\0a\0b")))
+    read = json.loads(json_lines.json_line(5, Record(dst_name=b"\0a\0b")))
     assert read["path"] == "@a@b"
     assert read["abstract"] is True
 

@@ -178,8 +178,7 @@ def test_blocks_are_whole_however_the_pipe_cuts_them() -> None:
     stream = b"".join(packets) + pcapng.statistics(1, 2, 3)
     found: list[bytes | memoryview] = []
     for at in range(0, len(stream), 7):
-        capture._data += stream[at : at + 7]
-        found += capture._whole_blocks()
+        found += capture._split(stream[at : at + 7])
     assert found == packets
 
 

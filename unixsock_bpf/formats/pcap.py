@@ -1,0 +1,69 @@
+"""Format ``pcap``: classic pcap, little-endian; written with nanoseconds, read with micro- or nanoseconds."""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Iterator, Sequence
+
+from unixsock_bpf.formats import pcapng
+from unixsock_bpf.formats.base import Format
+from unixsock_bpf.formats.pcapng import Block, Packet
+
+_MAGIC_NS = 0xA1B23C4D
+_FILE_HEADER = struct.Struct("<IHHiIII")
+_PACKET_HEADER = struct.Struct("<IIII")
+#: First bytes of a file, and nanoseconds in a unit of its time stamps.
+UNITS_NS = {b"\xd4\xc3\xb2\xa1": 1000, b"\x4d\x3c\xb2\xa1": 1}
+
+
+class PcapError(ValueError):
+    """Bytes that are not a pcap file of ours: says what is wrong, and where."""
+
+
+class PcapWriter:
+    """Writes packets without names and statistics."""
+
+    def header(self) -> list[Block]:
+        return [_FILE_HEADER.pack(_MAGIC_NS, 2, 4, 0, 0, pcapng.MAX_BLOCK, pcapng.LINKTYPE_UPPER_PDU)]
+
+    def pieces(self, blocks: Sequence[Block]) -> list[Block]:
+        packets: list[Block] = []
+        for block in blocks:
+            if pcapng.is_packet(block):
+                packet = pcapng.packet_of(block)
+                seconds, rest = divmod(packet.time_ns, 1_000_000_000)
+                length = len(pcapng.PACKET_PREFIX) + len(packet.data)
+                head = _PACKET_HEADER.pack(seconds, rest, length, length)
+                packets.append(head + pcapng.PACKET_PREFIX + packet.data)
+        return packets
+
+    def trailer(self, time_ns: int, captured: int, lost: int) -> list[Block]:
+        return []
+
+
+def frames(data: bytes | mmap.mmap) -> Iterator[tuple[int, Packet | None]]:
+    """Yield the frame number of each packet, and the packet if it is ours.  Raises PcapError."""
+    unit_ns = UNITS_NS[data[:4]]
+    if len(data) < _FILE_HEADER.size:
+        raise PcapError("it ends in its header")
+    ours = struct.unpack_from("<I", data, 20)[0] & 0xFFFF == pcapng.LINKTYPE_UPPER_PDU
+    at, number = _FILE_HEADER.size, 0
+    while at < len(data):
+        if at + _PACKET_HEADER.size > len(data):
+            raise PcapError(f"it ends in the head of a packet, at byte {at}")
+        seconds, rest, caplen, _ = _PACKET_HEADER.unpack_from(data, at)
+        begin = at + _PACKET_HEADER.size
+        if begin + caplen > len(data):
+            raise PcapError(f"packet at byte {at} is cut short")
+        packet = data[begin : begin + caplen]
+        number += 1
+        if ours and packet.startswith(pcapng.PACKET_PREFIX):
+            time_ns = seconds * 1_000_000_000 + rest * unit_ns
+            yield number, Packet(time_ns, packet[len(pcapng.PACKET_PREFIX) :])
+        else:
+            yield number, None
+        at = begin + caplen
+
+
+FORMAT = Format("pcap", lambda _: PcapWriter(), binary=True)

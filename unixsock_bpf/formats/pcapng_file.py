@@ -1,0 +1,28 @@
+"""Format ``pcapng``: a capture's blocks as they are, between a file's first and last blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from unixsock_bpf.formats import pcapng
+from unixsock_bpf.formats.base import Format, Options
+from unixsock_bpf.formats.pcapng import Block
+
+
+class PcapngWriter:
+    """Writes a file with one interface; its statistics come last."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    def header(self) -> list[Block]:
+        return [pcapng.file_header(self._options.snaplen, self._options.capture_filter)]
+
+    def pieces(self, blocks: Sequence[Block]) -> list[Block]:
+        return list(blocks)
+
+    def trailer(self, time_ns: int, captured: int, lost: int) -> list[Block]:
+        return [pcapng.statistics(time_ns, captured, lost)]
+
+
+FORMAT = Format("pcapng", PcapngWriter, binary=True)
