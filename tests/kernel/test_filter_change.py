@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from live import READY_TIMEOUT, Live, streams
 
-from unixsock_bpf.extcap.control_protocol import Command, Control, Decoder, Message, encode
+from unixsock_bpf.extcap.control_protocol import Command, Control, ControlMessage, Decoder, encode
 from unixsock_bpf.probe import cache
 from unixsock_bpf.record import Event, Record
 
@@ -69,7 +69,7 @@ class Toolbar:
             if not data:
                 break
             for message in self._decoder.feed(data):
-                assert isinstance(message, Message)
+                assert isinstance(message, ControlMessage)
                 if (message.control, message.command) == (Control.LOG, Command.ADD):
                     self.log += message.text
                 elif message.command == Command.WARNING:

@@ -18,15 +18,14 @@ from typing import Union
 
 from unixsock_bpf.api.message import End, Message, MessagesError, message
 from unixsock_bpf.api.pyshark_packets import Packets
-from unixsock_bpf.api.queue import Ended, Mailbox
+from unixsock_bpf.api.queue import Ended, MessageQueue
 from unixsock_bpf.api.sources import File, Live
+from unixsock_bpf.timeouts import MESSAGES_THREAD_TIMEOUT_S
 
 __all__ = ["End", "Message", "Messages", "MessagesError", "live", "read"]
 
 #: Messages that may wait for the program before the capture's own buffer fills.
 _AHEAD = 1000
-#: Seconds that the thread may take to end once everything that it waits for has.
-_PATIENCE = 5.0
 
 
 class Messages:
@@ -53,7 +52,7 @@ class Messages:
         try:
             await asyncio.to_thread(self._start)
         except asyncio.CancelledError:
-            self._work.give_up()  # __aexit__ will not be called
+            self._work.kill()  # __aexit__ will not be called
             raise
         return self
 
@@ -66,7 +65,7 @@ class Messages:
     def __next__(self) -> Message:
         self._work.start()
         try:
-            return self._work.mailbox.get()
+            return self._work.queue.get()
         except Ended:
             raise StopIteration from None
 
@@ -77,7 +76,7 @@ class Messages:
         if not self._work.started:
             await asyncio.to_thread(self._start)
         try:
-            return await self._work.mailbox.get_async()
+            return await self._work.queue.get_async()
         except Ended:
             raise StopAsyncIteration from None
 
@@ -104,7 +103,7 @@ class _Work:
     """
 
     def __init__(self, source: _Source, display_filter: str | None) -> None:
-        self.mailbox: Mailbox[Message] = Mailbox(_AHEAD)
+        self.queue: MessageQueue[Message] = MessageQueue(_AHEAD)
         self.started = False
         self._source = source
         self._filter = display_filter
@@ -141,15 +140,15 @@ class _Work:
         except Exception as error:
             problem = MessagesError(f"reading tshark's output failed: {error}")
         self._source.stop()
-        self._source.reap()
-        self.mailbox.end(problem)
+        self._source.close()
+        self.queue.end(problem)
 
     def _deliver(self) -> None:
         assert self._packets is not None
         try:
             for packet in self._packets:
                 one = self._source.record(int(packet.number))
-                if one is not None and not self.mailbox.put(message(one, packet)):
+                if one is not None and not self.queue.put(message(one, packet)):
                     break
         except BaseException:
             self._packets.kill()
@@ -159,26 +158,26 @@ class _Work:
         if self._closed:
             self._packets.kill()
         self._packets.close()
-        self._source.finish()
+        self._source.check()
 
     def stop(self) -> None:
         """Ends a live capture in order."""
         self._source.stop()
 
-    def give_up(self) -> None:
-        """Has everything end, and does not wait for that."""
+    def kill(self) -> None:
+        """Have everything end, without waiting for that."""
         self._closed = True
-        self.mailbox.close()
-        self._source.close()
+        self.queue.close()
+        self._source.kill()
         if self._packets:
             self._packets.kill()
 
     def close(self) -> None:
         """Ends everything now, in whatever thread the garbage is collected."""
-        self.give_up()
+        self.kill()
         if self._thread and self._thread is not threading.current_thread():
-            self._thread.join(_PATIENCE)
-        self._source.reap()
+            self._thread.join(MESSAGES_THREAD_TIMEOUT_S)
+        self._source.close()
 
 
 def read(path: str | os.PathLike[str], display_filter: str | None = None) -> Messages:

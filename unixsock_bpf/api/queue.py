@@ -15,7 +15,7 @@ class Ended(Exception):
     """There is nothing more to get."""
 
 
-class Mailbox(Generic[_T]):
+class MessageQueue(Generic[_T]):
     """At most ``size`` things that wait to be got, in order.
 
     A reader that gives up waiting takes nothing with it: what comes is for the next.

@@ -19,14 +19,13 @@ from unixsock_bpf import record
 from unixsock_bpf.api.message import MessagesError
 from unixsock_bpf.formats import pcapng, reader
 from unixsock_bpf.linux.write import write_all
+from unixsock_bpf.timeouts import DUMP_EXIT_TIMEOUT_S
 
 #: Bytes of records that are kept for packets that tshark may still show.  What it has read and not
 #: shown yet is far less: two pipes and its own buffers.
 _KEPT = 64 << 20
 #: Bytes that are read from the capture at a time.
 _CHUNK = 1 << 16
-#: Seconds that a capture may take to end in order, before it is killed.
-_PATIENCE = 2.0
 
 
 class File:
@@ -52,10 +51,10 @@ class File:
     def stop(self) -> None:
         """A file ends by itself."""
 
-    close = stop
+    kill = stop
 
-    def reap(self) -> None:
-        """Lets go of the file."""
+    def close(self) -> None:
+        """Close the file."""
         self._records = iter(())
 
     def record(self, number: int) -> reader.Saved | None:
@@ -70,8 +69,8 @@ class File:
             raise MessagesError(f"cannot use {self._path}: {error}") from None
         return None
 
-    def finish(self) -> None:
-        """Whatever tshark left out must have been readable, too."""
+    def check(self) -> None:
+        """Read the records that tshark left out.  Raises MessagesError if that is not possible."""
         try:
             for _ in self._records:
                 pass
@@ -193,24 +192,24 @@ class Live:
         if self._process and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
 
-    def close(self) -> None:
-        """Ends it now: at once, if nothing can have been captured yet."""
+    def kill(self) -> None:
+        """End it now: at once, if nothing can have been captured yet."""
         self._closed = True
         if self._process and not self._ready.is_set():
             self._process.kill()
         self.stop()
 
-    def reap(self) -> None:
-        """Waits for the capture's process, which was told to end, or whose reader is gone."""
+    def close(self) -> None:
+        """Wait for the capture's process, which was told to end, or whose reader is gone."""
         if self._process:
             try:
-                self._process.wait(_PATIENCE)
+                self._process.wait(DUMP_EXIT_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
 
-    def finish(self) -> None:
-        """Raises MessagesError if the capture failed."""
+    def check(self) -> None:
+        """Raise MessagesError if the capture failed."""
         assert self._process is not None
         if self._process.wait() != 0:
             raise MessagesError(self._complaint())

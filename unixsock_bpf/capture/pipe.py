@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING
 
 from unixsock_bpf.formats import pcapng
 from unixsock_bpf.linux.write import drop_written
+from unixsock_bpf.timeouts import READER_TIMEOUT_S
 
 if TYPE_CHECKING:
-    from unixsock_bpf.capture.session import Capture, Statistics
+    from unixsock_bpf.capture.base import CaptureSource, Statistics
     from unixsock_bpf.formats.pcapng import Block
 
 #: Bytes that an unprivileged process may have a pipe hold.
 PIPE_SIZE = 1 << 20
 #: fcntl.F_SETPIPE_SZ, which Python has from 3.10 on.
 _SET_SIZE = 1031
-#: Seconds without progress after which a reader that stopped reading is given up, once we were stopped.
-STOP_TIMEOUT = 0.8
 
 
 def widen(fd: int) -> None:
@@ -35,18 +34,18 @@ class ReaderGone(Exception):
     """Nobody reads the pipe any more: a normal way to stop."""
 
 
-class Writer:
+class PipeWriter:
     """Writes batches of blocks to a pipe, whole and in order, however slowly it is read.
 
-    While the pipe takes nothing and ``pressed`` says that the ring fills up, up to ``spill`` bytes
+    While the pipe takes nothing and ``filling`` says that the ring fills up, up to ``overflow_bytes`` bytes
     are kept here instead, so that the ring can be drained.  What is kept goes out before all else.
     """
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self._kept: list[Block] = []
-        self.spill = 0
-        self.pressed: Callable[[], bool] = lambda: False
+        self.overflow_bytes = 0
+        self.filling: Callable[[], bool] = lambda: False
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
         #: Set when the capture was stopped: then a reader that does not read is given up.
@@ -67,8 +66,8 @@ class Writer:
             try:
                 written = os.writev(self.fd, rest[:1024])
             except BlockingIOError:
-                room = sum(map(len, rest)) <= self.spill
-                if room and self.pressed():
+                room = sum(map(len, rest)) <= self.overflow_bytes
+                if room and self.filling():
                     self._kept = [*rest[:old], b"".join(rest[old:])]
                     return
                 self._wait(room)
@@ -85,30 +84,30 @@ class Writer:
             waited += 0.02
             if not self.stopping:
                 waited = 0.0
-            elif waited >= STOP_TIMEOUT:
+            elif waited >= READER_TIMEOUT_S:
                 raise ReaderGone
-            if room and self.pressed():
+            if room and self.filling():
                 return
 
 
-class Drain:
+class PipePump:
     """Moves what is captured to ``writer``, until it is stopped.
 
     As much as the ring holds, ``buffer_mib``, is kept here while the ring fills up and nobody reads.
     """
 
-    def __init__(self, capture: Capture, writer: Writer, buffer_mib: int) -> None:
+    def __init__(self, capture: CaptureSource, writer: PipeWriter, buffer_mib: int) -> None:
         self._capture, self._writer = capture, writer
-        writer.spill = buffer_mib << 20
-        writer.pressed = lambda: capture.pressed
+        writer.overflow_bytes = buffer_mib << 20
+        writer.filling = lambda: capture.filling
         self._watch()
 
     def _watch(self) -> None:
         """Has ``blocks`` look after the pipe: whether anybody reads it, and when it takes what is kept."""
         # poll always tells of POLLERR
-        self._capture.watch(self._writer.fd, select.POLLOUT if self._writer.keeps else 0, self._answer)
+        self._capture.watch(self._writer.fd, select.POLLOUT if self._writer.keeps else 0, self._on_ready)
 
-    def _answer(self, events: int) -> None:
+    def _on_ready(self, events: int) -> None:
         if events & ~select.POLLOUT:
             raise ReaderGone
         self._write([])

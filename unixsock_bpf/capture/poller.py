@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 
 
-class Waiting:
+class Poller:
     """The part of a capture that is the same whoever captures: this process, or the privileged part."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Waiting:
         with contextlib.suppress(OSError):  # full: it will wake up anyway
             os.write(self.waker, b"\0")
 
-    def _answer(self, events: Iterable[tuple[int, int]]) -> list[int]:
+    def _dispatch(self, events: Iterable[tuple[int, int]]) -> list[int]:
         """Calls back for what poll told; returns the descriptors that have no callback."""
         others = []
         for fd, happened in events:

@@ -41,7 +41,7 @@ class IdleTime:
         os.close(self.fd)
 
 
-class Pace:
+class ReadScheduler:
     """Says how long to leave what waits in a ring of ``size`` bytes.
 
     ``idle``: seconds of idle time so far; ``now``: a clock in seconds; ``processors``: this machine's.

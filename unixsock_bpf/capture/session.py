@@ -7,18 +7,20 @@ import select
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from unixsock_bpf import record
-from unixsock_bpf.capture.poller import Waiting
-from unixsock_bpf.capture.read_scheduler import IdleTime, Pace
+from unixsock_bpf.capture.base import Statistics
+from unixsock_bpf.capture.poller import Poller
+from unixsock_bpf.capture.read_scheduler import IdleTime, ReadScheduler
 from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.formats import pcapng
 from unixsock_bpf.formats.pcapng import Block
 from unixsock_bpf.linux import wall_clock
 from unixsock_bpf.record import ANNOUNCEMENT, endpoint_name
+from unixsock_bpf.timeouts import IDLE_WAIT_S, UNFINISHED_RECORD_WAIT_S
 
 if TYPE_CHECKING:
     from unixsock_bpf.capture.ringbuf import Ring
@@ -29,29 +31,6 @@ if TYPE_CHECKING:
 #: Blocks and bytes in one batch: as many as one writev takes, and what a large pipe takes.
 BATCH = 1000
 BATCH_BYTES = 1 << 20
-#: Seconds until the next look at a record that a program in the kernel has begun and not ended.
-UNFINISHED = 0.001
-#: Seconds of the longest sleep when nobody talks, but somebody is to be called each second.
-IDLE_WAIT = 1.0
-
-
-@dataclass
-class Statistics:
-    """Messages and bytes that matched, and how many of them were lost (bpf/state/state.h)."""
-
-    messages: int = 0
-    bytes: int = 0
-    lost_messages: int = 0
-    lost_bytes: int = 0
-    truncated: int = 0
-    untracked: int = 0
-    lost_events: int = 0
-    skipped: int = 0  # at most: see probe/program_set.py
-
-    @property
-    def lost(self) -> int:
-        """Messages that could not be captured, for whatever reason."""
-        return self.lost_messages + self.untracked + self.skipped
 
 
 def _translated(data: memoryview) -> bytes | None:
@@ -60,7 +39,7 @@ def _translated(data: memoryview) -> bytes | None:
     return pcapng.names([endpoint_name(data)]) if kind == ANNOUNCEMENT else None
 
 
-class Capture(Waiting):
+class Capture(Poller):
     """Captures from ``with`` to ``stop``.
 
     ``blocks`` yields batches of pcapng blocks, whole and in order; file and interface
@@ -80,11 +59,11 @@ class Capture(Waiting):
         self._prepared: Generation | ProbeError | None = None
         self._probe: Probe
         self._ring: Ring
-        self._pace: Pace
+        self._scheduler: ReadScheduler
 
     def __enter__(self) -> Capture:
         self._probe, self._ring = self._attach(self._settings)
-        self._pace = Pace(self._ring.size, self.idle_time)
+        self._scheduler = ReadScheduler(self._ring.size, self.idle_time)
         self._probe.settings.running = 1
         self._poll.register(self._ring.fd, select.POLLIN)
         return self
@@ -104,7 +83,7 @@ class Capture(Waiting):
         probe.fill_groups(existing)
         probe.fill_holders(owners(), existing)
         visit_relative_names()
-        probe.end_listing()
+        probe.detach_listing()
         probe.fill_capturers(capture_processes() | set(settings.capturers))
         return probe, Ring(probe.ring_fd, probe.ring_size)
 
@@ -161,10 +140,15 @@ class Capture(Waiting):
         self.idle_time.close()
         self._close()
 
-    def silence(self) -> None:
-        """Has the probe tell of no more messages.  To take out all of it takes several times as long."""
-        self._probe.silence()
+    def detach_messages(self) -> None:
+        """Detach the hooks that write records: to detach all of them takes several times as long."""
+        self._probe.detach_messages()
         self.pause(True)  # closes are told by what is left
+
+    @property
+    def writes_output(self) -> bool:
+        """False: ``blocks`` yields everything."""
+        return False
 
     @property
     def maps_can_be_read(self) -> bool:
@@ -191,26 +175,26 @@ class Capture(Waiting):
         while not self._stopped:
             if self._wanted:
                 self._change()
-            rest = self._pace.rest(self._ring.waiting)
+            rest = self._scheduler.rest(self._ring.waiting)
             if not rest:
                 began, waited = time.monotonic(), self._ring.waiting
                 if batch := self._take(self._ring):
                     yield batch
-                    self._pace.done(began, waited, self._ring.release(), self._ring.waiting)
+                    self._scheduler.done(began, waited, self._ring.release(), self._ring.waiting)
                 elif not self._ring.empty:
-                    rest = UNFINISHED
+                    rest = UNFINISHED_RECORD_WAIT_S
             self._wait(rest)
-        self.silence()
+        self.detach_messages()
         while batch := self._take(self._ring):
             yield batch
             self._ring.release()
-        yield self._owed()
+        yield self._pending_losses()
 
     def _take(self, ring: Ring) -> list[Block]:
         return ring.take(BATCH, BATCH_BYTES, pcapng.EPB, _translated)
 
     @property
-    def pressed(self) -> bool:
+    def filling(self) -> bool:
         """Whether the ring fills up: what is said may soon be lost."""
         return self._ring.held > self._ring.size // 2
 
@@ -222,9 +206,9 @@ class Capture(Waiting):
             events = self._poll_others(rest)
         else:
             self._probe.settings.reader_waits = 1
-            events = self._poll.poll(IDLE_WAIT * 1000 if self.each_second else None)
+            events = self._poll.poll(IDLE_WAIT_S * 1000 if self.each_second else None)
             self._probe.settings.reader_waits = 0
-        if self.jumps in self._answer(events):
+        if self.jumps in self._dispatch(events):
             wall_clock.seen(self.jumps)
 
     def _poll_others(self, timeout: float) -> list[tuple[int, int]]:
@@ -235,7 +219,7 @@ class Capture(Waiting):
         finally:
             self._poll.register(self._ring.fd, select.POLLIN)
 
-    def _owed(self) -> list[Block]:
+    def _pending_losses(self) -> list[Block]:
         """Losses that no later record could report."""
         if not self._probe.totals.lost_messages:
             return []

@@ -9,10 +9,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
+from unixsock_bpf.capture.base import CaptureSource
 from unixsock_bpf.cli.arguments import add_filter, add_options, chosen_settings
 from unixsock_bpf.cli.errors import Failure
 from unixsock_bpf.cli.output import Output
@@ -29,18 +30,6 @@ examples:
   unixsock dump comm 'dbus*' and greater 1000 -w big.pcapng -a duration:60
   unixsock dump --format pcapng '*' | wireshark -k -i -
 """
-
-
-class Source(Protocol):
-    """What ``unixsock_bpf.capture.session.Capture`` offers to a dump."""
-
-    @property
-    def statistics(self) -> Any: ...
-    def __enter__(self) -> Any: ...
-    def __exit__(self, kind: Any, error: Any, trace: Any, /) -> None: ...
-    def blocks(self) -> Iterator[Sequence[Block]]: ...
-    def stop(self) -> None: ...
-    def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None: ...
 
 
 def add(commands: Any) -> None:
@@ -85,7 +74,7 @@ def _duration(word: str) -> float:
     return seconds
 
 
-def run(arguments: argparse.Namespace, start: Callable[[Settings], Source] | None = None) -> int:
+def run(arguments: argparse.Namespace, start: Callable[[Settings], CaptureSource] | None = None) -> int:
     """Captures until told to end.  ``start`` gives the source; the default captures.  Raises Failure."""
     settings = chosen_settings(arguments)
     form = FORMATS[arguments.format or ("pcapng" if arguments.output else "string")]
@@ -93,7 +82,7 @@ def run(arguments: argparse.Namespace, start: Callable[[Settings], Source] | Non
     if form.binary and path == "-" and os.isatty(1):
         raise Failure(f"{form.name} is not for terminals: give -w FILE, or pipe it into another program", 2)
     source = (start or _capture)(settings)
-    with _Ends(source) as ends:
+    with _StopSignals(source) as signals:
         # A reader of a pipe waits for the header; a file is only overwritten once a capture runs.
         early = _opened(path, form, arguments, settings) if path == "-" else None
         try:
@@ -101,7 +90,7 @@ def run(arguments: argparse.Namespace, start: Callable[[Settings], Source] | Non
                 output, writer = early or _opened(path, form, arguments, settings)
                 _say(f"unixsock: capturing {settings.filter.text.strip() or 'all Unix sockets'}; Ctrl-C ends")
                 if arguments.autostop:
-                    ends.after(arguments.autostop)
+                    signals.stop_after(arguments.autostop)
                 if output.is_pipe:  # tells when its reader goes while nothing is said
                     source.watch(output.fd, 0, lambda happened: _if_closed(happened, source))
                 # A close is recorded even if nobody asked, for the dissector; people would wonder.
@@ -116,7 +105,7 @@ def run(arguments: argparse.Namespace, start: Callable[[Settings], Source] | Non
     return 0
 
 
-def _capture(settings: Settings) -> Source:
+def _capture(settings: Settings) -> CaptureSource:
     from unixsock_bpf.privilege.client import source
 
     return source(settings)
@@ -129,7 +118,7 @@ def _refusals() -> tuple[type[Exception], ...]:
     return (ProbeError, RecordError)
 
 
-def _if_closed(happened: int, source: Source) -> None:
+def _if_closed(happened: int, source: CaptureSource) -> None:
     if happened & (select.POLLERR | select.POLLHUP):
         source.stop()
 
@@ -147,7 +136,7 @@ def _opened(
     return output, writer
 
 
-def _transfer(source: Source, output: Output, writer: Writer, count: int | None, quiet: bool) -> int:
+def _transfer(source: CaptureSource, output: Output, writer: Writer, count: int | None, quiet: bool) -> int:
     """Everything from ``source`` to ``output``, ``count`` records at most.  Returns the records written."""
     captured = 0
     for batch in source.blocks():
@@ -171,17 +160,17 @@ def _first(batch: Sequence[Block], most: int) -> Sequence[Block]:
     return batch
 
 
-class _Ends:
+class _StopSignals:
     """Stops ``source`` on a signal; a second signal ends the program."""
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: CaptureSource) -> None:
         self._source = source
         self._timer: threading.Timer | None = None
         self._before: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> _Ends:
+    def __enter__(self) -> _StopSignals:
         for number in self._SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) wants it
                 self._before[number] = signal.signal(number, self._stop)
@@ -192,7 +181,7 @@ class _Ends:
             self._timer.cancel()
         self._restore()
 
-    def after(self, seconds: float) -> None:
+    def stop_after(self, seconds: float) -> None:
         """Stops it after ``seconds`` from now, too."""
         self._timer = threading.Timer(seconds, self._source.stop)
         self._timer.daemon = True

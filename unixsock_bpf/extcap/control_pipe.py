@@ -16,7 +16,7 @@ from typing import Protocol
 MOST_WAITING = 1 << 20
 
 
-class Waiter(Protocol):
+class Watcher(Protocol):
     """What can call back when a pipe has room: ``Capture``."""
 
     def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
@@ -26,12 +26,12 @@ class Waiter(Protocol):
         """End it."""
 
 
-class Outlet:
+class ControlPipe:
     """The pipe at ``path``.  Messages go out whole and in order, as soon as they can."""
 
-    def __init__(self, path: str, waiter: Waiter) -> None:
+    def __init__(self, path: str, watcher: Watcher) -> None:
         self._path = path
-        self._waiter = waiter
+        self._watcher = watcher
         self._fd: int | None = None
         self._waiting = bytearray()
         self._gone = False
@@ -55,7 +55,7 @@ class Outlet:
             pass
         except OSError as error:
             if error.errno != errno.ENXIO:  # that: nobody has opened it for reading yet
-                self._give_up()
+                self._close()
                 return
         self._watch(self._fd is not None and bool(self._waiting))
 
@@ -64,11 +64,11 @@ class Outlet:
             return
         self._watched = wanted
         if wanted:
-            self._waiter.watch(self._fd, select.POLLOUT, lambda _: self.flush())
+            self._watcher.watch(self._fd, select.POLLOUT, lambda _: self.flush())
         else:
-            self._waiter.unwatch(self._fd)
+            self._watcher.unwatch(self._fd)
 
-    def _give_up(self) -> None:
+    def _close(self) -> None:
         self._watch(False)
         self._gone = True
         self._waiting.clear()

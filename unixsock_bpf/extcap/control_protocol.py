@@ -54,7 +54,7 @@ class ControlError(ValueError):
 
 
 @dataclass(frozen=True)
-class Message:
+class ControlMessage:
     """One message.  ``control`` and ``command`` may be numbers that this version does not know."""
 
     control: int
@@ -78,7 +78,7 @@ class Message:
 
 
 #: What ``Decoder`` makes of a "Q": Wireshark 5.0 can end a capture so, where earlier ones send a signal.
-QUIT = Message(NO_CONTROL, -1)
+QUIT = ControlMessage(NO_CONTROL, -1)
 
 
 def encode(control: int, command: Command, text: str = "") -> bytes:
@@ -95,7 +95,7 @@ class Decoder:
         self._skip = 0  # bytes of a refused message that are still to come
         self._lost = False
 
-    def feed(self, data: bytes) -> list[Message | ControlError]:
+    def feed(self, data: bytes) -> list[ControlMessage | ControlError]:
         """The messages that ``data`` completes, each as it was sent, or what is wrong with it.
 
         An oversized message is skipped.  After bytes that don't begin a message nothing
@@ -109,7 +109,7 @@ class Decoder:
             return None
         return ControlError("the last toolbar message was cut short")
 
-    def _messages(self, data: bytes) -> Iterable[Message | ControlError]:
+    def _messages(self, data: bytes) -> Iterable[ControlMessage | ControlError]:
         skipped = min(self._skip, len(data))
         self._skip -= skipped
         self._data += data[skipped:]
@@ -136,6 +136,6 @@ class Decoder:
             else:
                 body = bytes(self._data[_HEAD : _HEAD + length])
                 del self._data[: _HEAD + length]
-                yield Message(body[0], body[1], body[2:])
+                yield ControlMessage(body[0], body[1], body[2:])
         if self._lost:
             self._data.clear()

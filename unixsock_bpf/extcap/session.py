@@ -17,14 +17,12 @@ import time
 from typing import TYPE_CHECKING
 
 from unixsock_bpf.capture import own_processes
-from unixsock_bpf.capture.pipe import Drain, ReaderGone, Writer
+from unixsock_bpf.capture.pipe import PipePump, PipeWriter, ReaderGone
 from unixsock_bpf.formats import pcapng
+from unixsock_bpf.timeouts import FIFO_OPEN_TIMEOUT_S
 
 if TYPE_CHECKING:
     from unixsock_bpf.options import Settings
-
-#: Seconds that dumpcap may take to open its end of the fifo.
-OPEN_TIMEOUT = 30.0
 
 
 class FifoError(OSError):
@@ -35,7 +33,7 @@ def open_fifo(path: str | None) -> int:
     """The fifo for writing, without blocking in writes.  Raises FifoError."""
     if not path:
         raise FifoError("--capture needs --fifo")
-    deadline = time.monotonic() + OPEN_TIMEOUT
+    deadline = time.monotonic() + FIFO_OPEN_TIMEOUT_S
     while True:
         try:
             return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -44,7 +42,7 @@ def open_fifo(path: str | None) -> int:
                 raise FifoError(f"the fifo {path} can't be opened: {error.strerror}") from None
             if time.monotonic() > deadline:
                 raise FifoError(
-                    f"nobody opened the fifo {path} for reading in {OPEN_TIMEOUT:.0f} s"
+                    f"nobody opened the fifo {path} for reading in {FIFO_OPEN_TIMEOUT_S:.0f} s"
                 ) from None
         time.sleep(0.01)
 
@@ -87,7 +85,7 @@ def run(settings: Settings) -> int:
         fd = open_fifo(settings.fifo)
     except OSError as error:
         return _fail(str(error), settings.control_in is not None)
-    writer = Writer(fd)
+    writer = PipeWriter(fd)
     try:
         writer.write([pcapng.file_header(capture_filter=settings.filter.text)])
         return _capture(settings, writer, fd, control)
@@ -95,19 +93,16 @@ def run(settings: Settings) -> int:
         return 0
 
 
-def _capture(settings: Settings, writer: Writer, fd: int, control: int | None) -> int:
+def _capture(settings: Settings, writer: PipeWriter, fd: int, control: int | None) -> int:
     from unixsock_bpf.errors import ProbeError
-    from unixsock_bpf.privilege.client import RemoteCapture, source
+    from unixsock_bpf.privilege.client import source
 
     starter = own_processes.starter()  # now: it may end while the probe is compiled
     capture = source(settings, fd)
     try:
         with capture:
-            # The privileged part, where there is one, writes to the fifo itself.
-            drain = (
-                None if isinstance(capture, RemoteCapture) else Drain(capture, writer, settings.buffer_mib)
-            )
-            stop = drain.stop if drain else lambda *_: capture.stop()
+            pump = None if capture.writes_output else PipePump(capture, writer, settings.buffer_mib)
+            stop = pump.stop if pump else lambda *_: capture.stop()
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, stop)
             # Killed, Wireshark stops nothing, and dumpcap notices with the next packet only.
@@ -117,10 +112,12 @@ def _capture(settings: Settings, writer: Writer, fd: int, control: int | None) -
                 from unixsock_bpf.extcap.toolbar import Toolbar
 
                 Toolbar(capture, settings, control).start()
-            if drain:
+            if pump:
                 with contextlib.suppress(ReaderGone):
-                    drain.run()
-                os._exit(0)  # the kernel takes out the rest of the probe faster than we could
+                    pump.run()
+                # Everything is written.  Detaching hook by hook would keep Wireshark waiting for up to a
+                # second; the kernel detaches the hooks of a process that has ended, and nobody waits.
+                os._exit(0)
             else:
                 capture.watch(fd, 0, stop)  # poll always tells of POLLERR
                 for _ in capture.blocks():

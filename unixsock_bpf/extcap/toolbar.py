@@ -14,34 +14,33 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from unixsock_bpf.extcap.control_pipe import Outlet
+from unixsock_bpf.extcap.control_pipe import ControlPipe
 from unixsock_bpf.extcap.control_protocol import (
     NO_CONTROL,
     QUIT,
     Command,
     Control,
     ControlError,
+    ControlMessage,
     Decoder,
-    Message,
     encode,
 )
 
 if TYPE_CHECKING:
-    from unixsock_bpf.capture.session import Capture
+    from unixsock_bpf.capture.base import CaptureSource
     from unixsock_bpf.filter import Filter
     from unixsock_bpf.options import Settings
-    from unixsock_bpf.privilege.client import RemoteCapture
 
 
 class Toolbar:
     """Serves the controls of one capture.  ``control_in`` is the open pipe from Wireshark."""
 
-    def __init__(self, capture: Capture | RemoteCapture, settings: Settings, control_in: int) -> None:
+    def __init__(self, capture: CaptureSource, settings: Settings, control_in: int) -> None:
         self._capture = capture
         self._settings = settings
         self._asked = settings  # by the dialog and its capture filter: the toolbar only narrows that
         self._in = control_in
-        self._out = Outlet(settings.control_out, capture) if settings.control_out else None
+        self._out = ControlPipe(settings.control_out, capture) if settings.control_out else None
         self._decoder = Decoder()
         self._lost = 0
 
@@ -102,7 +101,7 @@ class Toolbar:
                 self._log(f"Not understood: {cut}.")
             self._capture.unwatch(self._in)
 
-    def _handle(self, message: Message) -> None:
+    def _handle(self, message: ControlMessage) -> None:
         if message == QUIT:
             signal.raise_signal(signal.SIGTERM)  # as earlier versions end a capture
         if message.command != Command.SET:

@@ -12,10 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from unixsock_bpf.dependencies import PACKAGES
+from unixsock_bpf.timeouts import CHECK_TIMEOUT_S
 from unixsock_bpf.version import __version__
-
-#: Seconds that another program may take to answer.
-_PATIENCE = 30
 
 #: What to do where root sees no addresses.
 _HIDDEN = "set kernel.kptr_restrict to 1 or 0 and run as root"
@@ -268,7 +266,7 @@ def _answer(command: list[str]) -> str:
     """What a program prints; nothing if it fails."""
     try:
         done = subprocess.run(
-            command, capture_output=True, timeout=_PATIENCE, check=False, text=True, errors="replace"
+            command, capture_output=True, timeout=CHECK_TIMEOUT_S, check=False, text=True, errors="replace"
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

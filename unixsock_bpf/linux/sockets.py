@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 from unixsock_bpf.linux import procfs, sock_diag
 
-
 _CLONE_NEWNET = 0x40000000
 
 

@@ -14,9 +14,10 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from unixsock_bpf.capture.base import CaptureSource, Statistics
 from unixsock_bpf.capture.pipe import PIPE_SIZE, widen
-from unixsock_bpf.capture.poller import Waiting
-from unixsock_bpf.capture.session import Capture, Statistics
+from unixsock_bpf.capture.poller import Poller
+from unixsock_bpf.capture.session import Capture
 from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.formats import pcapng
 from unixsock_bpf.formats.pcapng import Block
@@ -24,13 +25,11 @@ from unixsock_bpf.linux.write import write_all
 from unixsock_bpf.privilege import launch
 from unixsock_bpf.privilege.reports import Reports
 from unixsock_bpf.privilege.request import Request, RequestError, encode
+from unixsock_bpf.timeouts import HELPER_EXIT_TIMEOUT_S
 from unixsock_bpf.version import __version__
 
 if TYPE_CHECKING:
     from unixsock_bpf.options import Settings
-
-#: Seconds that a privileged part that refused may take to end.
-_PATIENCE = 5.0
 
 _T = TypeVar("_T")
 
@@ -41,7 +40,7 @@ def _there(value: _T | None) -> _T:
     return value
 
 
-def source(settings: Settings, output: int | None = None) -> Capture | RemoteCapture:
+def source(settings: Settings, output: int | None = None) -> CaptureSource:
     """What captures for this user: this process, or for an ordinary user the privileged part.
 
     ``output``: the open fifo that blocks go to; the privileged part writes there itself, so that
@@ -52,7 +51,7 @@ def source(settings: Settings, output: int | None = None) -> Capture | RemoteCap
     return RemoteCapture(settings, output)
 
 
-class RemoteCapture(Waiting):
+class RemoteCapture(Poller):
     """A capture by the privileged part, with the methods of ``capture.Capture``.
 
     Entering raises ProbeError if it refuses, or is not there.
@@ -73,6 +72,8 @@ class RemoteCapture(Waiting):
         self._changes: list[Callable[[str], None]] = []
         #: How the probe is attached: ``fentry`` or ``kprobe``.
         self.attached = ""
+        self.filling = False
+        self.writes_output = output is not None
         #: As far as the privileged part has told: losses about once a second, all at the end.
         self.statistics = Statistics()
 
@@ -190,7 +191,7 @@ class RemoteCapture(Waiting):
             os.close(self._blocks_from)
             self._blocks_from = None
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_PATIENCE)
+            self._process.wait(HELPER_EXIT_TIMEOUT_S)
 
     def __exit__(self, *_: object) -> None:
         self._end()
@@ -226,7 +227,7 @@ class RemoteCapture(Waiting):
             if self._stopped and not asked_to_stop:
                 self._ask_to_stop()
                 asked_to_stop = True
-            for fd in self._answer(self._poll.poll(1000)):
+            for fd in self._dispatch(self._poll.poll(1000)):
                 if fd == self._blocks_from:
                     if data := os.read(fd, PIPE_SIZE):
                         yield self._split(data)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 _IN, _OUT, _ERR = 0, 1, 2
 
-#: Seconds that a caller may take to say what it wants.
-_PATIENCE = 60
+#: Time for a caller to send its request, in seconds.
+REQUEST_TIMEOUT_S = 60
 
 
 def main(uid: int) -> NoReturn:
@@ -63,7 +63,7 @@ def _serve(uid: int) -> int:
         signal.signal(number, signal.SIG_IGN)
     sandbox.available()
     _report("hello", __version__)
-    signal.alarm(_PATIENCE)
+    signal.alarm(REQUEST_TIMEOUT_S)
     wanted = _read_request()
     if wanted is None:
         raise request.RequestError("The request was cut short.")
@@ -140,10 +140,10 @@ def _capabilities_to_read_maps(capture: Capture, uid: int) -> list[int]:
 
 def _drain(capture: Capture, uid: int, keep: list[int], buffer_mib: int) -> None:
     """Moves what is captured to stdout until stdin ends or nobody reads.  Root ends here."""
-    from unixsock_bpf.capture.pipe import Drain, ReaderGone, Writer
+    from unixsock_bpf.capture.pipe import PipePump, PipeWriter, ReaderGone
 
     os.set_blocking(_OUT, False)
-    drain = Drain(capture, Writer(_OUT), buffer_mib)
+    drain = PipePump(capture, PipeWriter(_OUT), buffer_mib)
     signal.signal(signal.SIGIO, drain.stop)
     capture.watch(_IN, select.POLLIN, drain.stop)
     capture.each_second = _Losses(capture).tell
@@ -200,7 +200,7 @@ def _become_loader_with_drainer(capture: Capture, wanted: Request) -> None:
     status = 1
     try:
         _serve_changes(capture, wanted, child)
-        capture.silence()
+        capture.detach_messages()
         os.close(here)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     except Exception as error:

@@ -13,7 +13,7 @@ from typing import Any
 from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.probe import bytecode, cache, maps
 from unixsock_bpf.probe.bytecode import Code
-from unixsock_bpf.probe.compiler_process import Apart, with_last_line
+from unixsock_bpf.probe.compiler_process import CompilerProcess, with_last_line
 from unixsock_bpf.probe.maps import Shape
 
 _BPF = Path(__file__).parents[1] / "bpf"
@@ -54,7 +54,7 @@ def compiled(sources: Sequence[tuple[str, list[str]]]) -> list[Compiled]:
     with contextlib.ExitStack() as stack:
         #: All of them begin before the first one is waited for.
         jobs = [
-            None if kept else stack.enter_context(Apart(functools.partial(_compiled_now, *one)))
+            None if kept else stack.enter_context(CompilerProcess(functools.partial(_compiled_now, *one)))
             for kept, one in zip(found, sources)
         ]
         for at, job in enumerate(jobs):

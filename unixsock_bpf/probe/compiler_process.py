@@ -33,7 +33,7 @@ _PR_SET_PDEATHSIG = 1
 _KEPT = (sandbox.CAP_DAC_READ_SEARCH, sandbox.CAP_SYS_RESOURCE, sandbox.CAP_BPF)
 
 
-class Apart:
+class CompilerProcess:
     """``work``, which gives what JSON has, begun in a child process.  Its end is the end of ``with``, too."""
 
     def __init__(self, work: Callable[[], Any]) -> None:
@@ -45,7 +45,7 @@ class Apart:
             _work(work, self._said, answer, parent)
         os.close(answer)
 
-    def __enter__(self) -> Apart:
+    def __enter__(self) -> CompilerProcess:
         return self
 
     def __exit__(

@@ -102,17 +102,17 @@ class Probe:
     def _table(self, name: str) -> Map:
         return self._kept[0].maps[name]
 
-    def end_listing(self) -> None:
-        """The reader has listed the sockets that were there before."""
+    def detach_listing(self) -> None:
+        """Detach what is only needed while the reader lists the sockets that exist already."""
         self._generation.end_listing()
 
-    def silence(self) -> None:
-        """Takes out the hooks that tell of messages and events."""
+    def detach_messages(self) -> None:
+        """Detach the hooks that write records of messages and events."""
         for generation in self._kept:
             generation.silence()
 
     def detach(self) -> None:
-        """Takes the hooks out; the maps stay until the object goes."""
+        """Detach all hooks; the maps stay until the object goes."""
         for generation in self._kept:
             generation.detach()
 

@@ -11,11 +11,10 @@ from functools import cache
 from pathlib import Path
 
 from unixsock_bpf.errors import UnixsockError
+from unixsock_bpf.timeouts import TSHARK_FOLDERS_TIMEOUT_S
 
 #: The folder that holds the package: a checkout, an installed library, or site-packages.
 ROOT = Path(__file__).resolve().parents[2]
-#: Time for tshark to print its folders.
-_TSHARK_TIMEOUT_S = 60
 
 
 class FoldersError(UnixsockError):
@@ -66,7 +65,7 @@ def _printed() -> dict[str, Path]:
             ["tshark", "-G", "folders"],
             capture_output=True,
             text=True,
-            timeout=_TSHARK_TIMEOUT_S,
+            timeout=TSHARK_FOLDERS_TIMEOUT_S,
             check=False,
         ).stdout
     except (OSError, subprocess.TimeoutExpired):

@@ -14,7 +14,7 @@ import pytest
 from fake_kernel_ring import PLAIN, SIZE, Kernel
 from fake_ring import probe
 
-from unixsock_bpf.capture.pipe import PIPE_SIZE, Drain, Writer
+from unixsock_bpf.capture.pipe import PIPE_SIZE, PipePump, PipeWriter
 from unixsock_bpf.capture.ringbuf import Ring
 from unixsock_bpf.capture.session import Capture
 from unixsock_bpf.formats import pcapng
@@ -33,7 +33,7 @@ def test_a_burst_comes_through_a_slow_reader(kernel: Kernel, monkeypatch: pytest
     monkeypatch.setattr(Capture, "_attach", lambda *_: (probe(), Ring(kernel.fd, SIZE)))
     reader, fd = os.pipe()
     os.set_blocking(fd, False)
-    writer = Writer(fd)
+    writer = PipeWriter(fd)
     said, seen = [], bytearray()
 
     def talk() -> None:
@@ -49,7 +49,7 @@ def test_a_burst_comes_through_a_slow_reader(kernel: Kernel, monkeypatch: pytest
             time.sleep(0.0002)
 
     with Capture(Settings()) as capture:
-        drain = Drain(capture, writer, 1)
+        drain = PipePump(capture, writer, 1)
         threads = [threading.Thread(target=work) for work in (talk, read)]
         for thread in threads:
             thread.start()

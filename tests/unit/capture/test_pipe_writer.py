@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 from patience import soon
 
-from unixsock_bpf.capture.pipe import ReaderGone, Writer
+from unixsock_bpf.capture.pipe import PipeWriter, ReaderGone
 
 
 @pytest.fixture
@@ -41,14 +41,14 @@ def batches(count: int) -> list[list[bytes]]:
     return [[chance.randbytes(chance.choice((0, 8, 300, 70_000))) for _ in range(200)] for _ in range(count)]
 
 
-@pytest.mark.parametrize("pressed", [False, True])
-def test_all_goes_out_in_order(pipe: tuple[int, int], pressed: bool) -> None:
-    """``pressed``: the ring is full each second time that anybody asks."""
+@pytest.mark.parametrize("filling", [False, True])
+def test_all_goes_out_in_order(pipe: tuple[int, int], filling: bool) -> None:
+    """``filling``: the ring is full each second time that anybody asks."""
     reader, fd = pipe
-    writer = Writer(fd)
+    writer = PipeWriter(fd)
     asked = iter(range(10**9))
-    if pressed:
-        writer.spill, writer.pressed = 20_000_000, lambda: next(asked) % 2 == 0
+    if filling:
+        writer.overflow_bytes, writer.filling = 20_000_000, lambda: next(asked) % 2 == 0
     seen = bytearray()
     thread = read_all(reader, seen, 0.001)
     said = batches(12)
@@ -58,7 +58,7 @@ def test_all_goes_out_in_order(pipe: tuple[int, int], pressed: bool) -> None:
         writer.write([memoryview(buffer) for buffer in buffers])
         for buffer in buffers:
             buffer[:] = bytes(len(buffer))
-    writer.pressed = lambda: False
+    writer.filling = lambda: False
     writer.write([])
     end = sum(len(block) for batch in said for block in batch)
     deadline = time.monotonic() + 30
@@ -71,14 +71,14 @@ def test_all_goes_out_in_order(pipe: tuple[int, int], pressed: bool) -> None:
 
 def test_the_ring_is_drained_while_nobody_reads(pipe: tuple[int, int]) -> None:
     reader, fd = pipe
-    writer = Writer(fd)
-    writer.spill, writer.pressed = 8_000_000, lambda: True
+    writer = PipeWriter(fd)
+    writer.overflow_bytes, writer.filling = 8_000_000, lambda: True
     block = bytes(range(256)) * 400
     for _ in range(60):  # 6 MB: more than the pipe holds
         writer.write([block])
     seen = bytearray()
     thread = read_all(reader, seen)
-    writer.pressed = lambda: False
+    writer.filling = lambda: False
     writer.write([b"the end"])
     os.close(fd)
     thread.join(10)
@@ -87,8 +87,8 @@ def test_the_ring_is_drained_while_nobody_reads(pipe: tuple[int, int]) -> None:
 
 def test_what_is_kept_is_bounded(pipe: tuple[int, int]) -> None:
     reader, fd = pipe
-    writer = Writer(fd)
-    writer.spill, writer.pressed = 500_000, lambda: True
+    writer = PipeWriter(fd)
+    writer.overflow_bytes, writer.filling = 500_000, lambda: True
     seen = bytearray()
     starter = threading.Timer(0.3, lambda: threads.append(read_all(reader, seen)))
     threads: list[threading.Thread] = []
@@ -99,7 +99,7 @@ def test_what_is_kept_is_bounded(pipe: tuple[int, int]) -> None:
         writer.write([bytes(100_000)])
     assert time.monotonic() - began > 0.2  # it had to wait for the reader
     assert time.process_time() - used < (time.monotonic() - began) / 2  # and did so asleep
-    writer.pressed = lambda: False
+    writer.filling = lambda: False
     writer.write([])
     os.close(fd)
     starter.join()
@@ -111,11 +111,11 @@ def test_a_reader_that_is_gone_ends_it(pipe: tuple[int, int]) -> None:
     reader, fd = pipe
     os.close(reader)
     with pytest.raises(ReaderGone):
-        Writer(fd).write([b"x"])
+        PipeWriter(fd).write([b"x"])
 
 
 def test_once_stopped_a_reader_that_does_not_read_is_given_up(pipe: tuple[int, int]) -> None:
-    writer = Writer(pipe[1])
+    writer = PipeWriter(pipe[1])
     writer.stopping = True
     began = time.monotonic()
     with pytest.raises(ReaderGone):

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 import pytest
 from patience import soon
 
-from unixsock_bpf.capture.poller import Waiting
+from unixsock_bpf.capture.poller import Poller
 
 
-class Waiter(Waiting):
+class Waiter(Poller):
     """Waits as captures do."""
 
     def turn(self, seconds: float = 5.0) -> list[int]:
-        return self._answer(self._poll.poll(seconds * 1000))
+        return self._dispatch(self._poll.poll(seconds * 1000))
 
     def others(self, fd: int) -> None:
         self._poll.register(fd, select.POLLIN)

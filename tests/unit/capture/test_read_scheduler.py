@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from unixsock_bpf.capture.read_scheduler import LATEST, LITTLE, LOOK, REST, IdleTime, Pace
+from unixsock_bpf.capture.read_scheduler import LATEST, LITTLE, LOOK, REST, IdleTime, ReadScheduler
 
 SIZE = 64 << 20
 #: Bytes that a burst leaves in the ring.
@@ -16,7 +16,7 @@ class Machine:
 
     def __init__(self, spare: float, processors: int = 2) -> None:
         self.time, self.idle, self.spare = 100.0, 0.0, spare
-        self.pace = Pace(SIZE, lambda: self.idle, lambda: self.time, processors)
+        self.pace = ReadScheduler(SIZE, lambda: self.idle, lambda: self.time, processors)
 
     def passes(self, seconds: float) -> None:
         self.time += seconds

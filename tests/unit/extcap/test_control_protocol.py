@@ -9,8 +9,8 @@ from unixsock_bpf.extcap.control_protocol import (
     QUIT,
     Command,
     ControlError,
+    ControlMessage,
     Decoder,
-    Message,
     encode,
 )
 
@@ -21,7 +21,7 @@ MESSAGES = st.lists(
 
 def test_known_bytes():
     assert encode(0, Command.SET, "ab") == b"T\0\0\4\0\1ab"
-    assert Decoder().feed(b"T\0\0\2\0\0T\0\0\3\1\1\1") == [Message(0, 0), Message(1, 1, b"\1")]
+    assert Decoder().feed(b"T\0\0\2\0\0T\0\0\3\1\1\1") == [ControlMessage(0, 0), ControlMessage(1, 1, b"\1")]
 
 
 @given(MESSAGES, st.lists(st.integers(0, 500), max_size=10))
@@ -48,7 +48,7 @@ def test_oversized_message_is_skipped(step):
     decoder = Decoder()
     got = [m for at in range(0, len(stream), step) for m in decoder.feed(stream[at : at + step])]
     assert isinstance(got[0], ControlError)
-    assert got[1:] == [Message(1, Command.SET, b"\1")]
+    assert got[1:] == [ControlMessage(1, Command.SET, b"\1")]
     assert decoder.end() is None
 
 
@@ -56,7 +56,7 @@ def test_oversized_message_is_skipped(step):
 def test_too_short_length_is_skipped(head):
     got = Decoder().feed(head + encode(1, Command.SET))
     assert isinstance(got[0], ControlError)
-    assert got[1:] == [Message(1, Command.SET)]
+    assert got[1:] == [ControlMessage(1, Command.SET)]
 
 
 def test_what_is_no_message_ends_the_conversation_with_one_error():
@@ -67,7 +67,7 @@ def test_what_is_no_message_ends_the_conversation_with_one_error():
 
 def test_a_quit_ends_the_conversation():
     decoder = Decoder()
-    assert decoder.feed(encode(1, Command.SET) + b"Q") == [Message(1, Command.SET), QUIT]
+    assert decoder.feed(encode(1, Command.SET) + b"Q") == [ControlMessage(1, Command.SET), QUIT]
     assert decoder.feed(b"\0\0\0" + encode(1, Command.SET)) == []
     assert decoder.end() is None
 
@@ -75,12 +75,12 @@ def test_a_quit_ends_the_conversation():
 @given(st.binary(max_size=300))
 def test_any_bytes_are_survived(data):
     for message in Decoder().feed(data):
-        assert isinstance(message, (Message, ControlError))
+        assert isinstance(message, (ControlMessage, ControlError))
 
 
 def test_payloads_that_are_not_what_they_should_be():
     with pytest.raises(ControlError, match="UTF-8"):
-        _ = Message(0, 1, b"\xff").text
+        _ = ControlMessage(0, 1, b"\xff").text
     with pytest.raises(ControlError, match="0 or 1"):
-        _ = Message(1, 1, b"yes").flag
-    assert Message(1, 1, b"\1").flag
+        _ = ControlMessage(1, 1, b"yes").flag
+    assert ControlMessage(1, 1, b"\1").flag

@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from unixsock_bpf.extcap.control_pipe import MOST_WAITING, Outlet
+from unixsock_bpf.extcap.control_pipe import MOST_WAITING, ControlPipe
 from unixsock_bpf.extcap.control_protocol import NO_CONTROL, Command, Control, Decoder, encode
 from unixsock_bpf.extcap.toolbar import Toolbar
 from unixsock_bpf.filter import parse
@@ -231,7 +231,7 @@ class TestOutlet:
 
     def test_a_reader_that_comes_late_gets_all(self, tmp_path):
         os.mkfifo(tmp_path / "pipe")
-        outlet = Outlet(str(tmp_path / "pipe"), FakeCapture())
+        outlet = ControlPipe(str(tmp_path / "pipe"), FakeCapture())
         outlet.send(b"one ")
         reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
         outlet.send(b"two")
@@ -242,7 +242,7 @@ class TestOutlet:
         reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
         waiter = FakeCapture()
         waiter.each_second = lambda: None
-        outlet = Outlet(str(tmp_path / "pipe"), waiter)
+        outlet = ControlPipe(str(tmp_path / "pipe"), waiter)
         message = encode(Control.LOG, Command.ADD, "x" * 1000)
         for _ in range(2 * MOST_WAITING // len(message)):
             outlet.send(message)
@@ -259,7 +259,7 @@ class TestOutlet:
     def test_a_reader_that_goes_away_is_given_up(self, tmp_path):
         os.mkfifo(tmp_path / "pipe")
         reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
-        outlet = Outlet(str(tmp_path / "pipe"), FakeCapture())
+        outlet = ControlPipe(str(tmp_path / "pipe"), FakeCapture())
         outlet.send(b"one")
         os.close(reader)
         outlet.send(b"two")

@@ -23,7 +23,7 @@ def probe() -> SimpleNamespace:
         settings=[0] * 8,
         totals=[0] * 16,
         skipped=lambda: 0,
-        silence=lambda: None,
+        detach_messages=lambda: None,
         detach=lambda: None,
         attached="fentry",
         maps_can_be_read=True,

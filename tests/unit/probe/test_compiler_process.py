@@ -13,7 +13,7 @@ import pytest
 from patience import soon
 
 from unixsock_bpf.errors import ProbeError
-from unixsock_bpf.probe.compiler_process import Apart
+from unixsock_bpf.probe.compiler_process import CompilerProcess
 
 
 def test_work_is_done_side_by_side_and_its_answer_comes_back(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_work_is_done_side_by_side_and_its_answer_comes_back(tmp_path: Path) -> 
         (tmp_path / "meeting").write_text("awake")
         return [1, 2]
 
-    with Apart(wait) as first, Apart(wake) as second:
+    with CompilerProcess(wait) as first, CompilerProcess(wake) as second:
         assert first.result() == "awake"
         assert second.result() == [1, 2]
 
@@ -38,7 +38,7 @@ def test_an_exception_comes_back_with_the_last_line_on_stderr() -> None:
         os.write(2, b"one thing\nanother thing\n\n")
         raise ValueError("no good")
 
-    with Apart(fail) as job, pytest.raises(ProbeError, match=r"^no good \(another thing\)$"):
+    with CompilerProcess(fail) as job, pytest.raises(ProbeError, match=r"^no good \(another thing\)$"):
         job.result()
 
 
@@ -47,13 +47,16 @@ def test_a_process_that_ends_itself_is_told_from_what_it_said() -> None:
         os.write(2, b"LLVM ERROR: too long")
         os._exit(1)
 
-    with Apart(end) as job, pytest.raises(ProbeError, match=r"can't be compiled: LLVM ERROR: too long$"):
+    with (
+        CompilerProcess(end) as job,
+        pytest.raises(ProbeError, match=r"can't be compiled: LLVM ERROR: too long$"),
+    ):
         job.result()
 
 
 def test_it_ends_with_the_block() -> None:
     began = time.monotonic()
-    with Apart(lambda: time.sleep(100)) as job:
+    with CompilerProcess(lambda: time.sleep(100)) as job:
         child = job._child
     assert time.monotonic() - began < soon(10)
     assert child is not None
@@ -62,8 +65,8 @@ def test_it_ends_with_the_block() -> None:
 
 PARENT = """
 import os, time
-from unixsock_bpf.probe.compiler_process import Apart
-with Apart(lambda: time.sleep(100)) as job:
+from unixsock_bpf.probe.compiler_process import CompilerProcess
+with CompilerProcess(lambda: time.sleep(100)) as job:
     os.write(1, b"%d " % job._child)
     time.sleep(100)
 """
@@ -111,7 +114,7 @@ def test_it_can_read_what_root_can_but_write_nothing(tmp_path: Path) -> None:
         words = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
         return [*refused, *words["Uid"].split(), words["NoNewPrivs"].strip(), words["CapEff"].strip()]
 
-    with Apart(look) as job:
+    with CompilerProcess(look) as job:
         *found, kept = job.result()
     assert found == ["secret", "another", "drop_caches", *["65534"] * 4, "1"]
     # A container may have had fewer.

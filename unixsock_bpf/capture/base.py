@@ -1,0 +1,77 @@
+"""What a live capture offers, whether this process captures or the privileged helper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from unixsock_bpf.formats.pcapng import Block
+    from unixsock_bpf.options import Settings
+
+
+@dataclass
+class Statistics:
+    """Messages and bytes that matched, and how many of them were lost (``struct totals`` in bpf/state/)."""
+
+    messages: int = 0
+    bytes: int = 0
+    lost_messages: int = 0
+    lost_bytes: int = 0
+    truncated: int = 0
+    untracked: int = 0
+    lost_events: int = 0
+    skipped: int = 0  # at most: see probe/program_set.py
+
+    @property
+    def lost(self) -> int:
+        """Messages that could not be captured, for whatever reason."""
+        return self.lost_messages + self.untracked + self.skipped
+
+
+class CaptureSource(Protocol):
+    """A capture from ``with`` to ``stop``: ``Capture``, or ``RemoteCapture`` for an unprivileged user.
+
+    Entering raises ProbeError where capturing is not possible.
+    """
+
+    #: Called about once a second while ``blocks`` waits.
+    each_second: Callable[[], None] | None
+
+    def __enter__(self) -> Any: ...
+    def __exit__(self, kind: Any, error: Any, trace: Any, /) -> None: ...
+
+    @property
+    def attached(self) -> str:
+        """How the probe is attached: ``fentry`` or ``kprobe``."""
+
+    @property
+    def statistics(self) -> Statistics:
+        """What was seen and lost so far."""
+
+    @property
+    def writes_output(self) -> bool:
+        """Whether blocks go to the output that it was given; then ``blocks`` yields none."""
+
+    @property
+    def filling(self) -> bool:
+        """Whether the ring fills up: messages may soon be lost."""
+
+    def blocks(self) -> Iterator[Sequence[Block]]:
+        """Yield batches of pcapng blocks until ``stop``.  A batch is valid until the next is asked for."""
+
+    def stop(self) -> None:
+        """End ``blocks`` after everything captured so far.  Safe in a signal handler."""
+
+    def pause(self, paused: bool) -> None:
+        """Capture nothing until called with False."""
+
+    def replace(self, settings: Settings, done: Callable[[str], None]) -> None:
+        """Go on with other settings; ``done`` gets an empty text once they hold, or why they cannot."""
+
+    def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
+        """Call ``callback`` with poll's events of ``fd`` while ``blocks`` waits."""
+
+    def unwatch(self, fd: int) -> None:
+        """End ``watch``, if that has not ended."""

@@ -1,0 +1,23 @@
+"""Time limits, in seconds.  What only root's part waits for is in privilege/helper.py.
+
+When the ring is read is not a limit but a trade: capture/read_scheduler.py.
+"""
+
+#: Wireshark's dumpcap opens its end of the fifo.
+FIFO_OPEN_TIMEOUT_S = 30.0
+#: A stopped capture waits for progress of a reader that does not read; then it gives up delivering.
+READER_TIMEOUT_S = 0.8
+#: The longest sleep of a capture's poller that has something to do each second.
+IDLE_WAIT_S = 1.0
+#: A record that the kernel has begun and not ended is looked at again.
+UNFINISHED_RECORD_WAIT_S = 0.001
+#: A privileged helper that refused, or whose caller has left, ends.
+HELPER_EXIT_TIMEOUT_S = 5.0
+#: ``unixsock dump``, started for a Python program, ends in order; then it is killed.
+DUMP_EXIT_TIMEOUT_S = 2.0
+#: The thread behind a Python program's messages ends once everything that it waits for has.
+MESSAGES_THREAD_TIMEOUT_S = 5.0
+#: ``unixsock check`` waits for another program's answer.
+CHECK_TIMEOUT_S = 30
+#: tshark prints its folders.
+TSHARK_FOLDERS_TIMEOUT_S = 60
