@@ -127,9 +127,11 @@ class _Work:
                 self.started = True
                 if self._closed:  # meanwhile
                     self.close()
-            except BaseException:
+            except BaseException as error:
+                closed = self._closed  # by another thread: then it ends without having begun
                 self.close()
-                raise
+                if not (closed and isinstance(error, MessagesError)):
+                    raise
 
     def _run(self) -> None:
         problem: MessagesError | None = None

@@ -16,6 +16,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from patience import soon
@@ -253,6 +255,27 @@ def test_closed_by_another_thread(traces: Traces, monkeypatch: pytest.MonkeyPatc
     threading.Timer(1.0, messages.close).start()
     assert list(messages) == []
     traces.end()
+
+
+def test_closed_before_the_capture_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    monkeypatch.setattr(sources, "dump_command", lambda _: command)
+    started = threading.Event()
+
+    def popen(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(*arguments, **options)
+        started.set()
+        return process
+
+    monkeypatch.setattr(sources, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": popen}))
+    messages = unixsock_bpf.live()
+
+    def close() -> None:
+        started.wait()
+        messages.close()
+
+    threading.Thread(target=close).start()
+    assert list(messages) == []
 
 
 def kill(traces: Traces, name: str) -> None:
