@@ -257,7 +257,7 @@ def settings(
     control_in: str | None = None,
     control_out: str | None = None,
 ) -> Settings:
-    """The settings for options as ``scan`` gives them, and a capture filter.
+    """Return the settings for options as ``scan`` gives them, and a capture filter.
 
     Raises OptionError for a bad option or filter.
     """

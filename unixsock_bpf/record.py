@@ -293,7 +293,7 @@ class Record:
 
 
 def display_name(name: bytes) -> bytes:
-    """A socket name as people write it: a leading ``@`` for the abstract name space.
+    """Return a socket name as people write it: a leading ``@`` for the abstract name space.
 
     NULs become ``@``, as in /proc/net/unix.
     """
@@ -301,12 +301,12 @@ def display_name(name: bytes) -> bytes:
 
 
 def display_process(comm: bytes, pid: int) -> bytes:
-    """``comm[pid]``, with ``?`` for one that is not known; nothing if neither is."""
+    """Return ``comm[pid]``, with ``?`` for one that is not known; nothing if neither is."""
     return (comm or b"?") + b"[%b]" % (b"%d" % pid if pid else b"?") if comm or pid else b""
 
 
 def element(kind: int, value: bytes) -> bytes:
-    """One element as bytes, padded to a multiple of 4."""
+    """Return one element as bytes, padded to a multiple of 4."""
     return _ELEMENT.pack(kind, len(value)) + value + bytes(-len(value) % 4)
 
 
@@ -331,7 +331,7 @@ def _values(record: Record) -> Iterator[tuple[int, bytes]]:
 
 
 def encode(record: Record) -> bytes:
-    """The bytes of ``record``, with header_len and caplen computed."""
+    """Return the bytes of ``record``, with header_len and caplen computed."""
     elements = b"".join(element(kind, value) for kind, value in _values(record))
     computed = {
         "version": VERSION,
@@ -343,7 +343,7 @@ def encode(record: Record) -> bytes:
 
 
 def decode(data: bytes | memoryview) -> Record:
-    """The record in ``data``; bytes after its payload are ignored.
+    """Return the record in ``data``; bytes after its payload are ignored.
 
     Raises RecordError for a newer version, a cut or contradictory record.
     """
@@ -418,7 +418,7 @@ _ANNOUNCEMENT = struct.Struct("<" + "".join(fmt for _, fmt in ANNOUNCEMENT_FIELD
 
 
 def endpoint_name(data: bytes | memoryview) -> tuple[int, str]:
-    """A socket's identity and its name for people, such as ``dockerd[77] /run/docker.sock``."""
+    """Return a socket's identity and its name for people, such as ``dockerd[77] /run/docker.sock``."""
     _, _, sock, pid, name_len, comm, name = _ANNOUNCEMENT.unpack_from(data)
     who = display_process(comm.split(b"\0")[0], pid) if pid else b""
     text = b" ".join(part for part in (who, display_name(name[:name_len])) if part)

@@ -57,7 +57,7 @@ def _end(one: record.Record, side: str) -> End:
 
 
 def message(one: reader.Saved, packet: Any) -> Message:
-    """The message for a record and pyshark's packet of the same frame."""
+    """Return the message for a record and pyshark's packet of the same frame."""
     decoded = one.record
     types = record.SocketType._value2member_map_
     events = record.Event._value2member_map_

@@ -85,11 +85,11 @@ class Messages:
         self._work.start()
 
     def stop(self) -> None:
-        """Ends a live capture; what it has so far is still delivered."""
+        """End a live capture; what it has so far is still delivered."""
         self._work.stop()
 
     def close(self) -> None:
-        """Ends everything now."""
+        """End everything now."""
         self._work.close()
 
 
@@ -113,7 +113,7 @@ class _Work:
         self._closed = False
 
     def start(self) -> None:
-        """Returns once messages may come.  Raises MessagesError."""
+        """Start, and return once messages may come.  Raises MessagesError."""
         with self._lock:
             if self.started or self._closed:
                 return
@@ -163,7 +163,7 @@ class _Work:
         self._source.check()
 
     def stop(self) -> None:
-        """Ends a live capture in order."""
+        """End a live capture in order."""
         self._source.stop()
 
     def kill(self) -> None:
@@ -175,7 +175,7 @@ class _Work:
             self._packets.kill()
 
     def close(self) -> None:
-        """Ends everything now, in whatever thread the garbage is collected."""
+        """End everything now, in whatever thread the garbage is collected."""
         self.kill()
         if self._thread and self._thread is not threading.current_thread():
             self._thread.join(MESSAGES_THREAD_TIMEOUT_S)
@@ -183,7 +183,7 @@ class _Work:
 
 
 def read(path: str | os.PathLike[str], display_filter: str | None = None) -> Messages:
-    """The messages of a saved capture that ``display_filter`` takes, in order."""
+    """Yield the messages of a saved capture that ``display_filter`` matches, in order."""
     return Messages(File(os.fspath(path)), display_filter)
 
 

@@ -28,7 +28,7 @@ class Packets:
     """tshark at work.  Iterating gives pyshark's packets, each as soon as it is there."""
 
     def __init__(self, display_filter: str | None) -> None:
-        """Raises MessagesError if something is missing here."""
+        """Check that tshark and pyshark are installed.  Raises MessagesError."""
         self._parser = _parser()
         try:
             tshark.available()
@@ -40,7 +40,7 @@ class Packets:
         self._listener = threading.Thread(target=self._listen, name="unixsock tshark", daemon=True)
 
     def start(self, stdin: int) -> None:
-        """Starts it on what can be read from ``stdin``, which is closed.  Raises MessagesError."""
+        """Start tshark on ``stdin``, which is closed here.  Raises MessagesError."""
         try:
             self._process = tshark.start(["-l", "-T", "pdml", *self._filter, "-r", "-"], stdin)
         except tshark.TsharkError as error:
@@ -56,7 +56,7 @@ class Packets:
             self._said += tshark.complaints(line.decode(errors="replace") for line in lines)
 
     async def read(self, size: int) -> bytes:
-        """What pyshark's parser waits for.  It never has to: there is nothing else to do meanwhile."""
+        """Wait as pyshark's parser asks.  It never has to: there is nothing else to do meanwhile."""
         assert self._process is not None
         assert self._process.stdout is not None
         return self._process.stdout.read(size)
@@ -76,12 +76,12 @@ class Packets:
             return
 
     def kill(self) -> None:
-        """Ends it at once; what it has written can still be read."""
+        """End tshark at once; what it has written can still be read."""
         if self._process:
             self._process.kill()
 
     def close(self) -> None:
-        """Waits until it has ended, after the last packet or ``kill``.  Raises MessagesError if it failed."""
+        """Wait until tshark has ended.  Raises MessagesError if it failed."""
         if not self._process:
             return
         assert self._process.stdout is not None

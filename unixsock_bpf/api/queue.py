@@ -1,4 +1,4 @@
-"""A bounded queue from a thread to whoever reads it, other threads or event loops."""
+"""A bounded queue from one thread to other threads or event loops."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Ended(Exception):
 
 
 class MessageQueue(Generic[_T]):
-    """At most ``size`` things that wait to be got, in order.
+    """At most ``size`` queued items, in order.
 
-    A reader that gives up waiting takes nothing with it: what comes is for the next.
+    A reader that stops waiting takes no item with it: the next one is for the next reader.
     """
 
     def __init__(self, size: int) -> None:
@@ -30,7 +30,7 @@ class MessageQueue(Generic[_T]):
         self._error: BaseException | None = None
 
     def put(self, item: _T) -> bool:
-        """Waits for room.  False: nobody wants anything any more."""
+        """Add an item, waiting for room.  Return False if the queue is closed."""
         with self._changed:
             while len(self._items) >= self._size and not self._ended:
                 self._changed.wait()
@@ -41,21 +41,21 @@ class MessageQueue(Generic[_T]):
             return True
 
     def end(self, error: BaseException | None = None) -> None:
-        """Nothing more comes, and why, if that is an error; the next reader gets that after all else."""
+        """Refuse new items; the next reader gets ``error``, if any, after the queued items."""
         with self._changed:
             if not self._ended:
                 self._ended, self._error = True, error
                 self._wake()
 
     def close(self) -> None:
-        """Nothing more is wanted, what waits neither."""
+        """Discard queued items and refuse new ones."""
         with self._changed:
             self._ended, self._error = True, None
             self._items.clear()
             self._wake()
 
     def get(self) -> _T:
-        """The next one.  Raises Ended, or the error that ended it."""
+        """Return the next item.  Raises Ended, or the error that ended the queue."""
         with self._changed:
             while not self._ready():
                 self._changed.wait()

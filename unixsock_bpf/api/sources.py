@@ -1,4 +1,4 @@
-"""Where messages come from: a saved capture, or ``unixsock dump``.
+"""Sources of messages: a saved capture, or ``unixsock dump``.
 
 A source tells tshark what to read, and gives the records themselves, by frame number.
 """
@@ -36,20 +36,20 @@ class File:
         self._records: Iterator[reader.Saved] = iter(())
 
     def start(self) -> None:
-        """Raises MessagesError if there is no such file."""
+        """Open the file's records.  Raises MessagesError if there is no such file."""
         if not Path(self._path).is_file():
             raise MessagesError(f"cannot read {self._path}: there is no such file")
         self._records = reader.read(self._path)
 
     def open(self) -> int:
-        """What tshark is to read.  Raises MessagesError."""
+        """Return a descriptor of the file for tshark to read.  Raises MessagesError."""
         try:
             return os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise MessagesError(f"cannot read {self._path}: {(error.strerror or '').lower()}") from None
 
     def stop(self) -> None:
-        """A file ends by itself."""
+        """Do nothing: a file ends by itself."""
 
     kill = stop
 
@@ -58,7 +58,7 @@ class File:
         self._records = iter(())
 
     def record(self, number: int) -> reader.Saved | None:
-        """The record of a frame; frames are asked for in order."""
+        """Return the record of a frame; ask for frames in order."""
         try:
             for one in self._records:
                 if one.number == number:
@@ -79,7 +79,7 @@ class File:
 
 
 def dump_command(arguments: list[str]) -> list[str]:
-    """What captures, and writes pcapng to its standard output."""
+    """Return the command that captures, and writes pcapng to its standard output."""
     return [sys.executable, "-m", "unixsock_bpf", "dump", "--format", "pcapng", *arguments]
 
 
@@ -97,7 +97,7 @@ class Live:
         self._closed = False
 
     def start(self) -> None:
-        """Returns once the probe is attached.  Raises MessagesError if it cannot be."""
+        """Start it, and return once the probe is attached.  Raises MessagesError if it cannot be."""
         checkout = str(Path(__file__).resolve().parents[2])
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(filter(None, (checkout, os.environ.get("PYTHONPATH"))))
@@ -129,7 +129,7 @@ class Live:
         self._ready.set()
 
     def _complaint(self) -> str:
-        """Why the process has ended."""
+        """Tell why the process has ended."""
         assert self._process is not None
         if self._process.returncode < 0:
             return f"the capture was ended by signal {-self._process.returncode}"
@@ -141,13 +141,13 @@ class Live:
         return (lines or self._said or ["the capture ended with an error"])[-1]
 
     def open(self) -> int:
-        """What tshark is to read: a pipe that is written to from now on."""
+        """Return a pipe for tshark to read, which is written to from now on."""
         reader, writer = os.pipe2(os.O_CLOEXEC)
         threading.Thread(target=self._feed, args=[writer], name="unixsock feed", daemon=True).start()
         return reader
 
     def _feed(self, pipe: int) -> None:
-        """Blocks from the capture to tshark, each record kept for ``record``."""
+        """Copy blocks from the capture to tshark, and keep each record for ``record``."""
         assert self._process is not None
         assert isinstance(self._process.stdout, BufferedReader)
         stdout, splitter, number = self._process.stdout, pcapng.Splitter(), 0
@@ -177,7 +177,7 @@ class Live:
         return oldest
 
     def record(self, number: int) -> reader.Saved | None:
-        """The record of a frame; frames are asked for in order."""
+        """Return the record of a frame; ask for frames in order."""
         while self._records:
             found, time_ns, data = self._forget()
             if found == number:
@@ -188,7 +188,7 @@ class Live:
         return None
 
     def stop(self) -> None:
-        """As Ctrl-C does."""
+        """Interrupt the capture, as Ctrl-C does."""
         if self._process and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
 

@@ -48,7 +48,7 @@ class CaptureSource(Protocol):
 
     @property
     def statistics(self) -> Statistics:
-        """What was seen and lost so far."""
+        """Messages and bytes seen and lost so far."""
 
     @property
     def writes_output(self) -> bool:

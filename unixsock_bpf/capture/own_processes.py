@@ -46,12 +46,12 @@ class OwnProcesses:
 
 
 def capture_processes() -> set[int]:
-    """This process, the Wireshark programs above it, those that they started, and who reads our output."""
+    """Find this process, the Wireshark programs above it, those they started, and our output's readers."""
     return find().left_out
 
 
 def find() -> OwnProcesses:
-    """The capture's processes, as they are now and as far as /proc tells."""
+    """Find the capture's processes, as they are now and as far as /proc shows them."""
     pids = {os.getpid()}
     pid = os.getppid()
     while pid > 1:
@@ -69,7 +69,7 @@ def find() -> OwnProcesses:
 
 
 def downstream(pids: set[int]) -> OwnProcesses:
-    """The processes behind standard output of ``pids`` (the capture's own).
+    """Find the processes behind standard output of ``pids`` (the capture's own).
 
     A program that runs the capture and reads it itself may well want to see its own sockets, so
     those above are not left out; but a terminal is that has at least a shell between.
@@ -131,7 +131,7 @@ class _Ends:
                     self._servers |= self._sockets.get(one.inode, set())
 
     def readers_of(self, output: str) -> set[int]:
-        """The processes at the other end of a pipe or a Unix socket."""
+        """Find the processes at the other end of a pipe or a Unix socket."""
         if inode := procfs.socket_inode(output):
             return self._sockets.get(self._peers.get(inode, 0), set()) - self._sockets.get(inode, set())
         return self._pipes.get(output, set())
@@ -141,7 +141,7 @@ class _Ends:
         return pid in self._servers
 
     def terminals_of(self, output: str, pid: int) -> set[int]:
-        """The processes that show the terminal which process ``pid`` writes to."""
+        """Find the processes that show the terminal which process ``pid`` writes to."""
         if not output.startswith("/dev/pts/"):
             return set()
         try:
@@ -205,7 +205,7 @@ def _like_us(pid: int) -> bool:
 
 
 def starter() -> int | None:
-    """A pidfd of the Wireshark program that started this process, readable once that has ended.
+    """Open a pidfd of the Wireshark program that started this process, readable once that has ended.
 
     None if something else did: a shell may end while what it started goes on.
     """

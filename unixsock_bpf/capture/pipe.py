@@ -1,4 +1,4 @@
-"""From a capture into a pipe that somebody reads, at their pace: for the extcap and the privileged part."""
+"""Copy captured blocks into a pipe at the reader's pace: for the extcap and the privileged helper."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _SET_SIZE = 1031
 
 
 def widen(fd: int) -> None:
-    """Has the pipe hold PIPE_SIZE, for fewer and larger reads, if it may."""
+    """Enlarge the pipe to PIPE_SIZE if permitted, for fewer and larger reads."""
     with contextlib.suppress(OSError):  # there is a limit for all pipes of a user; or it is no pipe
         fcntl.fcntl(fd, _SET_SIZE, PIPE_SIZE)
 
 
 class ReaderGone(Exception):
-    """Nobody reads the pipe any more: a normal way to stop."""
+    """The pipe has no reader any more: a normal way to stop."""
 
 
 class PipeWriter:
     """Writes batches of blocks to a pipe, whole and in order, however slowly it is read.
 
-    While the pipe takes nothing and ``filling`` says that the ring fills up, up to ``overflow_bytes`` bytes
+    While the pipe takes nothing and ``filling`` says that the ring fills up, up to ``overflow_bytes``
     are kept here instead, so that the ring can be drained.  What is kept goes out before all else.
     """
 
@@ -58,7 +58,7 @@ class PipeWriter:
         return bool(self._kept)
 
     def write(self, blocks: Sequence[Block]) -> None:
-        """Returns when all is written, or kept because the ring fills up.  Raises ReaderGone."""
+        """Write all blocks, or keep them because the ring fills up.  Raises ReaderGone."""
         rest = [*self._kept, *(block for block in blocks if len(block))]
         old = len(self._kept)
         self._kept = []
@@ -78,7 +78,7 @@ class PipeWriter:
             old = max(0, old - done)
 
     def _wait(self, room: bool) -> None:
-        """Until the reader has read something, or the ring fills up and there is ``room`` to keep more."""
+        """Wait until the reader has read, or the ring fills up and there is ``room`` to keep more."""
         waited = 0.0
         while not self._poll.poll(20):
             waited += 0.02
@@ -91,9 +91,9 @@ class PipeWriter:
 
 
 class PipePump:
-    """Moves what is captured to ``writer``, until it is stopped.
+    """Copies a capture's blocks to ``writer`` until it is stopped.
 
-    As much as the ring holds, ``buffer_mib``, is kept here while the ring fills up and nobody reads.
+    While the ring fills up and the pipe is not read, up to ``buffer_mib`` more is kept here.
     """
 
     def __init__(self, capture: CaptureSource, writer: PipeWriter, buffer_mib: int) -> None:
@@ -103,7 +103,7 @@ class PipePump:
         self._watch()
 
     def _watch(self) -> None:
-        """Has ``blocks`` look after the pipe: whether anybody reads it, and when it takes what is kept."""
+        """Have the poller watch the pipe: whether it has a reader, and when it takes what is kept."""
         # poll always tells of POLLERR
         self._capture.watch(self._writer.fd, select.POLLOUT if self._writer.keeps else 0, self._on_ready)
 
@@ -119,12 +119,12 @@ class PipePump:
             self._watch()
 
     def stop(self, *_: object) -> None:
-        """What is captured so far is still written.  For signals, and for ``watch`` too."""
+        """Stop once everything captured so far is written.  For signals, and for ``watch`` too."""
         self._writer.stopping = True
         self._capture.stop()
 
     def run(self) -> Statistics:
-        """Until ``stop``; the statistics, which end the file, are returned too.  Raises ReaderGone."""
+        """Copy until ``stop``; return the statistics, which end the file.  Raises ReaderGone."""
         for batch in self._capture.blocks():
             self._write(batch)
         statistics = self._capture.statistics

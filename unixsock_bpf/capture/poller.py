@@ -1,4 +1,4 @@
-"""What a capture waits for: descriptors with callbacks, the next second, and to be stopped."""
+"""A capture's event loop: descriptors with callbacks, a call each second, and stop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 
 class Poller:
-    """The part of a capture that is the same whoever captures: this process, or the privileged part."""
+    """Event loop shared by local and privileged captures."""
 
     def __init__(self) -> None:
         #: A pipe that ends the wait when something is written to it.
@@ -24,32 +24,32 @@ class Poller:
         self._next_second = 0.0
 
     def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
-        """Calls ``callback`` with what poll says of ``fd`` while ``blocks`` waits."""
+        """Call ``callback`` with poll's events of ``fd`` while ``blocks`` waits."""
         self._poll.register(fd, events)
         self._callbacks[fd] = callback
 
     def unwatch(self, fd: int) -> None:
-        """Ends ``watch``, if that has not ended."""
+        """End ``watch``, if that has not ended."""
         if self._callbacks.pop(fd, None):
             self._poll.unregister(fd)
 
     def unwatch_all(self) -> None:
-        """Ends every ``watch``."""
+        """End every ``watch``."""
         for fd in list(self._callbacks):
             self.unwatch(fd)
 
     def stop(self) -> None:
-        """Ends ``blocks`` after everything captured so far.  Safe in a signal handler."""
+        """End ``blocks`` after everything captured so far.  Safe in a signal handler."""
         self._stopped = True
         self.wake_up()
 
     def wake_up(self) -> None:
-        """Ends the present wait."""
+        """End the present wait."""
         with contextlib.suppress(OSError):  # full: it will wake up anyway
             os.write(self.waker, b"\0")
 
     def _dispatch(self, events: Iterable[tuple[int, int]]) -> list[int]:
-        """Calls back for what poll told; returns the descriptors that have no callback."""
+        """Call back for poll's events; return the descriptors that have no callback."""
         others = []
         for fd, happened in events:
             if fd == self.wake:

@@ -42,7 +42,7 @@ class IdleTime:
 
 
 class ReadScheduler:
-    """Says how long to leave what waits in a ring of ``size`` bytes.
+    """Decides how long to leave data in a ring of ``size`` bytes.
 
     ``idle``: seconds of idle time so far; ``now``: a clock in seconds; ``processors``: this machine's.
     """
@@ -66,7 +66,7 @@ class ReadScheduler:
         self._left = 0
 
     def done(self, began: float, waited: int, size: int, left: int) -> None:
-        """A batch is read and written: ``size`` bytes of the ``waited`` that there were at ``began``.
+        """Take note of a batch: ``size`` bytes of the ``waited`` that there were at ``began`` are written.
 
         ``left``: bytes that wait now.
         """
@@ -78,7 +78,7 @@ class ReadScheduler:
             self._emptied = began
 
     def rest(self, waiting: int) -> float:
-        """Seconds to leave ``waiting`` bytes alone before the next call; 0: they should be read now."""
+        """Return the seconds to leave ``waiting`` bytes alone before the next call; 0: read them now."""
         now = self._now()
         since = now - self._ended
         if not waiting or self._fills(waiting, since):
@@ -96,9 +96,9 @@ class ReadScheduler:
         return 0 if spare or over else LOOK
 
     def _fills(self, waiting: int, since: float) -> bool:
-        """Whether half of the ring will be full by the next look."""
+        """Tell whether half of the ring will be full by the next look."""
         return waiting + (waiting - self._left) / max(since, LOOK / 4) * LOOK > self._half
 
     def _is_little(self, waiting: int, since: float) -> bool:
-        """Whether reading takes a small part of the time since the last batch."""
+        """Tell whether reading takes a small part of the time since the last batch."""
         return self._took * max(1, waiting / self._bytes) <= LITTLE * since

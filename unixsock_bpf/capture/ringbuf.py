@@ -1,4 +1,4 @@
-"""The BPF ring buffer as the reader sees it: records in place, without copies.
+"""Consumer of the BPF ring buffer: records in place, without copies.
 
 Source: Documentation/bpf/ringbuf.rst.  A page with the consumer's position, a page with the
 producer's, then the data twice in a row, so that no record is ever in two parts.  Each record
@@ -40,7 +40,7 @@ class Ring:
         plain: int,
         other: Callable[[memoryview], bytes | None],
     ) -> list[memoryview | bytes]:
-        """The next whole records in place: at most ``most``, which begin within ``space`` bytes.
+        """Return the next whole records in place: at most ``most``, which begin within ``space`` bytes.
 
         Those whose first word is not ``plain`` go through ``other``, which gives bytes for them or
         None.  Records stay valid until ``release``.
@@ -70,7 +70,7 @@ class Ring:
         return taken
 
     def release(self) -> int:
-        """Gives the space of all taken records back to the kernel; returns how many bytes that is."""
+        """Give the space of all taken records back to the kernel; return how many bytes that is."""
         released: int = self._next - self._consumer[0]
         self._consumer[0] = self._next
         return released

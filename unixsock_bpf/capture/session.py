@@ -1,4 +1,4 @@
-"""A live capture: from the probe's ring to whoever wants pcapng blocks."""
+"""A live capture: from the probe's ring buffer to pcapng blocks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BATCH_BYTES = 1 << 20
 
 
 def _translated(data: memoryview) -> bytes | None:
-    """The block for a record that is not one by itself."""
+    """Return the block for a ring record that is not a block itself."""
     (kind,) = data[:4].cast("I")
     return pcapng.names([endpoint_name(data)]) if kind == ANNOUNCEMENT else None
 
@@ -69,7 +69,7 @@ class Capture(Poller):
         return self
 
     def _attach(self, settings: Settings) -> tuple[Probe, Ring]:
-        """A probe that is set up but captures nothing yet, and its ring."""
+        """Return a probe that is set up but captures nothing yet, and its ring."""
         from unixsock_bpf.capture.own_processes import capture_processes
         from unixsock_bpf.capture.ringbuf import Ring
         from unixsock_bpf.linux.cgroups import groups
@@ -88,7 +88,7 @@ class Capture(Poller):
         return probe, Ring(probe.ring_fd, probe.ring_size)
 
     def replace(self, settings: Settings, done: Callable[[str], None]) -> None:
-        """Goes on with other settings, from one message to the next, once their programs are compiled.
+        """Go on with other settings, from one message to the next, once their programs are compiled.
 
         ``done`` is called in ``blocks`` with an empty text when they hold, or with why they can't;
         then the old ones do.
@@ -97,7 +97,7 @@ class Capture(Poller):
         self._change()
 
     def replace_now(self, settings: Settings) -> str:
-        """As ``replace``, in a process that has nothing else to do; returns what ``done`` would be told."""
+        """Do as ``replace``, in a process that has nothing else to do; return what ``done`` would get."""
         try:
             self._probe.switch(self._probe.prepare(settings))
         except ProbeError as error:
@@ -105,7 +105,7 @@ class Capture(Poller):
         return ""
 
     def _change(self) -> None:
-        """Goes on with the changes that are wanted, one after the other."""
+        """Make the requested changes, one after the other."""
         if self._preparing and self._prepared is not None:
             self._preparing.join()
             (_, done), self._preparing = self._wanted.pop(0), None
@@ -120,7 +120,7 @@ class Capture(Poller):
             self._preparing.start()
 
     def _prepare(self, settings: Settings) -> None:
-        """Compiling takes long, and must not keep the ring from being emptied."""
+        """Compile in a thread: that takes long, and must not keep the ring from being drained."""
         try:
             self._prepared = self._probe.prepare(settings)
         except ProbeError as error:
@@ -162,12 +162,12 @@ class Capture(Poller):
 
     @property
     def statistics(self) -> Statistics:
-        """What was seen and lost so far."""
+        """Messages and bytes seen and lost so far."""
         totals = {one.name: getattr(self._probe.totals, one.name, 0) for one in fields(Statistics)}
         return Statistics(**totals | {"skipped": self._probe.skipped()})
 
     def pause(self, paused: bool) -> None:
-        """Captures nothing until called with False."""
+        """Capture nothing until called with False."""
         self._probe.settings.running = int(not paused)
 
     def blocks(self) -> Iterator[Sequence[Block]]:
@@ -195,11 +195,11 @@ class Capture(Poller):
 
     @property
     def filling(self) -> bool:
-        """Whether the ring fills up: what is said may soon be lost."""
+        """Whether the ring fills up: messages may soon be lost."""
         return self._ring.held > self._ring.size // 2
 
     def _wait(self, rest: float) -> None:
-        """For ``rest`` seconds, or until there may be something to do."""
+        """Wait for ``rest`` seconds, or until there may be something to do."""
         self._probe.settings.clock_offset = wall_clock.offset()
         if rest or not self._ring.empty:
             # The toolbar and the end of the fifo are looked at however much comes in.
@@ -212,7 +212,7 @@ class Capture(Poller):
             wall_clock.seen(self.jumps)
 
     def _poll_others(self, timeout: float) -> list[tuple[int, int]]:
-        """Waits without the ring, so that a burst is read in few batches."""
+        """Wait without the ring, so that a burst is read in few batches."""
         self._poll.unregister(self._ring.fd)
         try:
             return self._poll.poll(timeout * 1000)
@@ -220,7 +220,7 @@ class Capture(Poller):
             self._poll.register(self._ring.fd, select.POLLIN)
 
     def _pending_losses(self) -> list[Block]:
-        """Losses that no later record could report."""
+        """Return losses that no later record could report."""
         if not self._probe.totals.lost_messages:
             return []
         now = time.time_ns()

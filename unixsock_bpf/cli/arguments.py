@@ -14,7 +14,7 @@ _SPACED = {"path", "comm", "cgroup"}
 
 
 def add_filter(parser: argparse.ArgumentParser) -> None:
-    """The capture filter, as the words that are left."""
+    """Add the capture filter, as the words that are left."""
     parser.add_argument(
         "filter_words",
         nargs="*",
@@ -24,7 +24,7 @@ def add_filter(parser: argparse.ArgumentParser) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser, *, terms_only: bool = False) -> None:
-    """The interface's options; with ``terms_only``, those that are terms of the filter."""
+    """Add the interface's options; with ``terms_only``, those that are filter primitives."""
     for option in OPTIONS:
         if option.primitive or not terms_only:
             help_text = (option.help or option.tooltip).replace("%", "%%")
@@ -47,7 +47,7 @@ def _values(arguments: argparse.Namespace) -> dict[str, str]:
 
 
 def filter_text(words: Sequence[str]) -> str:
-    """The capture filter in ``words``; a first word that begins with ``*`` is a path, as in sockdump."""
+    """Join ``words`` to a capture filter; a first word that begins with ``*`` is a path, as in sockdump."""
     words = list(words)
     if words and words[0].startswith("*"):
         words.insert(0, "path")
@@ -74,7 +74,7 @@ def _checked(text: str) -> str:
 
 
 def chosen_filter(arguments: argparse.Namespace) -> Filter:
-    """Options that are terms, joined with the filter's words.  Raises Failure."""
+    """Return the options that are primitives, joined with the filter's words.  Raises Failure."""
     text = _checked(filter_text(arguments.filter_words))
     try:
         return join_filter(_values(arguments), text)
@@ -83,7 +83,7 @@ def chosen_filter(arguments: argparse.Namespace) -> Filter:
 
 
 def chosen_settings(arguments: argparse.Namespace) -> Settings:
-    """What to capture, and how.  Raises Failure."""
+    """Return what to capture, and how.  Raises Failure."""
     text = _checked(filter_text(arguments.filter_words))
     try:
         return settings(_values(arguments), text)

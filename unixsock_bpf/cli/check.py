@@ -16,7 +16,7 @@ from unixsock_bpf.linux.sockets import SocketsError, sockets
 
 
 def add(commands: Any) -> None:
-    """The subcommand's arguments."""
+    """Add the subcommand and its arguments."""
     parser = commands.add_parser(
         "check",
         help="check that this machine can capture; with --filter, list matching sockets",
@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints a line for each need; or for each socket that the filter matches.  Raises Failure."""
+    """Print a line for each need; or for each socket that the filter matches.  Raises Failure."""
     if arguments.filter is not None:
         return _check_filter(arguments)
     found = []

@@ -1,4 +1,4 @@
-"""``unixsock dump``: shows what sockets carry, or saves it."""
+"""``unixsock dump``: print captured messages, or save them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ examples:
 
 
 def add(commands: Any) -> None:
-    """The subcommand's arguments."""
+    """Add the subcommand and its arguments."""
     parser = commands.add_parser(
         "dump",
         help="capture messages: print them, or save them to a file",
@@ -75,7 +75,7 @@ def _duration(word: str) -> float:
 
 
 def run(arguments: argparse.Namespace, start: Callable[[Settings], CaptureSource] | None = None) -> int:
-    """Captures until told to end.  ``start`` gives the source; the default captures.  Raises Failure."""
+    """Capture until stopped.  ``start`` makes the source; the default captures.  Raises Failure."""
     settings = chosen_settings(arguments)
     form = FORMATS[arguments.format or ("pcapng" if arguments.output else "string")]
     path = arguments.output or "-"
@@ -126,7 +126,7 @@ def _if_closed(happened: int, source: CaptureSource) -> None:
 def _opened(
     path: str, form: Format, arguments: argparse.Namespace, settings: Settings
 ) -> tuple[Output, Writer]:
-    """The output with the header of its format written."""
+    """Open the output and write its format's header."""
     output = Output(path)
     coloured = arguments.colour == "always" or (
         arguments.colour == "auto" and output.is_terminal and "NO_COLOR" not in os.environ
@@ -137,7 +137,7 @@ def _opened(
 
 
 def _transfer(source: CaptureSource, output: Output, writer: Writer, count: int | None, quiet: bool) -> int:
-    """Everything from ``source`` to ``output``, ``count`` records at most.  Returns the records written."""
+    """Copy from ``source`` to ``output``, ``count`` records at most.  Return the records written."""
     captured = 0
     for batch in source.blocks():
         blocks = [block for block in batch if event_of(block) != Event.CLOSE] if quiet else batch
@@ -151,7 +151,7 @@ def _transfer(source: CaptureSource, output: Output, writer: Writer, count: int 
 
 
 def _first(batch: Sequence[Block], most: int) -> Sequence[Block]:
-    """The blocks up to the ``most``-th record."""
+    """Return the blocks up to the ``most``-th record."""
     seen = 0
     for at, block in enumerate(batch):
         seen += is_packet(block)
@@ -182,7 +182,7 @@ class _StopSignals:
         self._restore()
 
     def stop_after(self, seconds: float) -> None:
-        """Stops it after ``seconds`` from now, too."""
+        """Stop after ``seconds`` from now, too."""
         self._timer = threading.Timer(seconds, self._source.stop)
         self._timer.daemon = True
         self._timer.start()

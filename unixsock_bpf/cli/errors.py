@@ -15,12 +15,12 @@ class Failure(Exception):
 
 
 def reason(error: OSError) -> str:
-    """The system's word for ``error``, without number and path."""
+    """Return the system's word for ``error``, without number and path."""
     return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 def say(text: str) -> None:
-    """A line on stderr, whatever it holds and whether or not anyone listens."""
+    """Print a line on stderr, whatever it holds, even where stderr is closed."""
     try:
         sys.stderr.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
         sys.stderr.flush()

@@ -14,7 +14,7 @@ from unixsock_bpf.wireshark.tshark import TsharkError, frame_numbers
 
 
 def add(commands: Any) -> None:
-    """The subcommand's arguments."""
+    """Add the subcommand and its arguments."""
     text = "turn the payloads of a saved capture into test fixtures"
     parser = commands.add_parser("export", help=text, description=text, allow_abbrev=False)
     parser.add_argument("file", metavar="FILE", help="a pcapng or pcap file")
@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exports.  Raises Failure."""
+    """Export.  Raises Failure."""
     try:
         saved = list(read(arguments.file))
         if arguments.display_filter is not None:

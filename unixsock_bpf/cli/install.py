@@ -23,7 +23,7 @@ from unixsock_bpf.privilege.policy import PolicyError, check_group
 
 
 def add(commands: Any) -> None:
-    """The two subcommands' arguments."""
+    """Add the two subcommands and their arguments."""
     for name, text, run in (
         ("install", "put interface, dissector and profile where Wireshark finds them", run_install),
         ("uninstall", "remove what install put there", run_uninstall),

@@ -28,7 +28,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line's grammar."""
+    """Return the command line's grammar."""
     from unixsock_bpf.cli import check, dump, export, install, sockets
 
     top = _Parser("unixsock", description=_DESCRIPTION, allow_abbrev=False)
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments; words of a capture filter may stand between options.  Raises Failure."""
+    """Parse the arguments; words of a capture filter may stand between options.  Raises Failure."""
     arguments, rest = parser().parse_known_args(argv)
     for word in rest:
         if word.startswith("-") or not hasattr(arguments, "filter_words"):

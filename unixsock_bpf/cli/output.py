@@ -1,4 +1,4 @@
-"""Where a dump goes: a file or standard output, in pieces that are written whole or not at all."""
+"""Output of a dump: a file or standard output, in pieces that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class Output:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether someone reads along."""
+        """Whether this is a terminal."""
         return os.isatty(self.fd)
 
     def write(self, pieces: Sequence[Block]) -> None:
-        """All ``pieces``, in order.  Raises BrokenPipeError; Failure for what else goes wrong."""
+        """Write all ``pieces``, in order.  Raises BrokenPipeError; Failure for other errors."""
         for at in range(0, len(pieces), _MOST):
             self._write(list(pieces[at : at + _MOST]))
 
@@ -67,7 +67,7 @@ class Output:
                 os.ftruncate(self.fd, os.lseek(self.fd, 0, os.SEEK_CUR) - count)
 
     def close(self) -> None:
-        """Ends the file.  Raises Failure if it could not be kept."""
+        """Close the file.  Raises Failure if it could not be written."""
         if self._close:
             try:
                 os.close(self.fd)
@@ -76,7 +76,7 @@ class Output:
 
 
 def _opened(path: str) -> int:
-    """A file to write to, empty.  Raises Failure.
+    """Open an empty file to write to.  Raises Failure.
 
     Where others can write, they may have put something in its place beforehand: a link, so that
     we write over a file of ours, or a file of theirs, so that they can read what we capture.
@@ -108,7 +108,7 @@ def _opened(path: str) -> int:
 
 
 def _us() -> set[int]:
-    """Whose files may be written over: this user's, also through sudo or pkexec."""
+    """Return the users whose files may be overwritten: this user, also through sudo or pkexec."""
     return {os.geteuid()} | {
         int(os.environ[name])
         for name in ("SUDO_UID", "PKEXEC_UID")

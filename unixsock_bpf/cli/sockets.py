@@ -1,4 +1,4 @@
-"""``unixsock sockets``: the sockets there are now."""
+"""``unixsock sockets``: list existing sockets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _HEADINGS = (
 
 
 def add(commands: Any) -> None:
-    """The subcommand's arguments."""
+    """Add the subcommand and its arguments."""
     parser = commands.add_parser(
         "sockets", help="list the present sockets with both endpoints", allow_abbrev=False
     )
@@ -41,7 +41,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints the table.  Raises Failure."""
+    """Print the table.  Raises Failure."""
     wanted = chosen_filter(arguments)
     try:
         present = sockets()
@@ -60,17 +60,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def type_text(number: int) -> str:
-    """A socket type's name."""
+    """Return a socket type's name."""
     return SocketType(number).name.lower() if number in SocketType._value2member_map_ else str(number)
 
 
 def state_text(number: int) -> str:
-    """A state's name."""
+    """Return a state's name."""
     return State(number).name.lower() if number in State._value2member_map_ else str(number)
 
 
 def processes_text(one: Socket | None) -> str:
-    """Who holds a socket, youngest first, ``-`` if nobody is known."""
+    """Return a socket's youngest process and how many more hold it; ``-`` if none is known."""
     if one is None or not one.owners:
         return "-"
     first = process_text(one.owners[0].comm, one.owners[0].tgid)

@@ -1,4 +1,4 @@
-"""A pipe to Wireshark that is written to without ever waiting for it.
+"""Non-blocking writer for Wireshark's control pipe.
 
 The capture's only thread writes here: if it waited for a window to be painted, the ring
 would run over.
@@ -17,10 +17,10 @@ MOST_WAITING = 1 << 20
 
 
 class Watcher(Protocol):
-    """What can call back when a pipe has room: ``Capture``."""
+    """A poller that calls back when a pipe has room: a capture."""
 
     def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
-        """Begin to watch ``fd``."""
+        """Watch ``fd``."""
 
     def unwatch(self, fd: int) -> None:
         """End it."""
@@ -38,13 +38,13 @@ class ControlPipe:
         self._watched = False
 
     def send(self, message: bytes) -> None:
-        """Writes ``message`` now or later.  It is dropped if nobody reads any more, or too much waits."""
+        """Write ``message`` now or later.  Drop it if the pipe lost its reader, or too much waits."""
         if not self._gone and len(self._waiting) + len(message) <= MOST_WAITING:
             self._waiting += message
             self.flush()
 
     def flush(self) -> None:
-        """Writes what can be written.  Call it now and then: the reader may come late."""
+        """Write what the pipe takes.  Call it now and then: the reader may come late."""
         if self._gone or not self._waiting:
             return
         try:

@@ -28,7 +28,7 @@ NO_CONTROL = 255
 
 
 class Command(IntEnum):
-    """What a message says."""
+    """Commands of a message."""
 
     INITIALIZED = 0
     SET = 1
@@ -50,7 +50,7 @@ _HEAD = 4
 
 
 class ControlError(ValueError):
-    """A message that cannot be used: says what is wrong."""
+    """A message that cannot be used; the text names the fault."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ QUIT = ControlMessage(NO_CONTROL, -1)
 
 
 def encode(control: int, command: Command, text: str = "") -> bytes:
-    """A message to Wireshark; text that is too long for one is cut."""
+    """Encode a message to Wireshark; text that is too long for one is cut."""
     payload = text.encode(errors="replace")[: _MAX_LENGTH - 2]
     return b"T" + (len(payload) + 2).to_bytes(3, "big") + bytes([control, command]) + payload
 
@@ -96,7 +96,7 @@ class Decoder:
         self._lost = False
 
     def feed(self, data: bytes) -> list[ControlMessage | ControlError]:
-        """The messages that ``data`` completes, each as it was sent, or what is wrong with it.
+        """Return the messages that ``data`` completes, each as it was sent, or what is wrong with it.
 
         An oversized message is skipped.  After bytes that don't begin a message nothing
         more can be told apart, so all that follows is ignored, as after QUIT.
@@ -104,7 +104,7 @@ class Decoder:
         return list(self._messages(data))
 
     def end(self) -> ControlError | None:
-        """What is wrong if the pipe was closed now."""
+        """Return what is wrong if the pipe was closed now."""
         if self._lost or not (self._data or self._skip):
             return None
         return ControlError("the last toolbar message was cut short")

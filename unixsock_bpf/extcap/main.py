@@ -46,11 +46,11 @@ captures; "{INTERFACE} check" tells what is missing if that fails.
 
 
 class UsageError(ValueError):
-    """A call that is not in the protocol: says why."""
+    """A call that is not in the protocol; the text says why."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Answers one call.  Exit status: 0; 2 for a call that is not in the protocol; 1 for a failed capture."""
+    """Answer one call.  Exit status: 0; 2 for a call that is not in the protocol; 1 for a failed capture."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
         if "--capture" in arguments:
@@ -74,7 +74,7 @@ def _refuse(why: str, status: int) -> int:
 
 
 def answer(arguments: Sequence[str]) -> str:
-    """What to print for a call other than --capture.  Raises UsageError, OptionError."""
+    """Return the answer to a call other than --capture.  Raises UsageError, OptionError."""
     # Before any other: with an unknown version of Wireshark come unknown options.
     if "--extcap-interfaces" in arguments:
         return interfaces()
@@ -92,7 +92,7 @@ def answer(arguments: Sequence[str]) -> str:
 
 
 def capture(arguments: Sequence[str]) -> int:
-    """Captures until stopped.
+    """Capture until stopped.
 
     What is wrong with the options is told only once Wireshark's pipes are open: before,
     it would not listen, and wait for ever.
@@ -109,7 +109,7 @@ def capture(arguments: Sequence[str]) -> int:
 
 
 def capture_settings(arguments: Sequence[str]) -> Settings:
-    """The settings in a --capture call.  Raises UsageError, OptionError."""
+    """Return the settings in a --capture call.  Raises UsageError, OptionError."""
     values, words = scan(arguments, _PROTOCOL | KNOWN)
     if words:
         raise UsageError(f"unexpected word '{words[0]}'")
@@ -126,7 +126,7 @@ def capture_settings(arguments: Sequence[str]) -> Settings:
 
 
 def _value(arguments: Sequence[str], name: str) -> str | None:
-    """The value of an option in a call that may be wrong elsewhere."""
+    """Return the value of an option in a call that may be wrong elsewhere."""
     for word, following in zip(arguments, [*arguments[1:], ""]):
         if word.startswith(f"--{name}="):
             return word.partition("=")[2]
@@ -144,7 +144,7 @@ def _check_interface(values: dict[str, str]) -> None:
 
 
 def sentence(kind: str, **fields: object) -> str:
-    """A line of the protocol.  Fields that are None or empty are left out."""
+    """Format a line of the protocol, without fields that are None or empty."""
     parts = "".join(
         f"{{{key}={_clean(str(value))}}}" for key, value in fields.items() if value not in (None, "")
     )
@@ -152,12 +152,12 @@ def sentence(kind: str, **fields: object) -> str:
 
 
 def _clean(value: str) -> str:
-    """``value`` without what would end its field or its line."""
+    """Return ``value`` without what would end its field or its line."""
     return "".join("?" if c == "}" or not c.isprintable() else c for c in value)
 
 
 def interfaces() -> str:
-    """The answer to --extcap-interfaces: us, our interface and its toolbar."""
+    """Answer --extcap-interfaces: version, interface and toolbar."""
     manual = Path(__file__).resolve().parents[2] / "docs" / "filter.md"
     return "".join(
         [
@@ -221,12 +221,12 @@ def _controls() -> Iterable[str]:
 
 
 def dlts() -> str:
-    """The answer to --extcap-dlts."""
+    """Answer --extcap-dlts."""
     return sentence("dlt", number=_LINKTYPE, name=INTERFACE.upper(), display="Unix sockets (exported PDU)")
 
 
 def config() -> str:
-    """The answer to --extcap-config: the options in the order of the table."""
+    """Answer --extcap-config: the options in the order of the table."""
     return "".join(_argument(number, option) for number, option in enumerate(OPTIONS))
 
 
@@ -257,7 +257,7 @@ def _argument(number: int, option: Option) -> str:
 
 
 def reload(name: str, values: dict[str, str]) -> str:
-    """The values of selector ``name`` now.  ``values``: those that the dialog shows."""
+    """List the present values of selector ``name``.  ``values``: those that the dialog shows."""
     option = BY_NAME.get(name.lstrip("-"))
     if option is None or not option.reload:
         raise UsageError(f"option '{name}' has nothing to reload")
@@ -275,7 +275,7 @@ def reload(name: str, values: dict[str, str]) -> str:
 
 
 def validate(capture_filter: str) -> str:
-    """The answer to --extcap-capture-filter: nothing for a good filter, else what is wrong with it."""
+    """Answer --extcap-capture-filter: nothing for a good filter, else what is wrong with it."""
     from unixsock_bpf.filter import FilterError, parse
 
     try:

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 class FifoError(OSError):
-    """The fifo can't be written to: says why."""
+    """The fifo cannot be written to; the text says why."""
 
 
 def open_fifo(path: str | None) -> int:
-    """The fifo for writing, without blocking in writes.  Raises FifoError."""
+    """Open the fifo for non-blocking writes.  Raises FifoError."""
     if not path:
         raise FifoError("--capture needs --fifo")
     deadline = time.monotonic() + FIFO_OPEN_TIMEOUT_S
@@ -63,7 +63,7 @@ def _fail(sentence: str, in_window: bool = False) -> int:
 
 
 def run_refused(fifo: str | None, control_in: str | None, sentence: str) -> int:
-    """Tells Wireshark why there is no capture, in the order in which it listens.  Returns the exit status."""
+    """Tell Wireshark why there is no capture, in the order in which it listens.  Return the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         if control_in:
@@ -75,7 +75,7 @@ def run_refused(fifo: str | None, control_in: str | None, sentence: str) -> int:
 
 
 def run(settings: Settings) -> int:
-    """Captures into ``settings.fifo`` until told to stop.  Returns the exit status."""
+    """Capture into ``settings.fifo`` until stopped.  Return the exit status."""
     # Until something is captured, a signal may simply end us: the kernel takes the probes out.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     control = None

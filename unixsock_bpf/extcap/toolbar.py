@@ -45,7 +45,7 @@ class Toolbar:
         self._lost = 0
 
     def start(self) -> None:
-        """Begins to listen, and says in the log what is attached."""
+        """Watch the control pipe, and log how the probe is attached."""
         os.set_blocking(self._in, False)
         self._capture.watch(self._in, select.POLLIN, self._read)
         self._capture.each_second = self._each_second
@@ -123,7 +123,7 @@ class Toolbar:
         self._log(f"{len(listed)} named sockets exist now:\n{''.join(listed)}".rstrip("\n"))
 
     def _change_filter(self, text: str) -> None:
-        """Takes a filter from the toolbar, or tells why not; then the old one goes on."""
+        """Apply a filter from the toolbar, or log why not and keep the old one."""
         from unixsock_bpf.filter import FilterError, parse
 
         try:
@@ -143,7 +143,7 @@ class Toolbar:
         )
 
     def _change(self, settings: Settings, sentence: Callable[[], str]) -> None:
-        """Goes on with other settings, and says ``sentence`` when they hold; or tells why they can't."""
+        """Go on with other settings and log ``sentence`` once they hold, or log why they cannot."""
         if settings == self._settings:
             return
         before, self._settings = self._settings, settings
@@ -159,6 +159,6 @@ class Toolbar:
 
 
 def _narrowed(asked: Settings, typed: Filter) -> Settings:
-    """What ``asked`` captures, as far as ``typed`` takes it too.  Raises FilterError if that is too much."""
+    """Narrow ``asked`` by the filter ``typed``.  Raises FilterError if the two are too large together."""
     joined = asked.filter & typed
     return dataclasses.replace(asked, filter=joined, events=asked.events or joined.asks_for_events)

@@ -35,7 +35,7 @@ class Fixture:
 
 
 def fixtures(records: Iterable[Record]) -> Iterator[Fixture]:
-    """The messages in ``records``; other events are left out."""
+    """Yield the messages in ``records``; other events are left out."""
     conversations: dict[frozenset[int], tuple[int, int]] = {}  # its number, and who spoke first
     started: dict[tuple[int, int, int], tuple[Record, list[bytes]]] = {}
     for record in records:
@@ -68,14 +68,14 @@ def _fixture(number: int, first: int, head: Record, parts: list[bytes]) -> Fixtu
 
 
 def _literal(payload: bytes) -> str:
-    """The inside of a byte string literal of Python, Go and Rust alike."""
+    """Return the inside of a byte string literal of Python, Go and Rust alike."""
     return "".join(
         chr(byte) if 0x20 <= byte < 0x7F and byte not in b'"\\' else f"\\x{byte:02x}" for byte in payload
     )
 
 
 def _text(text: str, escape: Callable[[int], str]) -> str:
-    """The inside of a text literal; ``escape`` writes what is not printable ASCII."""
+    """Return the inside of a text literal; ``escape`` writes what is not printable ASCII."""
     return "".join(c if " " <= c <= "~" and c not in '"\\' else escape(ord(c)) for c in text)
 
 
@@ -106,7 +106,7 @@ class _Language:
     escape: Callable[[int], str]
 
     def source(self, found: list[Fixture]) -> str:
-        """The whole file."""
+        """Return the whole file."""
         return self.head + "".join(map(self._row, found)) + self.tail
 
     def _row(self, one: Fixture) -> str:

@@ -18,7 +18,7 @@ UNITS_NS = {b"\xd4\xc3\xb2\xa1": 1000, b"\x4d\x3c\xb2\xa1": 1}
 
 
 class PcapError(ValueError):
-    """Bytes that are not a pcap file of ours: says what is wrong, and where."""
+    """Bytes that are not a pcap file of ours; the text says what is wrong, and where."""
 
 
 class PcapWriter:

@@ -52,11 +52,11 @@ _ENDPOINT_NET = int(ipaddress.IPv6Address("fdfe:756e:6978::"))
 
 
 class PcapngError(ValueError):
-    """Bytes that are not a pcapng file of ours: says what is wrong, and where."""
+    """Bytes that are not a pcapng file of ours; the text says what is wrong, and where."""
 
 
 def endpoint_address(sock: int) -> ipaddress.IPv6Address:
-    """The pseudo address that stands for the socket with identity ``sock`` (``src_sock``, ``dst_sock``)."""
+    """Return the pseudo address of the socket with identity ``sock`` (``src_sock``, ``dst_sock``)."""
     return ipaddress.IPv6Address(_ENDPOINT_NET | sock)
 
 
@@ -70,20 +70,20 @@ def _options(options: Iterable[tuple[int, bytes]]) -> bytes:
 
 
 def block(kind: int, body: bytes) -> bytes:
-    """A whole block of type ``kind`` around ``body``."""
+    """Return a whole block of type ``kind`` around ``body``."""
     body = _pad(body)
     length = struct.pack("<I", len(body) + 12)
     return struct.pack("<I", kind) + length + body + length
 
 
 def section_header(hardware: str, os: str, application: str) -> bytes:
-    """The block that begins a file; the texts tell what wrote it."""
+    """Return the block that begins a file; the texts name what wrote it."""
     texts = [(2, hardware.encode()), (3, os.encode()), (4, application.encode())]
     return block(SHB, _LITTLE_ENDIAN + struct.pack("<HHq", 1, 0, -1) + _options(texts))
 
 
 def interface(name: str, description: str, snaplen: int, capture_filter: str = "") -> bytes:
-    """An interface of our link type with time stamps in nanoseconds since the epoch."""
+    """Return an interface of our link type with time stamps in nanoseconds since the epoch."""
     options = [(2, name.encode()), (3, description.encode()), (9, b"\x09")]
     if capture_filter:
         options.append((11, b"\0" + capture_filter.encode()))
@@ -98,14 +98,14 @@ def file_header(snaplen: int = 0, capture_filter: str = "") -> bytes:
 
 
 def packet(time_ns: int, record: bytes, interface_id: int = 0) -> bytes:
-    """A record as an enhanced packet block."""
+    """Return a record as an enhanced packet block."""
     data = PACKET_PREFIX + record
     head = struct.pack("<IIIII", interface_id, time_ns >> 32, time_ns & 0xFFFFFFFF, len(data), len(data))
     return block(EPB, head + data)
 
 
 def names(entries: Iterable[tuple[int, str]]) -> bytes:
-    """Names for sockets, by identity: what Wireshark shows in place of their pseudo addresses."""
+    """Return a block of socket names by identity, which Wireshark shows in place of pseudo addresses."""
     records = b"".join(
         struct.pack("<HH", 2, len(value)) + _pad(value)
         for value in (endpoint_address(sock).packed + name.encode() + b"\0" for sock, name in entries)
@@ -114,7 +114,7 @@ def names(entries: Iterable[tuple[int, str]]) -> bytes:
 
 
 def statistics(time_ns: int, received: int, dropped: int, interface_id: int = 0) -> bytes:
-    """Messages that the probe saw and that it had to drop.  One per interface, at the end."""
+    """Return the count of messages seen and dropped.  One block per interface, at the end."""
     stamp = struct.pack("<II", time_ns >> 32, time_ns & 0xFFFFFFFF)
     options = [(3, stamp), (4, struct.pack("<Q", received)), (5, struct.pack("<Q", dropped))]
     return block(ISB, struct.pack("<I", interface_id) + stamp + _options(options))
@@ -241,7 +241,7 @@ def packets(stream: bytes | memoryview) -> Iterator[Packet]:
 
 
 def _resolution(options: memoryview) -> int:
-    """Time stamp units in a second, from an interface's options (default: microseconds)."""
+    """Return the time stamp units in a second, from an interface's options (default: microseconds)."""
     at = 0
     while at + 4 < len(options):
         code, length = struct.unpack_from("<HH", options, at)

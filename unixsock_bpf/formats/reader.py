@@ -16,7 +16,7 @@ _PCAPNG = struct.pack("<I", pcapng.SHB)
 
 
 class SavedError(ValueError):
-    """A file that holds no records of ours: says why, and where."""
+    """A file that holds no records of ours; the text says why, and where."""
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Saved:
 
 
 def read(path: str) -> Iterator[Saved]:
-    """The records in a file, in order; packets of other link types are left out.
+    """Yield the records in a file, in order; packets of other link types are left out.
 
     Raises OSError for a file that cannot be read; SavedError for one of another kind, without
     a packet of ours, cut short, or of a newer version.
@@ -55,7 +55,7 @@ def read(path: str) -> Iterator[Saved]:
 
 
 def _content(fd: int) -> bytes | mmap.mmap:
-    """A file's bytes; mapped, so that large captures do not have to fit."""
+    """Return a file's bytes; mapped, so that large captures do not have to fit in memory."""
     try:
         return mmap.mmap(fd, 0, prot=mmap.PROT_READ)
     except (OSError, ValueError):  # a pipe, or empty

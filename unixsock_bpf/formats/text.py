@@ -50,7 +50,7 @@ def _escape(character: str, keep: str) -> str:
 
 
 def harmless(data: bytes, keep: str = "") -> str:
-    """``data`` as text for a terminal: UTF-8, all but printable characters and those of ``keep`` escaped."""
+    """Return ``data`` as text for a terminal: all but printable characters and those of ``keep`` escaped."""
     text = data.decode("utf-8", "surrogateescape")
     if text.isascii() and text.isprintable():
         return text
@@ -58,12 +58,12 @@ def harmless(data: bytes, keep: str = "") -> str:
 
 
 def name_text(name: bytes) -> str:
-    """A socket name as people write it, harmless to a terminal."""
+    """Return a socket name as people write it, harmless to a terminal."""
     return harmless(display_name(name))
 
 
 def process_text(comm: bytes, pid: int) -> str:
-    """``comm[pid]``, as far as they are known, harmless to a terminal."""
+    """Return ``comm[pid]``, as far as they are known, harmless to a terminal."""
     return harmless(display_process(comm, pid)) or "?"
 
 
@@ -72,7 +72,7 @@ def _fd_text(kind: FdKind, path: bytes, inode: int) -> str:
 
 
 def details(record: Record) -> list[str]:
-    """What ``record`` tells beyond ends, path, type and payload, each in a few words."""
+    """Return what ``record`` has beyond endpoints, path, type and payload, each in a few words."""
     said = []
     if record.flags & Flag.OOB:
         said.append("out of band")
@@ -105,7 +105,7 @@ def reason_names(reasons: int) -> list[str]:
 
 
 def heading(time_ns: int, record: Record) -> str:
-    """The line above a payload: time, both ends, path, type, length, the rest."""
+    """Return the line above a payload: time, both endpoints, path, type, length, the rest."""
     seconds, rest = divmod(time_ns, 1_000_000_000)
     time = datetime.fromtimestamp(seconds).strftime("%H:%M:%S")
     ends = (
@@ -120,7 +120,7 @@ def heading(time_ns: int, record: Record) -> str:
 
 
 def type_name(number: int) -> str:
-    """A socket type's name."""
+    """Return a socket type's name."""
     known = SocketType._value2member_map_
     return SocketType(number).name.lower() if number in known else "?"
 
@@ -132,7 +132,7 @@ def event_name(number: int) -> str:
 
 
 def colour(record: Record, text: str) -> str:
-    """``text`` in the colour of the record's direction."""
+    """Return ``text`` in the colour of the record's direction."""
     if record.event != Event.DATA:
         start = _NOTE
     elif record.role == Role.SRC_IS_SERVER:

@@ -30,7 +30,7 @@ def choices() -> list[tuple[str, str]]:
 
 
 def as_glob(name: bytes) -> str:
-    """A glob for ``name`` as an option's value; what can't stand there becomes ``?`` or ``*``."""
+    """Return a glob for ``name`` as an option's value; what cannot stand there becomes ``?`` or ``*``."""
     text = name.decode(errors="replace")
     return "".join(_glob_character(c) for c in text)
 
@@ -58,7 +58,7 @@ def _named() -> list[tuple[int, str, bytes]]:
 
 
 def _holders() -> dict[int, list[str]]:
-    """Processes that hold each socket, as ``comm[pid]``, by inode."""
+    """Return the processes that hold each socket, as ``comm[pid]``, by inode."""
     holders: dict[int, list[str]] = defaultdict(list)
     for pid in procfs.pids():
         inodes = procfs.socket_inodes(pid)

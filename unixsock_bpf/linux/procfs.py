@@ -13,12 +13,12 @@ _PIPE, _SOCKET = "pipe:[", "socket:["
 
 
 def pids() -> list[int]:
-    """The processes that there are."""
+    """List the existing processes."""
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def read(pid: int, name: str) -> bytes:
-    """The content of ``/proc/PID/name``; empty if it can't be read."""
+    """Return the content of ``/proc/PID/name``; empty if it cannot be read."""
     try:
         with open(f"/proc/{pid}/{name}", "rb") as file:
             return file.read()
@@ -27,7 +27,7 @@ def read(pid: int, name: str) -> bytes:
 
 
 def link(path: str) -> str:
-    """Where a symbolic link leads; empty if it can't be read."""
+    """Return where a symbolic link leads; empty if it cannot be read."""
     try:
         return os.readlink(path)
     except OSError:
@@ -62,7 +62,7 @@ def ancestors(pid: int) -> list[int]:
 
 
 def descriptors(pid: int) -> Iterator[tuple[int, str]]:
-    """A process's descriptors, each with what it refers to, such as ``socket:[7]`` or ``/dev/pts/0``."""
+    """Yield a process's descriptors, each with its link, such as ``socket:[7]`` or ``/dev/pts/0``."""
     try:
         names = os.listdir(f"/proc/{pid}/fd")
     except OSError:
@@ -73,7 +73,7 @@ def descriptors(pid: int) -> Iterator[tuple[int, str]]:
 
 
 def socket_inode(target: str) -> int:
-    """The inode in ``socket:[INODE]``; 0 for anything else."""
+    """Return the inode in ``socket:[INODE]``; 0 for anything else."""
     return int(target[len(_SOCKET) : -1]) if target.startswith(_SOCKET) else 0
 
 
@@ -83,7 +83,7 @@ def is_pipe(target: str) -> bool:
 
 
 def socket_inodes(pid: int) -> set[int]:
-    """The inodes of the sockets that a process holds, of any family."""
+    """Return the inodes of the sockets that a process holds, of any family."""
     # A list of many sockets takes most of its time here.
     folder = f"/proc/{pid}/fd"
     found: set[int] = set()
@@ -102,6 +102,6 @@ def socket_inodes(pid: int) -> set[int]:
 
 
 def fdinfo(pid: int, fd: int) -> dict[str, str]:
-    """What the kernel tells of a descriptor (Documentation/filesystems/proc.rst)."""
+    """Return the fields of a descriptor's fdinfo (Documentation/filesystems/proc.rst)."""
     lines = read(pid, f"fdinfo/{fd}").decode(errors="replace").splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}

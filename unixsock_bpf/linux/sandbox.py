@@ -46,7 +46,7 @@ class SandboxError(OSError):
 
 
 def available() -> None:
-    """Raises SandboxError if a library or the kernel's support is missing."""
+    """Check that libraries and the kernel's support are there.  Raises SandboxError."""
     try:
         import seccomp  # noqa: F401
     except ImportError as error:
@@ -84,7 +84,7 @@ def give_up_privileges(uid: int, keep: Iterable[int] = ()) -> None:
 
 
 def forbid_new_privileges() -> None:
-    """The calling thread gets none by running a program, and hands none on.  Raises SandboxError."""
+    """Keep the calling thread from gaining or passing on privileges by exec.  Raises SandboxError."""
     libc = _libc()
     _must("forbid itself new privileges", libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     for capability in range(64):

@@ -56,13 +56,13 @@ class Entry(NamedTuple):
 
 
 def request(show: int) -> bytes:
-    """The question for all sockets in any state, with the attributes in ``show``."""
+    """Return the request for all sockets in any state, with the attributes in ``show``."""
     body = _REQUEST.pack(socket.AF_UNIX, 0, 0, 0xFFFFFFFF, 0, show, 0, 0)
     return _HEAD.pack(_HEAD.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0) + body
 
 
 def entries(piece: bytes) -> tuple[list[Entry], bool]:
-    """The sockets in a piece of the answer, and whether it was the last piece.  Raises DiagError."""
+    """Return the sockets in a piece of the answer, and whether it was the last piece.  Raises DiagError."""
     found = []
     at, end = 0, len(piece)
     try:
@@ -105,7 +105,7 @@ def _entry(piece: bytes, at: int, end: int) -> Entry:
 
 
 def _pieces(show: int) -> Iterator[bytes]:
-    """The kernel's answer, which may have no end: whoever reads it looks for that."""
+    """Yield pieces of the kernel's answer, which may have no end: the reader looks for that."""
     try:
         with socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG
@@ -118,7 +118,7 @@ def _pieces(show: int) -> Iterator[bytes]:
 
 
 def listed() -> Iterator[Entry]:
-    """The sockets of the calling thread's network namespace.  Raises DiagError."""
+    """List the sockets of the calling thread's network namespace.  Raises DiagError."""
     for piece in _pieces(_SHOW_NAME | _SHOW_PEER | _SHOW_RQLEN):
         found, last = entries(piece)
         yield from found

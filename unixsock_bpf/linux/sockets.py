@@ -1,4 +1,4 @@
-"""The AF_UNIX sockets that exist now: who holds them, what they are called, who is at the other end.
+"""Existing AF_UNIX sockets: their owners, names and peers.
 
 Sources: sock_diag(7) for the sockets themselves, ``/proc/PID/fd`` for the processes that
 hold them.  Works without BPF; without root the processes of other users stay unknown.
@@ -63,7 +63,7 @@ class Socket(NamedTuple):
 
 
 def owners() -> dict[int, Owner]:
-    """The process behind each socket inode; of several, the one that started last.
+    """Return the process behind each socket inode; of several, the one that started last.
 
     The youngest is the best guess at who really uses an inherited socket: a worker
     rather than its master.  Inodes of other families' sockets are in it too.
@@ -72,7 +72,7 @@ def owners() -> dict[int, Owner]:
 
 
 def holders() -> dict[int, list[Owner]]:
-    """All processes that hold each socket inode, youngest first."""
+    """Return all processes that hold each socket inode, youngest first."""
     found: dict[int, list[tuple[int, Owner]]] = {}
     for pid in procfs.pids():
         inodes = procfs.socket_inodes(pid)
@@ -89,7 +89,7 @@ def holders() -> dict[int, list[Owner]]:
 
 
 def sockets() -> list[Socket]:
-    """The AF_UNIX sockets of every network namespace that can be entered, this one's first.
+    """List the AF_UNIX sockets of every network namespace that can be entered, this one's first.
 
     Raises SocketsError if the kernel lists none because it lacks unix_diag.
     """
@@ -128,7 +128,7 @@ def _namespaces() -> dict[int, str | None]:
 
 
 def _within(path: str | None, work: Callable[[], None]) -> None:
-    """Does ``work`` in a network namespace.  In one whose last process has gone meanwhile there is none."""
+    """Run ``work`` in a network namespace, if that still exists."""
     if path is None:
         work()
         return
@@ -146,7 +146,7 @@ def _within(path: str | None, work: Callable[[], None]) -> None:
 
 
 def visit_relative_names() -> None:
-    """Makes the kernel list its sockets: the probe then learns where those with relative names lie.
+    """Make the kernel list its sockets: the probe then learns where those with relative names lie.
 
     Without unix_diag, those of sockets that exist already stay unknown.
     """

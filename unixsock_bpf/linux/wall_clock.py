@@ -33,7 +33,7 @@ def offset() -> int:
 
 
 def jumps() -> int:
-    """A descriptor that becomes readable whenever the wall clock is set.  Raises OSError."""
+    """Return a descriptor that becomes readable whenever the wall clock is set.  Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     fd = libc.timerfd_create(time.CLOCK_REALTIME, _TFD_NONBLOCK | _TFD_CLOEXEC)
     if fd < 0:
@@ -47,7 +47,7 @@ def jumps() -> int:
 
 
 def seen(fd: int) -> bool:
-    """Makes ``fd`` wait for the next jump; whether there was one."""
+    """Make ``fd`` wait for the next jump; return whether there was one."""
     try:
         os.read(fd, 8)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Layouts of the running kernel's structures, from its BTF, through the libbpf that libbcc loads.
+"""Read the running kernel's structure layouts from its BTF, through the libbpf that libbcc loads.
 
 Source: Documentation/bpf/btf.rst and libbpf's btf.h.  Only what is asked here: offsets of
 members (through anonymous structures and unions), sizes, and how many arguments a function has.
@@ -72,13 +72,13 @@ class Btf:
         return int(type_.info) >> 24 & 0x1F
 
     def _resolve(self, type_id: int) -> int:
-        """The type behind typedefs and qualifiers."""
+        """Return the type behind typedefs and qualifiers."""
         while self._kind(self._type(type_id)) in _KIND_WRAPPERS:
             type_id = self._type(type_id).size_or_type
         return type_id
 
     def _after(self, type_: _Type, count: int) -> ctypes.Array[_Member]:
-        """The members that follow ``type_`` in memory."""
+        """Return the members that follow ``type_`` in memory."""
         members: ctypes.Array[_Member] = (_Member * count).from_address(
             ctypes.addressof(type_) + ctypes.sizeof(_Type)
         )
@@ -91,14 +91,14 @@ class Btf:
         return self._find(name, _KIND_FUNC) > 0
 
     def function(self, name: str) -> int:
-        """The type's number, by which the kernel knows the function.  Raises BtfError if there is none."""
+        """Return the type id by which the kernel knows the function.  Raises BtfError if there is none."""
         type_id = self._find(name, _KIND_FUNC)
         if type_id <= 0:
             raise BtfError(f"the kernel's BTF has no function {name}")
         return type_id
 
     def argument_count(self, function: str) -> int:
-        """How many arguments ``function`` has.  Raises BtfError if BTF does not have it."""
+        """Return how many arguments ``function`` has.  Raises BtfError if BTF does not have it."""
         prototype = self._type(self._type(self.function(function)).size_or_type)
         return int(prototype.info & 0xFFFF)
 
@@ -113,7 +113,7 @@ class Btf:
         return type_id
 
     def member(self, path: str) -> Member | None:
-        """The place of ``struct.member.member…``, or None where this kernel has no such member.
+        """Return the place of ``struct.member.member…``, or None where this kernel has no such member.
 
         Raises BtfError if there is no such struct.
         """

@@ -23,12 +23,12 @@ writable = True
 
 
 def key(*parts: str) -> str:
-    """The name for what is compiled from ``parts``."""
+    """Return the cache key of what is compiled from ``parts``."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def get(name: str) -> dict[str, Any] | None:
-    """What was kept under ``name``."""
+    """Return the programs kept under ``name``, if any."""
     with contextlib.suppress(OSError, ValueError):
         if _ours(FOLDER):
             kept = json.loads((FOLDER / name).read_bytes())
@@ -39,7 +39,7 @@ def get(name: str) -> dict[str, Any] | None:
 
 
 def keep(name: str, programs: dict[str, Any]) -> None:
-    """Keeps ``programs``, made of what JSON has, under ``name``, if this process may."""
+    """Keep ``programs``, made of what JSON has, under ``name``, if this process may write."""
     if not writable:
         return
     text = json.dumps(programs)
@@ -59,7 +59,7 @@ def keep(name: str, programs: dict[str, Any]) -> None:
 
 
 def clear() -> None:
-    """Removes all that is kept."""
+    """Remove everything."""
     with contextlib.suppress(OSError):
         if _ours(FOLDER):
             shutil.rmtree(FOLDER)

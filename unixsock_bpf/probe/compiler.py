@@ -37,7 +37,7 @@ class Compiled:
 
 @functools.cache
 def source(name: str) -> str:
-    """A C file with our own headers in place: bcc translates map calls in the main file only.
+    """Return a C file with our own headers in place: bcc translates map calls in the main file only.
 
     Read once: a capture goes on with the C that it began with.
     """
@@ -46,7 +46,7 @@ def source(name: str) -> str:
 
 
 def compiled(sources: Sequence[tuple[str, list[str]]]) -> list[Compiled]:
-    """``sources``, each a C text and its flags, compiled side by side.  Raises ProbeError."""
+    """Compile ``sources``, each a C text and its flags, in parallel.  Raises ProbeError."""
     import bcc
 
     names = [cache.key(bcc.__version__, *flags, *FLAGS, text) for text, flags in sources]
@@ -92,7 +92,7 @@ def _to_json(found: Compiled) -> dict[str, Any]:
 
 
 def _from_json(kept: dict[str, Any]) -> Compiled:
-    """Raises KeyError, TypeError or ValueError where that is not what ``_to_json`` gave."""
+    """Decode what ``_to_json`` gave.  Raises KeyError, TypeError or ValueError for anything else."""
     return Compiled(
         {
             name: Code(bytes.fromhex(instructions), {int(at): to for at, to in names.items()})
@@ -104,7 +104,7 @@ def _from_json(kept: dict[str, Any]) -> Compiled:
 
 @contextlib.contextmanager
 def errors_told() -> Iterator[None]:
-    """What bcc raises, and what it writes to stderr, as ProbeError."""
+    """Turn what bcc raises, and what it writes to stderr, into ProbeError."""
     failure = ""
     with _stderr_kept() as said:
         try:
@@ -119,7 +119,7 @@ def errors_told() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stderr_kept() -> Iterator[list[str]]:
-    """Keeps what libbcc and libbpf write to stderr, which Wireshark would show as an error."""
+    """Capture what libbcc and libbpf write to stderr, which Wireshark would show as an error."""
     said: list[str] = []
     with open(os.memfd_create("said"), "w+b") as kept:
         saved = os.dup(2)

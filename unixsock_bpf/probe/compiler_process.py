@@ -60,7 +60,7 @@ class CompilerProcess:
         os.close(self._said)
 
     def result(self) -> Any:
-        """What ``work`` gave.  Raises ProbeError with what it raised, or why its process ended.
+        """Return the result of ``work``.  Raises ProbeError with what it raised, or why its process ended.
 
         The process may still be ending then: giving back the compiler's memory takes milliseconds.
         """
@@ -89,7 +89,7 @@ def with_last_line(failure: str, said: str) -> str:
 
 
 def _work(work: Callable[[], Any], said: int, answer: int, parent: int) -> NoReturn:
-    """The child: never returns, whatever happens."""
+    """Run the child, which never returns."""
     try:
         _keep_only(said, answer)
         kept = _KEPT if _hide_symbols() else (*_KEPT, sandbox.CAP_SYSLOG)
@@ -108,7 +108,7 @@ def _work(work: Callable[[], Any], said: int, answer: int, parent: int) -> NoRet
 
 
 def _keep_only(said: int, answer: int) -> None:
-    """Closes all that the parent has open; ``said`` becomes stderr."""
+    """Close all descriptors of the parent; ``said`` becomes stderr."""
     os.dup2(said, 2)
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1):
@@ -129,7 +129,7 @@ def _end_with(parent: int) -> None:
 
 
 def _hide_symbols() -> bool:
-    """Puts our /proc/kallsyms over the kernel's, for this process.  False where it may not."""
+    """Mount our /proc/kallsyms over the kernel's for this process.  Return False where not permitted."""
     libc = ctypes.CDLL(None)
     return bool(
         libc.unshare(_CLONE_NEWNS) == 0

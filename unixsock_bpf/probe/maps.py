@@ -45,7 +45,7 @@ class Shape:
 
 
 def shapes(bpf: Any) -> dict[str, Shape]:
-    """The maps of a bcc module, by name."""
+    """Return the maps of a bcc module, by name."""
     import bcc
 
     lib, module = bcc.lib, bpf.module
@@ -71,7 +71,7 @@ def shapes(bpf: Any) -> dict[str, Shape]:
 
 
 def create(name: str, shape: Shape) -> int:
-    """A new map's descriptor.  Raises ProbeError."""
+    """Create a map and return its descriptor.  Raises ProbeError."""
     import bcc
 
     fd = bcc.lib.bcc_create_map(
@@ -131,7 +131,7 @@ class Map:
             key = following
 
     def values(self) -> Iterator[Any]:
-        """The values of ``items``."""
+        """Yield the values of ``items``."""
         return (leaf for _, leaf in self.items())
 
 

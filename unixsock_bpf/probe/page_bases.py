@@ -38,7 +38,7 @@ class _Segment:
 
 
 def page_bases(page_size: int, path: str = "/proc/kcore") -> dict[str, int]:
-    """The values of BASES by their names; none, if they can't be told for sure.
+    """Return the values of BASES by their names; none, if they are not certain.
 
     ``page_size``: bytes of a struct page.
     """
@@ -58,7 +58,7 @@ def page_bases(page_size: int, path: str = "/proc/kcore") -> dict[str, int]:
 
 
 def _segments(head: bytes) -> list[_Segment]:
-    """Raises struct.error."""
+    """Return the loaded segments of an ELF file.  Raises struct.error."""
     (at,) = struct.unpack_from("<Q", head, _HEADERS_AT)
     each, count = struct.unpack_from("<HH", head, _SIZES_AT)
     found = []

@@ -1,4 +1,4 @@
-"""Calling tshark with the dissector of this very package, and without root's rights.
+"""Run tshark with this package's dissector, and without root's rights.
 
 Wireshark from 4.4 on loads no Lua of a user's for root, and with good reason: Lua that somebody
 else can write would be run by root, as would every dissector on what strangers sent.  So for root,
@@ -29,7 +29,7 @@ class TsharkError(UnixsockError):
 
 
 def available() -> None:
-    """Raises TsharkError unless tshark and the dissector are there."""
+    """Check that tshark and the dissector are there.  Raises TsharkError."""
     if shutil.which("tshark") is None:
         raise TsharkError("tshark was not found: install tshark")
     _dissector()
@@ -48,7 +48,7 @@ def _dissector() -> Path:
 
 
 def start(arguments: Iterable[str], stdin: _Stream) -> subprocess.Popen[bytes]:
-    """tshark, without name resolution, with pipes for what it says.  Raises TsharkError.
+    """Start tshark without name resolution, with pipes for its output.  Raises TsharkError.
 
     What it is to read has to be open already, as its stdin (``-r -``): it may be another user.
     """
@@ -67,7 +67,7 @@ def start(arguments: Iterable[str], stdin: _Stream) -> subprocess.Popen[bytes]:
 
 
 def _without_rights(source: Path) -> tuple[list[str], dict[str, Any]]:
-    """What stands before the command, and Popen's options, so that tshark has no more rights than needed."""
+    """Return a command prefix and Popen's options so that tshark has no more rights than needed."""
     if os.geteuid() != 0:
         return [], {}
     owner = source.stat()
@@ -94,7 +94,7 @@ def _without_rights(source: Path) -> tuple[list[str], dict[str, Any]]:
 
 @cache
 def _in_user_namespace() -> list[str]:
-    """Runs a command as nobody who owns root's files all the same; empty where that is not possible."""
+    """Return a prefix that runs a command as nobody who still owns root's files; empty where impossible."""
     command = ["unshare", "--user", "--map-user=65534", "--map-group=65534", "--"]
     try:
         possible = subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0
@@ -104,7 +104,7 @@ def _in_user_namespace() -> list[str]:
 
 
 def leaves_out_personal_lua() -> bool:
-    """Whether Wireshark, run by this user, loads only the Lua that is installed for everybody."""
+    """Tell whether Wireshark, run by this user, loads only the Lua that is installed for everybody."""
     if os.geteuid() != 0:
         return False
     try:
@@ -123,13 +123,13 @@ def _installed_for_everybody() -> bool:
 
 
 def complaints(lines: Iterable[str]) -> list[str]:
-    """What tshark says on stderr, without what it says to root each time."""
+    """Return tshark's stderr, without what it prints for root each time."""
     stripped = [line.strip() for line in lines]
     return [line for line in stripped if line and not line.startswith("Running as user")]
 
 
 def frame_numbers(path: str, display_filter: str) -> set[int]:
-    """The frames of a file that a display filter takes.  Raises TsharkError, OSError."""
+    """Return the frames of a file that a display filter matches.  Raises TsharkError, OSError."""
     with open(path, "rb") as file:
         running = start(["-r", "-", "-Y", display_filter, "-T", "fields", "-e", "frame.number"], file)
     out, err = running.communicate()

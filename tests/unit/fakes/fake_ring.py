@@ -20,8 +20,8 @@ _REFUSAL = "Thirteen is refused."
 def probe() -> SimpleNamespace:
     """What Capture wants of a probe, without a hook."""
     return SimpleNamespace(
-        settings=[0] * 8,
-        totals=[0] * 16,
+        settings=SimpleNamespace(),
+        totals=SimpleNamespace(lost_messages=0),
         skipped=lambda: 0,
         detach_messages=lambda: None,
         detach=lambda: None,
