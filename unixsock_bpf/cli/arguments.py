@@ -73,6 +73,13 @@ def _checked(text: str) -> str:
     return text
 
 
+def filter_of(words: Sequence[str]) -> Filter:
+    """Parse the capture filter in ``words``.  Raises Failure."""
+    from unixsock_bpf.filter import parse
+
+    return parse(_checked(filter_text(words)))
+
+
 def chosen_filter(arguments: argparse.Namespace) -> Filter:
     """Return the options that are primitives, joined with the filter's words.  Raises Failure."""
     text = _checked(filter_text(arguments.filter_words))

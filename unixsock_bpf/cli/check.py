@@ -6,11 +6,11 @@ import argparse
 import sys
 from typing import Any
 
-from unixsock_bpf.cli.arguments import chosen_filter
+from unixsock_bpf.cli.arguments import filter_of
 from unixsock_bpf.cli.errors import Failure
-from unixsock_bpf.cli.sockets import processes_text, state_text, type_text
+from unixsock_bpf.cli.sockets import processes_text, state_text
 from unixsock_bpf.filter.sockets import select
-from unixsock_bpf.formats.text import name_text
+from unixsock_bpf.formats.text import name_text, type_name
 from unixsock_bpf.install.checks import Check, checks
 from unixsock_bpf.linux.sockets import SocketsError, sockets
 
@@ -47,7 +47,7 @@ def _line(check: Check) -> str:
 
 def _check_filter(arguments: argparse.Namespace) -> int:
     """Answers "why do I see no data?".  Exit status 1 if no present socket matches."""
-    wanted = chosen_filter(argparse.Namespace(filter_words=[arguments.filter]))
+    wanted = filter_of([arguments.filter])
     try:
         present = sockets()
     except SocketsError as error:
@@ -55,7 +55,7 @@ def _check_filter(arguments: argparse.Namespace) -> int:
     found = select(present, wanted)
     for one, always in found:
         _write(
-            f"{type_text(one.type)} {state_text(one.state)} inode {one.inode} "
+            f"{type_name(one.type)} {state_text(one.state)} inode {one.inode} "
             f"{name_text(one.name) or '(unnamed)'} {processes_text(one)}"
             + ("" if always else " (depends on the message)")
         )

@@ -11,9 +11,8 @@ from typing import Any
 from unixsock_bpf.cli.arguments import add_filter, add_options, chosen_filter
 from unixsock_bpf.cli.errors import Failure
 from unixsock_bpf.filter.sockets import select
-from unixsock_bpf.formats.text import name_text, process_text
+from unixsock_bpf.formats.text import name_text, process_text, type_name
 from unixsock_bpf.linux.sockets import Socket, SocketsError, State, sockets
-from unixsock_bpf.record import SocketType
 
 _HEADINGS = (
     "TYPE",
@@ -59,11 +58,6 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def type_text(number: int) -> str:
-    """Return a socket type's name."""
-    return SocketType(number).name.lower() if number in SocketType._value2member_map_ else str(number)
-
-
 def state_text(number: int) -> str:
     """Return a state's name."""
     return State(number).name.lower() if number in State._value2member_map_ else str(number)
@@ -83,7 +77,7 @@ def _print_table(shown: list[Socket], by_inode: dict[int, Socket]) -> None:
         peer = by_inode.get(one.peer)
         rows.append(
             (
-                type_text(one.type),
+                type_name(one.type),
                 state_text(one.state),
                 str(one.receive_queue),
                 str(one.send_queue),
@@ -123,7 +117,7 @@ def _print_json(shown: list[Socket], by_inode: dict[int, Socket]) -> None:
     for one in shown:
         peer = by_inode.get(one.peer)
         about = {
-            "type": type_text(one.type),
+            "type": type_name(one.type),
             "state": state_text(one.state),
             "receive_queue": one.receive_queue,
             "send_queue": one.send_queue,

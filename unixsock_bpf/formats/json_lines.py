@@ -9,7 +9,7 @@ from typing import Any
 
 from unixsock_bpf.formats.base import Format, RecordWriter
 from unixsock_bpf.formats.text import SHUTDOWN, event_name, harmless, reason_names, type_name
-from unixsock_bpf.record import Event, Flag, Record, Role, display_name
+from unixsock_bpf.record import ATTRIBUTES, ELEMENT_FIELDS, Element, Event, Flag, Record, Role, display_name
 
 
 def _text_or_none(data: bytes) -> str | None:
@@ -55,7 +55,6 @@ def as_dict(time_ns: int, record: Record) -> dict[str, Any]:
         else None,
         "flags": [flag.name.lower() for flag in Flag if record.flags & flag and flag.name] or None,
         "netns": record.netns or None,
-        "cgroup": record.cgroup.decode("utf-8", "backslashreplace") or None,
     }
     if record.event == Event.DATA:
         out |= {
@@ -67,8 +66,6 @@ def as_dict(time_ns: int, record: Record) -> dict[str, Any]:
             "payload": base64.b64encode(record.payload).decode("ascii"),
             "text": _text_or_none(record.payload),
         }
-    if record.creds is not None:
-        out["creds"] = dict(zip(("pid", "uid", "gid"), record.creds))
     if record.fds_count:
         out["fds_count"] = record.fds_count
         out["fds"] = [
@@ -82,7 +79,24 @@ def as_dict(time_ns: int, record: Record) -> dict[str, Any]:
     if record.lost is not None:
         messages, size, reasons = record.lost
         out["lost"] = {"messages": messages, "bytes": size, "reasons": reason_names(reasons)}
+    for kind in sorted(ATTRIBUTES.keys() - _OWN_FORM):
+        out[ATTRIBUTES[kind]] = _element(kind, getattr(record, ATTRIBUTES[kind]))
     return {key: value for key, value in out.items() if value is not None}
+
+
+#: Elements that are shown in a form of their own; others as text, a number, or an object of numbers.
+_OWN_FORM = {
+    *(Element.SRC_COMM, Element.SRC_NAME, Element.SRC_PATH, Element.DST_COMM, Element.DST_NAME),
+    *(Element.DST_PATH, Element.FDS, Element.ERROR, Element.SHUTDOWN, Element.LOST),
+}
+
+
+def _element(kind: Element, value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace") or None
+    if isinstance(value, tuple):
+        return {name: number for (name, _), number in zip(ELEMENT_FIELDS[kind], value)}
+    return value
 
 
 def json_line(time_ns: int, record: Record) -> str:

@@ -14,6 +14,9 @@ from datetime import datetime
 
 from unixsock_bpf.formats.base import Format, Options, RecordWriter, Writer
 from unixsock_bpf.record import (
+    ATTRIBUTES,
+    ELEMENT_FIELDS,
+    Element,
     Event,
     FdKind,
     Flag,
@@ -71,6 +74,13 @@ def _fd_text(kind: FdKind, path: bytes, inode: int) -> str:
     return f"{kind.name.lower()} {harmless(path) if path else f'inode {inode}'}"
 
 
+#: Elements that have a form of their own, or are not shown, in a heading; others: names and numbers.
+_OWN_FORM = {
+    *(Element.SRC_COMM, Element.SRC_NAME, Element.SRC_PATH, Element.DST_COMM, Element.DST_NAME),
+    *(Element.DST_PATH, Element.CGROUP, Element.FDS, Element.ERROR, Element.SHUTDOWN, Element.LOST),
+}
+
+
 def details(record: Record) -> list[str]:
     """Return what ``record`` has beyond endpoints, path, type and payload, each in a few words."""
     said = []
@@ -82,9 +92,13 @@ def details(record: Record) -> list[str]:
         said.append("not all readable")
     if record.offset:
         said.append(f"from byte {record.offset}")
-    if record.creds is not None:
-        pid, uid, gid = record.creds
-        said.append(f"creds pid {pid} uid {uid} gid {gid}")
+    for kind in sorted(ATTRIBUTES.keys() - _OWN_FORM):
+        value = getattr(record, ATTRIBUTES[kind])
+        if isinstance(value, tuple):
+            numbers = (f"{name} {number}" for (name, _), number in zip(ELEMENT_FIELDS[kind], value))
+            said.append(" ".join([ATTRIBUTES[kind], *numbers]))
+        elif value is not None:
+            said.append(f"{ATTRIBUTES[kind].replace('_', ' ')} {value}")
     if record.fds_count:
         shown = ", ".join(_fd_text(fd.kind, fd.path, fd.inode) for fd in record.fds)
         said.append(f"{record.fds_count} fd{'s' if record.fds_count > 1 else ''}: {shown}")
