@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 #: Python packages that every part but ``check`` and ``install`` may need, each with the remedy.
-#: bcc, seccomp and pyshark are told by the only module that uses them.
+#: The only module that uses bcc, seccomp or pyshark reports its absence.
 PACKAGES = {
     "lark": "install python3-lark (Debian, Ubuntu, Fedora) or python-lark (Arch), or 'lark' with pip",
 }
@@ -13,8 +13,8 @@ def sentence(error: ImportError) -> str | None:
     """Why something could not be imported, with the remedy; None if that is a fault of ours."""
     name = (error.name or "").partition(".")[0]
     if name in PACKAGES:
-        said = "is missing" if isinstance(error, ModuleNotFoundError) else f"is of no use ({error})"
-        return f"the Python package {name} {said}: {PACKAGES[name]}"
+        problem = "is missing" if isinstance(error, ModuleNotFoundError) else f"is of no use ({error})"
+        return f"the Python package {name} {problem}: {PACKAGES[name]}"
     if name == "unixsock_bpf" and isinstance(error, ModuleNotFoundError):
         return f"this installation is incomplete, {error.name} is missing: install it again"
     return None

@@ -76,13 +76,13 @@ class Event(IntEnum):
     CONNECT = 1
     #: src accepted the connection of dst
     ACCEPT = 2
-    #: src called shutdown; element SHUTDOWN tells how
+    #: src called shutdown; element SHUTDOWN says how
     SHUTDOWN = 3
     #: src is gone
     CLOSE = 4
-    #: a send failed; element ERROR tells why. Nothing was queued
+    #: a send failed; element ERROR says why. Nothing was queued
     SEND_ERROR = 5
-    #: messages of this direction are missing; element LOST tells how many
+    #: messages of this direction are missing; element LOST says how many
     LOST = 6
 
 
@@ -119,7 +119,7 @@ class Flag(IntFlag):
     MORE = 1 << 4
     #: some of the message's memory could not be read
     UNREADABLE = 1 << 5
-    #: nobody was seen using the receiving socket; dst_pid is who connected, listened or holds it
+    #: no process was seen using the receiving socket; dst_pid connected, listened or holds it
     DST_GUESSED = 1 << 6
     #: positions count from the connection's first byte, not from the start of the capture
     FROM_START = 1 << 7
@@ -199,7 +199,7 @@ class FdKind(IntEnum):
     PIPE = 5
     SOCKET = 6
     MEMFD = 7
-    #: an anon_inode that is none of the following; its path tells, as in /proc
+    #: an anon_inode that is none of the following; its path says which, as in /proc
     ANON = 8
     EVENTFD = 9
     EPOLL = 10

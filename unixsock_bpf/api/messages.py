@@ -118,7 +118,7 @@ class _Work:
             if self.started or self._closed:
                 return
             try:
-                packets = Packets(self._filter)  # what is missing is told before anything runs
+                packets = Packets(self._filter)  # reports what is missing before anything runs
                 self._source.start()
                 self._packets = packets
                 packets.start(self._source.open())

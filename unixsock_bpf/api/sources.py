@@ -1,6 +1,6 @@
 """Sources of messages: a saved capture, or ``unixsock dump``.
 
-A source tells tshark what to read, and gives the records themselves, by frame number.
+A source gives tshark a descriptor to read, and the records themselves by frame number.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Live:
         #: Frame number, time in ns, and bytes of each record that no packet was shown for yet.
         self._records: deque[tuple[int, int, bytes]] = deque()
         self._kept = 0
-        self._said: list[str] = []
+        self._stderr_lines: list[str] = []
         self._ready = threading.Event()
         self._closed = False
 
@@ -122,8 +122,8 @@ class Live:
         assert self._process.stderr is not None
         with self._process.stderr as lines:
             for line in lines:
-                self._said.append(line.decode(errors="replace").strip())
-                if self._said[-1].startswith("unixsock: capturing "):
+                self._stderr_lines.append(line.decode(errors="replace").strip())
+                if self._stderr_lines[-1].startswith("unixsock: capturing "):
                     self._ready.set()
         self._process.wait()
         self._ready.set()
@@ -135,10 +135,10 @@ class Live:
             return f"the capture was ended by signal {-self._process.returncode}"
         lines = [
             line.removeprefix("unixsock: ")
-            for line in self._said
+            for line in self._stderr_lines
             if line.startswith("unixsock: ") and not line.startswith("unixsock: capturing ")
         ]
-        return (lines or self._said or ["the capture ended with an error"])[-1]
+        return (lines or self._stderr_lines or ["the capture ended with an error"])[-1]
 
     def open(self) -> int:
         """Return a pipe for tshark to read, which is written to from now on."""
@@ -200,7 +200,7 @@ class Live:
         self.stop()
 
     def close(self) -> None:
-        """Wait for the capture's process, which was told to end, or whose reader is gone."""
+        """Wait for the capture's process, which was stopped, or whose reader is gone."""
         if self._process:
             try:
                 self._process.wait(DUMP_EXIT_TIMEOUT_S)

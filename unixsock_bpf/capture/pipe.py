@@ -104,7 +104,7 @@ class PipePump:
 
     def _watch(self) -> None:
         """Have the poller watch the pipe: whether it has a reader, and when it takes what is kept."""
-        # poll always tells of POLLERR
+        # poll always reports POLLERR
         self._capture.watch(self._writer.fd, select.POLLOUT if self._writer.keeps else 0, self._on_ready)
 
     def _on_ready(self, events: int) -> None:

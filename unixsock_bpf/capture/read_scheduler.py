@@ -1,9 +1,9 @@
 """When to read the ring.
 
-Reading costs processor time, ours and that of whoever writes the file, and on a machine without an
-idle processor it is those who talk that pay: most of what a capture adds to a burst is that.  The
-ring is there to hold a burst, so it is left there while the processors have nothing to spare; but
-not longer than ``LATEST``, and not when the ring fills up, there is little to read, or no more comes.
+Draining the ring costs CPU, here and in the process that writes the file; on a machine without an idle
+processor the traced programs pay for it, and that is most of what a capture adds to a burst.  The ring
+is there to hold a burst, so data stays in it while the processors have nothing to spare; but not longer
+than ``LATEST``, and not when the ring fills up, there is little to read, or no more comes.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Callable
 #: Seconds until the next batch, at least and at most: some times as long as the last one took.
 REST = (0.005, 0.1)
 RESTS = 3
-#: Seconds that what was said may wait for an idle processor.
+#: Seconds that data may wait in the ring for an idle processor.
 LATEST = 1.0
-#: Seconds between two looks for one: the kernel tells idle time in hundredths of a second.
+#: Seconds between two looks for one: the kernel counts idle time in hundredths of a second.
 LOOK = 0.04
 #: Processors that must have been idle: reading the ring and writing a file are two processes, and less
 #: is no more than the gaps in which a program and the one that it talks to wait for each other.  Of a

@@ -143,7 +143,7 @@ class Capture(Poller):
     def detach_messages(self) -> None:
         """Detach the hooks that write records: to detach all of them takes several times as long."""
         self._probe.detach_messages()
-        self.pause(True)  # closes are told by what is left
+        self.pause(True)  # the remaining hooks still record closes
 
     @property
     def writes_output(self) -> bool:

@@ -91,9 +91,9 @@ def run(arguments: argparse.Namespace, start: Callable[[Settings], CaptureSource
                 _say(f"unixsock: capturing {settings.filter.text.strip() or 'all Unix sockets'}; Ctrl-C ends")
                 if arguments.autostop:
                     signals.stop_after(arguments.autostop)
-                if output.is_pipe:  # tells when its reader goes while nothing is said
+                if output.is_pipe:  # notices that its reader goes while there is no traffic
                     source.watch(output.fd, 0, lambda happened: _if_closed(happened, source))
-                # A close is recorded even if nobody asked, for the dissector; people would wonder.
+                # A close is recorded without --events, too, for the dissector; text does not show it.
                 quiet = not form.binary and not settings.events
                 captured = _transfer(source, output, writer, arguments.count, quiet)
                 lost = source.statistics.lost

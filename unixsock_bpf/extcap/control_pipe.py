@@ -54,7 +54,7 @@ class ControlPipe:
         except BlockingIOError:
             pass
         except OSError as error:
-            if error.errno != errno.ENXIO:  # that: nobody has opened it for reading yet
+            if error.errno != errno.ENXIO:  # that: it is not open for reading yet
                 self._close()
                 return
         self._watch(self._fd is not None and bool(self._waiting))

@@ -94,8 +94,8 @@ def answer(arguments: Sequence[str]) -> str:
 def capture(arguments: Sequence[str]) -> int:
     """Capture until stopped.
 
-    What is wrong with the options is told only once Wireshark's pipes are open: before,
-    it would not listen, and wait for ever.
+    Faults in the options are reported once Wireshark's pipes are open: before that it
+    does not listen, and would wait for ever.
     """
     from unixsock_bpf.extcap import session
 

@@ -1,8 +1,8 @@
 """``--capture``: from a live capture into the fifo that Wireshark's dumpcap reads.
 
 The order of the first steps is what keeps Wireshark from waiting for ever: the toolbar's
-pipe, then the fifo, then the file header, and only then the slow work.  What goes wrong is
-told on stderr once both are open, because Wireshark listens only then.
+pipe, then the fifo, then the file header, and only then the slow work.  Errors are
+reported on stderr once both are open, because Wireshark listens only then.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def open_fifo(path: str | None) -> int:
         try:
             return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
-            if error.errno != errno.ENXIO:  # that: nobody has opened it for reading yet
+            if error.errno != errno.ENXIO:  # that: it is not open for reading yet
                 raise FifoError(f"the fifo {path} can't be opened: {error.strerror}") from None
             if time.monotonic() > deadline:
                 raise FifoError(
@@ -116,10 +116,10 @@ def _capture(settings: Settings, writer: PipeWriter, fd: int, control: int | Non
                 with contextlib.suppress(ReaderGone):
                     pump.run()
                 # Everything is written.  Detaching hook by hook would keep Wireshark waiting for up to a
-                # second; the kernel detaches the hooks of a process that has ended, and nobody waits.
+                # second; the kernel detaches the hooks of a process that has ended.
                 os._exit(0)
             else:
-                capture.watch(fd, 0, stop)  # poll always tells of POLLERR
+                capture.watch(fd, 0, stop)  # poll always reports POLLERR
                 for _ in capture.blocks():
                     pass
     except ProbeError as error:

@@ -29,7 +29,7 @@ _EPB_TYPE, _ISB_TYPE = struct.pack("<I", EPB), struct.pack("<I", ISB)
 #: journal's entries, custom blocks.
 _COUNTED = {2, 3, EPB, 9, 0xBAD, 0x40000BAD}
 
-#: LINKTYPE_WIRESHARK_UPPER_PDU: packets name their own dissector, so the link type is nobody's USER0.
+#: LINKTYPE_WIRESHARK_UPPER_PDU: packets name their own dissector, which USER0 to USER15 cannot.
 LINKTYPE_UPPER_PDU = 252
 
 _LINKTYPE = struct.pack("<H", LINKTYPE_UPPER_PDU)

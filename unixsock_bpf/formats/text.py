@@ -83,34 +83,34 @@ _OWN_FORM = {
 
 def details(record: Record) -> list[str]:
     """Return what ``record`` has beyond endpoints, path, type and payload, each in a few words."""
-    said = []
+    parts = []
     if record.flags & Flag.OOB:
-        said.append("out of band")
+        parts.append("out of band")
     if record.flags & Flag.TRUNCATED and record.event == Event.DATA:
-        said.append(f"{len(record.payload)} captured")
+        parts.append(f"{len(record.payload)} captured")
     if record.flags & Flag.UNREADABLE:
-        said.append("not all readable")
+        parts.append("not all readable")
     if record.offset:
-        said.append(f"from byte {record.offset}")
+        parts.append(f"from byte {record.offset}")
     for kind in sorted(ATTRIBUTES.keys() - _OWN_FORM):
         value = getattr(record, ATTRIBUTES[kind])
         if isinstance(value, tuple):
             numbers = (f"{name} {number}" for (name, _), number in zip(ELEMENT_FIELDS[kind], value))
-            said.append(" ".join([ATTRIBUTES[kind], *numbers]))
+            parts.append(" ".join([ATTRIBUTES[kind], *numbers]))
         elif value is not None:
-            said.append(f"{ATTRIBUTES[kind].replace('_', ' ')} {value}")
+            parts.append(f"{ATTRIBUTES[kind].replace('_', ' ')} {value}")
     if record.fds_count:
         shown = ", ".join(_fd_text(fd.kind, fd.path, fd.inode) for fd in record.fds)
-        said.append(f"{record.fds_count} fd{'s' if record.fds_count > 1 else ''}: {shown}")
+        parts.append(f"{record.fds_count} fd{'s' if record.fds_count > 1 else ''}: {shown}")
     if record.errno is not None:
-        said.append(errno.errorcode.get(record.errno, str(record.errno)))
+        parts.append(errno.errorcode.get(record.errno, str(record.errno)))
     if record.how is not None:
-        said.append(SHUTDOWN.get(record.how, str(record.how)))
+        parts.append(SHUTDOWN.get(record.how, str(record.how)))
     if record.lost is not None:
         messages, size, reasons = record.lost
         why = ", ".join(reason_names(reasons)).replace("_", " ")
-        said.append(f"{messages} messages, {size} bytes lost{f' ({why})' if why else ''}")
-    return said
+        parts.append(f"{messages} messages, {size} bytes lost{f' ({why})' if why else ''}")
+    return parts
 
 
 def reason_names(reasons: int) -> list[str]:

@@ -1,7 +1,7 @@
 """The named sockets there are now, for the selector in Wireshark's dialog.
 
 No library to import, no rights needed to list names.  Processes of other users are left out
-without root.  Names are hostile: only their length, which the kernel tells, ends them.
+without root.  Names are hostile: only their length, which the kernel gives, ends them.
 """
 
 from __future__ import annotations

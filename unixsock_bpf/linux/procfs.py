@@ -1,4 +1,4 @@
-"""Processes and their descriptors, as /proc tells of them: the one reader of it.
+"""Processes and their descriptors from /proc: the one reader of it.
 
 A process may end, or belong to another user, at any step: then there is nothing to tell, and no
 function here raises for that.  Imports ``os`` only, because listing interfaces must stay fast.

@@ -44,7 +44,7 @@ class DiagError(OSError):
 
 
 class Entry(NamedTuple):
-    """One socket, as ``sockets.Socket`` tells: inode, type, state, name, inode of the peer, queues."""
+    """One socket, as in ``sockets.Socket``: inode, type, state, name, inode of the peer, queues."""
 
     inode: int
     type: int

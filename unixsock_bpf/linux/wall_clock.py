@@ -1,6 +1,6 @@
 """The wall clock: where it stands to the clock that never jumps, and when it was set.
 
-The kernel tells BPF programs the time since boot only.
+BPF programs can only read the time since boot.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Run tshark with this package's dissector, and without root's rights.
 
-Wireshark from 4.4 on loads no Lua of a user's for root, and with good reason: Lua that somebody
-else can write would be run by root, as would every dissector on what strangers sent.  So for root,
-tshark runs as whom the dissector belongs to; if that is root, in a user name space, in which it
-has no rights beyond those of a file's owner.
+Wireshark 4.4 and later load no personal Lua for root, and with good reason: root would run Lua that
+another user can write, and every dissector on untrusted data.  So for root, tshark runs as the owner
+of the dissector; if that is root, in a user name space, where it has no rights beyond those of a
+file's owner.
 """
 
 from __future__ import annotations
@@ -108,10 +108,10 @@ def leaves_out_personal_lua() -> bool:
     if os.geteuid() != 0:
         return False
     try:
-        said = subprocess.run(["tshark", "--version"], capture_output=True, text=True, check=False).stdout
+        stdout = subprocess.run(["tshark", "--version"], capture_output=True, text=True, check=False).stdout
     except OSError:
         return False
-    version = re.search(r"(\d+)\.(\d+)", said)
+    version = re.search(r"(\d+)\.(\d+)", stdout)
     return version is not None and tuple(map(int, version.groups())) >= (4, 4)
 
 
@@ -134,6 +134,6 @@ def frame_numbers(path: str, display_filter: str) -> set[int]:
         running = start(["-r", "-", "-Y", display_filter, "-T", "fields", "-e", "frame.number"], file)
     out, err = running.communicate()
     if running.returncode:
-        said = complaints(err.decode(errors="replace").splitlines())
-        raise TsharkError(" ".join(said) or f"tshark failed with status {running.returncode}")
+        problems = complaints(err.decode(errors="replace").splitlines())
+        raise TsharkError(" ".join(problems) or f"tshark failed with status {running.returncode}")
     return {int(line) for line in out.split()}
