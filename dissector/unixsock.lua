@@ -165,7 +165,7 @@ local function put_info(cols, handled, rec, bytes, waits)
     local begun = rec.caplen > 0 and waits -- the TCP dissector says so up to 4.2, and from then on:
         or info and (info:find("TCP segment of a reassembled PDU") or info:find("TCP PDU reassembled in"))
     cols.info = rec.wrong and "Malformed: " .. rec.wrong
-        or info_text(rec, bytes, (begun and "  (part of a message)" or "") .. (payload.note or ""))
+        or info_text(rec, bytes, (begun and "  (part of a message)" or "") .. payload.note_on(rec))
 end
 
 ---------------------------------------------------------------------------------------------------
@@ -228,7 +228,10 @@ function proto.dissector(tvb, pinfo, tree)
         handled = datagram.dissect(rec, bytes, tvb, pinfo, tree, t, tree_of.fields["reassembled.len"])
     end
     if handled == DIRECT then
-        if tostring(cols.protocol) == "TCP" then put_info(cols, false, rec, bytes, true) end
+        if tostring(cols.protocol) == "TCP" then
+            payload.waits_directly()
+            put_info(cols, false, rec, bytes, true)
+        end
     elseif handled ~= FILLED then
         put_info(cols, handled, rec, bytes, payload.waits)
     end

@@ -155,6 +155,15 @@ def test_message_in_many_pieces(clock: Clock, tshark: Tshark, tmp_path: Path, na
         assert shown[0] == len(turns), f"{name}: shown in {shown}, not where it ends"
 
 
+def test_endless_http_head(clock: Clock) -> None:
+    """Wireshark's HTTP copies all of it at each piece, until it may no longer wait."""
+    head = (True, b"GET / HTTP/1.1\r\nX: ")
+    turns = [head, *[(True, filled(b"a", 2000))] * 2000]
+    sample = Sample(b"/run/docker.sock", [], "", [])
+    half = clock.seconds([turns[:1000]], sample)
+    assert clock.seconds([turns], sample) < 3 * half + clock.start
+
+
 @pytest.mark.parametrize("count", [600, 20_000])
 @pytest.mark.parametrize(
     ("path", "message", "field"),
@@ -201,6 +210,27 @@ def test_many_messages_in_one_record(
         assert len(first[0].split("|")) + hidden == count + (kind == SocketType.SEQPACKET)
         assert len(last[0].split("|")) == 1
         assert last[0]
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("path", [b"/run/docker.sock", ODD], ids=["path", "content"])
+@pytest.mark.parametrize("request_bodies", [False, True], ids=["answers", "requests"])
+def test_many_http_bodies_in_one_record(
+    tshark: Tshark, tmp_path: Path, request_bodies: bool, path: bytes, options: tuple[str, ...]
+) -> None:
+    """Wireshark's HTTP adds layers for each body."""
+    first = b"POST /x HTTP/1.1\r\n" if request_bodies else b"HTTP/1.1 200 OK\r\n"
+    message = first + b'Content-Type: application/json\r\nContent-Length: 7\r\n\r\n{"a":1}'
+    turns = [(request_bodies, data) for data in (message, message * 600, message)]
+    capture = write(tmp_path / "c.pcapng", conversation(path, turns, close=False))
+    field = "http.request.method" if request_bodies else "http.response.code"
+    rows = tshark.fields(capture, field, "unixsock.more.messages", "json.object", options=options)
+    assert rows[0][0]
+    assert rows[0] == rows[2]
+    assert len(rows[1][0].split("|")) + int(rows[1][1]) == 600
+    for line in tshark.run(capture, *options).splitlines():
+        assert "client[10]" in line
+        assert "server[20]" in line
 
 
 @BOTH_WAYS

@@ -14,13 +14,13 @@ local framing = host.load("protocols/lib/framing")
 local pieces = host.load("dispatch/pieces")
 local matcher = host.load("util/glob").matcher
 
--- Ports nobody else uses: no dissector of Wireshark 4.0 to 4.6 is registered for them.
+-- Ports that are free: Wireshark 4.0 to 4.6 registers no dissector for them.
 local FIRST_PORT, LAST_PORT = 60001, 62999 -- of servers, by path
 local FIRST_CLIENT, CLIENTS = 63000, 2536
 
 local ports, udp_ports = DissectorTable.get("tcp.port"), DissectorTable.get("udp.port")
 local data = Dissector.get("data")
--- HTTP as Wireshark has it at TCP's ports: it wants to be told of the segment, so nobody else can call it.
+-- Wireshark's HTTP for TCP ports: it needs data that only the TCP dissector passes, so Lua can't call it.
 local http_over_tcp = registry.get("http-over-tcp")
 
 local MAX_PATH = 108 -- bytes of a socket's name: longer ones are forged
@@ -191,13 +191,18 @@ local function before_http(rec, tvb, length)
     return not since or rec.number < since
 end
 
+local note, note_number
+
+-- What Info has to say of the record's protocol.
+function M.note_on(rec) return note_number == rec.number and note or "" end
+
 -- Shows in a payload of the protocol `name` that its file does not work; where it is not known whose a broken file
 -- is, in the first.
 local function show_broken(rec, name, tvb, tree)
     first_frame = first_frame or rec.number
     local wrong = name and registry.wrong[name:lower()] or rec.number == first_frame and registry.wrong_file
     if not wrong then return end
-    M.note = "  (" .. wrong .. ")"
+    note, note_number = "  (" .. wrong .. ")", rec.number
     framing.show_broken(tvb, tree, wrong)
 end
 
@@ -228,6 +233,17 @@ local function dissect(rec, tvb, pinfo, tree, waiting)
         if others and not pieces.may_wait(length, pinfo) then
             waiting = false
             set_can(pinfo, 0)
+        end
+        local cut, more
+        if name == "http" and length >= desegment.LEAST then
+            cut, more = desegment.too_many_bodies(raw(tvb, 0, length), length)
+        end
+        if cut then
+            set_can(pinfo, 0)
+            call(found, tvb:range(0, cut):tvb(), pinfo, tree, cut)
+            framing.show_more(tvb, pinfo, tree, cut, length - cut, more)
+            shown = M.FILLED
+            return length
         end
         local taken = call(found, tvb, pinfo, tree, length)
         if others and waiting and get_wanted(pinfo) ~= 0 then pieces.waits(length, pinfo.desegment_offset, pinfo) end
@@ -294,9 +310,9 @@ local function needs_no_look(rec, bytes, says)
     return frames[sock] and rec.number >= frames[sock]
 end
 
--- Who gets the record's bytes: between begin and finish the wrapper serves it, and finish tells whether something
--- was shown; or, as the way through the wrapper takes a tenth of a packet's time, Wireshark's own dissector stands
--- in its place, and begin gives DIRECT.  As long as that stands there, real TCP at the port is dissected so, too.
+-- Choose what receives the record's bytes.  Between begin and finish the wrapper serves it, and finish returns whether
+-- something was shown; or, as the wrapper costs a tenth of a packet's time, Wireshark's own dissector is registered
+-- in its place, and begin returns DIRECT.  As long as that stands there, real TCP at the port is dissected so, too.
 -- Where the wrapper was not asked, the columns tell: perhaps the bytes wait for others, perhaps the user's Decode As
 -- or a dissector that has claimed the conversation has shown them.
 -- waits is true if a dissector has begun a message and waits for the rest.
@@ -306,7 +322,10 @@ function M.begin(rec, bytes, tree, elsewhere)
     local known = says.known or M.of(rec)
     local own, port = known.own, known.port
     if own and not (says.entire and rec.caplen >= SHORT) and not needs_no_look(rec, bytes, says) then own = nil end
-    if elsewhere then own = nil end
+    if own and (elsewhere or pieces.waits_often(rec)
+        or rec.caplen >= desegment.LEAST and desegment.too_many_bodies(bytes, #bytes)) then
+        own = nil
+    end
     if own ~= standing[port] and known.ours then
         ports:add(port, own or wrapper)
         standing[port] = own
@@ -315,9 +334,12 @@ function M.begin(rec, bytes, tree, elsewhere)
     M.open(rec, elsewhere and tree)
 end
 
+-- Called where begin() gave DIRECT and the bytes wait for others.
+M.waits_directly = pieces.waits_directly
+
 -- The same for a message, which needs no reassembly.
 function M.open(rec, tree)
-    active, top, shown, asked, M.waits, M.note = rec, tree, false, false, false, nil
+    active, top, shown, asked, M.waits = rec, tree, false, false, false
 end
 
 -- Whether the record's payload comes to the wrapper, as it did when the file was read, or can: not where the user's
@@ -336,7 +358,7 @@ end
 function M.dissect_raw(rec, tvb, pinfo, tree)
     local other = M.of(rec).decode_as
     if other then return call(other, tvb, pinfo, tree, tvb:len()) ~= 0 end
-    shown, M.waits, M.note = false, false, nil
+    shown, M.waits = false, false
     framing.start_record(rec.number)
     if dissect(rec, tvb, pinfo, tree, false) then return shown end
     pcall(call_dissector, data, tvb, pinfo, tree)

@@ -14,6 +14,8 @@ local M = {}
 
 -- Bytes that Wireshark may copy for one message: so many, and so many times what there is of it.
 local COPIES, TIMES = 4194304, 16
+-- For Wireshark's dissectors more, as nothing collects for them: HTTP's chunks add up to half a megabyte.
+local COPIES_OF_OTHERS = 33554432
 local MAX_LONG = 16777216 -- a longer message is counted, but not shown
 local MAX_KEPT = 16777216 -- bytes of long messages that are kept to be shown again
 
@@ -224,10 +226,25 @@ function M.may_wait(length, pinfo)
         dir.other = nil
         return true
     end
-    if other.copied + length <= COPIES + TIMES * length then return true end
+    if other.copied + length <= COPIES_OF_OTHERS + TIMES * length then return true end
     dir.gave_up = dir.gave_up or {}
     dir.gave_up[pinfo.number], dir.other = true, nil
     return false
+end
+
+-- Where the bytes go to Wireshark's own dissector directly: called if they wait, and whether they should no longer
+-- go there, since they have waited often.
+local OFTEN = 32
+
+function M.waits_directly()
+    local dir = direction(true)
+    dir.direct = (dir.direct or 0) + 1
+end
+
+function M.waits_often(rec)
+    if not rec.way.conversation.directions then return false end
+    local dir = direction()
+    return dir ~= nil and (dir.direct or 0) >= OFTEN
 end
 
 -- Called after it, if it waits for more: of `length` bytes it took those before `offset`.

@@ -87,7 +87,7 @@ function M.more_fields(t, tvb, at, count)
 end
 
 -- Shows that there are `count` more messages in `bytes` bytes from `at` on.
-local function show_more(tvb, pinfo, tree, at, bytes, count)
+function M.show_more(tvb, pinfo, tree, at, bytes, count)
     local words = ("%d more message%s, %d bytes"):format(count, count == 1 and "" or "s", bytes)
     local range = tvb:range(at, bytes)
     local t = tree:add(M.payload_proto, range, words)
@@ -172,7 +172,7 @@ local function split(rules, tvb, pinfo, tree)
         end
         at = last
     end
-    if more > 0 then show_more(tvb, pinfo, tree, more_at, at - more_at, more) end
+    if more > 0 then M.show_more(tvb, pinfo, tree, more_at, at - more_at, more) end
     if at >= last then
         pieces.done(pinfo)
         return last
