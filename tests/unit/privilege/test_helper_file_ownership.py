@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
+import resource
 import shutil
+import signal
+import struct
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from unixsock_bpf.linux import sandbox
 from unixsock_bpf.privilege import reports
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -64,7 +70,19 @@ def _open(path: Path) -> None:
     path.chmod(path.stat().st_mode | 0o002)
 
 
-@pytest.mark.parametrize("damage", [_give_away, _share, _open])
+def _share_with_roots_group(path: Path) -> None:
+    path.chmod(path.stat().st_mode | 0o020)
+
+
+def _add_to_acl(path: Path) -> None:
+    """As setfacl -m u:4711:rwx: the mask, which the mode shows in place of the group's bits, has w."""
+    user, group, other, mask, named = 0x01, 0x04, 0x20, 0x10, 0x02
+    entries = [(user, 7, -1), (named, 7, SOMEBODY), (group, 5, -1), (mask, 7, -1), (other, 5, -1)]
+    packed = b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    os.setxattr(path, "system.posix_acl_access", struct.pack("<I", 2) + packed)
+
+
+@pytest.mark.parametrize("damage", [_give_away, _share, _open, _share_with_roots_group, _add_to_acl])
 @pytest.mark.parametrize(
     "path",
     [
@@ -109,6 +127,87 @@ def test_it_takes_no_arguments_and_speaks_through_pipes_only(library: Path, tmp_
     with (tmp_path / "file").open("w") as file:
         assert start(library, stdout=file) == (1, through_pipes)
     assert start(library, stdin=subprocess.DEVNULL) == (1, through_pipes)
+
+
+def test_what_is_no_pipe_is_not_written_to(library: Path, tmp_path: Path) -> None:
+    for pipes in ({}, {"stdin": subprocess.DEVNULL}):
+        with (tmp_path / "file").open("w") as file:
+            command = [library / "libexec/unixsock-capture", "argument"]
+            running = subprocess.run(command, stderr=file, timeout=30, check=False, **pipes)
+        assert running.returncode == 1
+        assert (tmp_path / "file").read_text() == ""
+
+
+def test_it_starts_from_what_is_known_whatever_the_caller_left(library: Path) -> None:
+    """Limits, signals, umask and descriptors: a caller that ignores SIGALRM, say, would wait for ever."""
+    limits = {getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}
+    capabilities = re.search(r"CapEff:\s(\w+)", Path("/proc/self/status").read_text())
+    assert capabilities is not None
+    may_raise = int(capabilities[1], 16) >> sandbox.CAP_SYS_RESOURCE & 1
+    enough = {  # for Python to start
+        resource.RLIMIT_AS: 1 << 30,
+        resource.RLIMIT_DATA: 1 << 30,
+        resource.RLIMIT_STACK: 1 << 20,
+        resource.RLIMIT_NOFILE: 20,
+        resource.RLIMIT_CPU: 30,
+    }
+
+    def leave() -> None:
+        for number in signal.valid_signals():
+            with suppress(OSError):  # SIGKILL, SIGSTOP
+                signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+        signal.setitimer(signal.ITIMER_REAL, 600)
+        signal.setitimer(signal.ITIMER_PROF, 600)
+        os.umask(0)
+        for limit in limits:
+            low = enough.get(limit, 0)
+            resource.setrlimit(limit, (low, low if may_raise else resource.getrlimit(limit)[1]))
+
+    file = os.open("/etc/passwd", os.O_RDONLY)
+    running = subprocess.Popen(
+        [library / "libexec/unixsock-capture"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=leave,
+        pass_fds=[file],
+    )
+    os.close(file)
+    assert running.stderr is not None
+    assert running.stderr.readline().startswith(HELLO.encode())
+    proc = Path(f"/proc/{running.pid}")
+    status = dict(line.split(":\t", 1) for line in (proc / "status").read_text().splitlines() if ":\t" in line)
+    told = {limit: resource.prlimit(running.pid, limit) for limit in limits}
+    descriptors = sorted(int(fd.name) for fd in (proc / "fd").iterdir())
+    running.communicate(timeout=30)
+    # Python itself ignores two; a terminal's keys are for the caller.
+    ignored = {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP}
+    masks = {name: int(status[name], 16) for name in ("SigIgn", "SigBlk", "SigCgt")}
+    assert {n for n in signal.valid_signals() if masks["SigIgn"] >> n - 1 & 1} == ignored
+    assert masks["SigBlk"] == 0
+    assert status["Umask"].strip() == "0077"
+    assert descriptors == [0, 1, 2]
+    infinite = resource.RLIM_INFINITY
+    wanted = {limit: (infinite, infinite) for limit in limits} | {
+        resource.RLIMIT_CORE: (0, 0),
+        resource.RLIMIT_NICE: (0, 0),
+        resource.RLIMIT_RTPRIO: (0, 0),
+        resource.RLIMIT_STACK: (8 << 20, infinite),
+        resource.RLIMIT_NOFILE: (4096, 4096),
+    }
+    for limit in limits if not may_raise else ():
+        hard = resource.getrlimit(limit)[1]
+        if hard != infinite and (wanted[limit][1] == infinite or wanted[limit][1] > hard):
+            wanted[limit] = (hard, hard)
+    assert told == wanted
+
+
+def test_it_writes_no_bytecode(library: Path) -> None:
+    """With a caller's limit to the size of files it would be cut, and broken for everybody from then on."""
+    before = sorted(library.rglob("*"))
+    assert HELLO in start(library)[1]
+    assert sorted(library.rglob("*")) == before
 
 
 def test_python_reads_nothing_of_the_callers(library: Path, tmp_path: Path) -> None:
