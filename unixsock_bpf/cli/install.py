@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import grp
 import os
+import pwd
 import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
 from unixsock_bpf.cli.errors import Failure, reason
 from unixsock_bpf.install.installer import (
     InstallError,
-    Places,
+    demand_roots_own,
     granted,
     install,
+    revoke,
     system_places,
     uninstall,
     user_places,
@@ -37,24 +40,21 @@ def add(commands: Any) -> None:
             group.add_argument(
                 "--group",
                 metavar="GROUP",
-                help="with --system: let members of this group, such as wireshark, capture without root;"
-                " an installation that is made again keeps it",
+                help="with --system: let members of this group, best one of its own, such as unixsock,"
+                " capture without root; an installation that is made again keeps it",
             )
             group.add_argument(
                 "--no-group", action="store_true", help="with --system: take that right from the group again"
             )
+            parser.add_argument(
+                "--yes", action="store_true", help="with --group: the group's members, if it has any, all may"
+            )
         parser.set_defaults(run=run)
 
 
-def _places(arguments: argparse.Namespace) -> Places:
-    if not arguments.system:
-        return user_places()
+def _demand_root() -> None:
     if os.geteuid() != 0:
         raise Failure("--system needs root: run it with sudo")
-    try:
-        return system_places()
-    except InstallError as error:
-        raise Failure(str(error)) from None
 
 
 def _group(arguments: argparse.Namespace, before: str | None) -> str | None:
@@ -67,30 +67,48 @@ def _group(arguments: argparse.Namespace, before: str | None) -> str | None:
 
 
 def run_install(arguments: argparse.Namespace) -> int:
-    """Installs.  Raises Failure."""
+    """Install.  Raise Failure."""
     if not arguments.system and (arguments.group is not None or arguments.no_group):
         option = "--no-group" if arguments.no_group else "--group"
         raise Failure(f"{option} needs --system: only a system's administrator gives others rights", 2)
-    if arguments.system:  # for everybody to read, and nobody else to write, whatever root's umask
-        os.umask(0o022)
-    places = _places(arguments)
     try:
-        before = granted(places) if arguments.system else None
-        group = _group(arguments, before)
-        if group:
-            _have_group(group)
-        install(replace(places, group=group), print)
+        if arguments.system:
+            _install_for_everybody(arguments)
+        else:
+            places = user_places()
+            demand_roots_own(places)
+            install(places, print)
     except InstallError as error:
         raise Failure(str(error)) from None
     if os.geteuid() == 0:
         _compile_ahead()
-    if before and before != group:
-        print(f"group {before} may not capture any more")
     if not arguments.system and os.geteuid() == 0:
         print(
             "note: Wireshark 4.4 and later, run as root, ignore personal Lua plugins; use --system for that"
         )
     return 0
+
+
+def _install_for_everybody(arguments: argparse.Namespace) -> None:
+    """Raise Failure, InstallError."""
+    _demand_root()
+    os.umask(0o022)  # for everybody to read, and nobody else to write, whatever root's umask
+    if arguments.no_group:
+        revoke(print)
+    try:
+        places = system_places()
+    except InstallError as error:
+        if not arguments.no_group:
+            raise
+        print(f"note: the rest of the installation is as it was: {error}")
+        return
+    before = granted()
+    group = _group(arguments, before)
+    if group:
+        _have_group(group, agreed=arguments.yes or group == before)
+    install(replace(places, group=group), print)
+    if before and before != group:
+        print(f"group {before} may not capture any more")
 
 
 def _compile_ahead() -> None:
@@ -105,13 +123,35 @@ def _compile_ahead() -> None:
         print(f"note: the probe could not be compiled now; each capture will do it. {error}")
 
 
-def _have_group(group: str) -> None:
-    """Makes the group if there is none.  Raises Failure."""
+def _have_group(group: str, agreed: bool) -> None:
+    """Make the group if there is none; ask before those who are in it get the right.  Raise Failure.
+
+    ``agreed``: no question is needed.
+    """
     try:
-        grp.getgrnam(group)
-        return
+        entry = grp.getgrnam(group)
     except KeyError:
-        pass
+        _make_group(group)
+        return
+    members = sorted({*entry.gr_mem, *(one.pw_name for one in pwd.getpwall() if one.pw_gid == entry.gr_gid)})
+    if not members:
+        return
+    print(f"group: {group} has members already: {', '.join(members)}")
+    if agreed:
+        return
+    if not (sys.stdin and sys.stdin.isatty() and sys.stdout.isatty()):
+        raise Failure(
+            f"each member of group {group} would see what root's programs say: "
+            "run it again with --yes if they all may, or name a group of its own, such as unixsock"
+        )
+    if input("Each of them will see what root's programs say, passwords too.  Go on? [y/N] ").strip() not in (
+        *("y", "Y", "yes"),
+    ):
+        raise Failure("nothing was installed")
+
+
+def _make_group(group: str) -> None:
+    """Raise Failure."""
     try:
         done = subprocess.run(["groupadd", "--system", group], capture_output=True, text=True, check=False)
         problem = done.stderr.strip() if done.returncode else ""
@@ -123,9 +163,15 @@ def _have_group(group: str) -> None:
 
 
 def run_uninstall(arguments: argparse.Namespace) -> int:
-    """Removes.  Raises Failure."""
+    """Remove.  Raise Failure."""
     try:
-        uninstall(_places(arguments), print)
+        if arguments.system:
+            _demand_root()
+            uninstall(print)
+        else:
+            places = user_places()
+            demand_roots_own(places)
+            uninstall(print, places)
     except InstallError as error:
         raise Failure(str(error)) from None
     return 0

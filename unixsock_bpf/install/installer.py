@@ -8,12 +8,15 @@ and only while they are as they were put there.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import stat
+import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from unixsock_bpf.errors import UnixsockError
@@ -40,9 +43,9 @@ sys.exit(main())
 """
 
 
-#: The command, for everybody.  Isolated, as root may run it.
+#: The command, for everybody.  Isolated, as root may run it; the installation compiled the bytecode.
 _COMMAND = """\
-#!/usr/bin/python3 -I
+#!/usr/bin/python3 -BI
 import sys
 
 sys.path.insert(0, {root!r})
@@ -88,14 +91,80 @@ def system_places() -> Places:
     return Places(LIBRARY, wireshark.extcap, wireshark.plugins, wireshark.profiles, COMMAND)
 
 
-def granted(places: Places) -> str | None:
-    """The group that an earlier installation at ``places`` gave the right to capture; None if none."""
-    if not _is_ours(GROUP, places):
+def demand_roots_own(places: Places) -> None:
+    """Raise InstallError if root would follow what another user arranged in its home: by sudo -E, say."""
+    if os.geteuid() == 0:
+        for folder in (places.library, *places.extcap, places.plugins, places.profiles):
+            _demand_roots(folder)
+
+
+def _demand_roots(path: Path) -> None:
+    """Raise InstallError if others than root could put something else at ``path``."""
+    for start in {Path(os.path.abspath(path)), Path(os.path.realpath(path))}:
+        for place in (start, *start.parents):
+            try:
+                status = place.lstat()
+            except FileNotFoundError:
+                continue
+            shared = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
+            if status.st_uid != 0 or (shared and not stat.S_ISLNK(status.st_mode)):
+                raise InstallError(
+                    f"root installs nothing by way of {place}, which others than root can write: "
+                    "run it as the user whose home it is, or with --system for everybody"
+                )
+
+
+def granted() -> str | None:
+    """The group that an earlier installation for everybody gave the right to capture; None if none."""
+    if str(GROUP) not in _Manifest.load(LIBRARY).files:
         return None
+    return _group_file()
+
+
+def _group_file() -> str | None:
     try:
         return GROUP.read_text().strip() or None
+    except FileNotFoundError:
+        return None
     except OSError as error:
         raise InstallError(f"cannot read {GROUP}: {(error.strerror or '').lower()}") from None
+
+
+def revoke(tell: Callable[[str], None]) -> None:
+    """Take the right to capture from the group that has it, if one has.
+
+    It needs nothing but what the installation put there: neither tshark nor a manifest that can be read.
+    Files of the right go even if they were changed since.  Raise InstallError if one can't be removed.
+    """
+    try:
+        manifest = _Manifest.load(LIBRARY) if _Manifest.path(LIBRARY).exists() else None
+    except InstallError:
+        manifest = None
+    rights = (policy.SUDOERS, policy.RULE, policy.ACTION, GROUP, HELPER)
+    ours = [path for path in rights if (str(path) in manifest.files if manifest else _gives_our_right(path))]
+    group = _group_file() if GROUP in ours else None
+    try:
+        for path in ours:
+            path.unlink(missing_ok=True)
+            if manifest:
+                del manifest.files[str(path)]
+        if manifest and ours:
+            manifest.save(LIBRARY)
+    except OSError as error:
+        raise InstallError(f"cannot remove {error.filename}: {(error.strerror or '').lower()}") from None
+    if ours:
+        tell(f"group {group} may not capture any more" if group else "no group may capture any more")
+
+
+def _gives_our_right(path: Path) -> bool:
+    """Whether a file of the right is the installation's, by its place or its content."""
+    if LIBRARY in path.parents:
+        return path.exists()
+    try:
+        text = path.read_text(errors="replace")
+    except OSError:
+        return False
+    return str(HELPER) in text or policy.ACTION_ID in text
 
 
 @dataclass
@@ -104,24 +173,60 @@ class _Manifest:
 
     files: dict[str, str] = field(default_factory=dict)
     folders: list[str] = field(default_factory=list)
+    #: While an installation is under way, what lies where it has not put a file yet.
+    earlier: dict[str, str] = field(default_factory=dict)
+
+    def knows(self, path: str, state: str) -> bool:
+        """Whether what lies at ``path`` was put there."""
+        return state in (self.files.get(path), self.earlier.get(path))
 
     @staticmethod
-    def path(places: Places) -> Path:
-        return places.library / "manifest.json"
+    def path(library: Path) -> Path:
+        return library / "manifest.json"
 
     @classmethod
-    def load(cls, places: Places) -> _Manifest:
+    def load(cls, library: Path) -> _Manifest:
+        """The manifest of an installation, empty if there is none.  Raise InstallError.
+
+        Root follows only one that root alone can write, and every user only one that names nothing
+        but what ``install`` puts somewhere.
+        """
+        path = cls.path(library)
+        if os.geteuid() == 0:
+            _demand_roots(path)
         try:
-            read = json.loads(cls.path(places).read_text())
-            return cls(dict(read["files"]), list(read["folders"]))
+            read = json.loads(path.read_text())
+            files, folders, earlier = (
+                dict(read["files"]),
+                list(read["folders"]),
+                dict(read.get("earlier", {})),
+            )
+            wrong = [name for name in files if not _may_be_ours(Path(name), library)]
         except FileNotFoundError:
             return cls()
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InstallError(f"{cls.path(places)} cannot be read: {error}") from None
+            raise InstallError(f"{path} cannot be read: {error}") from None
+        if wrong:
+            raise InstallError(f"{path} cannot be read: {wrong[0]!r} is no file of an installation")
+        return cls(files, folders, earlier)
 
-    def save(self, places: Places) -> None:
-        text = json.dumps({"version": __version__, "files": self.files, "folders": self.folders})
-        self.path(places).write_text(text + "\n")
+    def save(self, library: Path) -> None:
+        text = json.dumps({"version": __version__, **asdict(self)})
+        _Item(self.path(library), text=text + "\n").put()
+
+
+def _may_be_ours(path: Path, library: Path) -> bool:
+    """Whether ``install`` puts files there: below the library, or under names of its own elsewhere."""
+    return (
+        path.is_absolute()
+        and ".." not in path.parts
+        and (
+            library in path.parents
+            or path.name in ("unixsock", "unixsock.lua")
+            or path.parent.name == profile.NAME
+            or path in (policy.SUDOERS, policy.ACTION, policy.RULE)
+        )
+    )
 
 
 def _state(path: Path) -> str | None:
@@ -208,7 +313,9 @@ def _is_profile(path: Path) -> bool:
 def _for_everybody(places: Places) -> list[_Item]:
     """The command, and what lets a group capture.  Raises InstallError."""
     items = []
-    if places.command and (not places.command.exists() or _is_ours(places.command, places)):
+    if places.command and (
+        not places.command.exists() or str(places.command) in _Manifest.load(places.library).files
+    ):
         items.append(_Item(places.command, text=_COMMAND.format(root=str(places.library)), mode=0o755))
     if places.group is None:
         return items
@@ -228,17 +335,13 @@ def _for_everybody(places: Places) -> list[_Item]:
     return items
 
 
-def _is_ours(path: Path, places: Places) -> bool:
-    return str(path) in _Manifest.load(places).files
-
-
 def install(places: Places, tell: Callable[[str], None]) -> None:
     """Installs, or brings an installation up to date.  ``tell`` gets a line for each thing users care for.
 
     A profile that was changed since is left as it is.  Raises InstallError: then nothing that
     was there before and belongs to someone else has been touched.
     """
-    before = _Manifest.load(places)
+    before = _Manifest.load(places.library)
     items = _items(places)
     for item in items:
         there = _state(item.target)
@@ -251,12 +354,20 @@ def install(places: Places, tell: Callable[[str], None]) -> None:
     try:
         for item in items:
             _make_folder(item.target.parent, after)
+            key, there = str(item.target), _state(item.target)
+            after.files[key] = item.state()
+            if there is not None and before.knows(key, there):
+                after.earlier[key] = there
+        after.save(places.library)  # so that one that is interrupted can be completed or removed
+        for item in items:
             _put(item, before, after, tell)
-            after.save(places)
+        after.earlier.clear()
+        _drop_bytecode(places.library, after)
         current = {str(item.target) for item in items}
         for path in sorted(set(after.files) - current):  # of an older version
             _remove(path, after, tell)
-        after.save(places)
+        _compile_bytecode(places.library, after)
+        after.save(places.library)
     except OSError as error:
         raise InstallError(f"cannot write {error.filename}: {(error.strerror or '').lower()}") from None
     tell(f"library: {places.library}")
@@ -267,6 +378,39 @@ def install(places: Places, tell: Callable[[str], None]) -> None:
         tell(f"interface: {folder / 'unixsock'}")
     tell(f"dissector: {places.plugins / 'unixsock.lua'}")
     tell(f"profile: {places.profiles / profile.NAME}")
+
+
+def _drop_bytecode(library: Path, manifest: _Manifest) -> None:
+    """Remove all bytecode of the library's package, whether Python or the installation made it."""
+    for folder in [*(library / "unixsock_bpf").rglob("__pycache__")]:
+        shutil.rmtree(folder)
+        manifest.folders = [one for one in manifest.folders if one != str(folder)]
+    manifest.files = {
+        name: state for name, state in manifest.files.items() if Path(name).parent.name != "__pycache__"
+    }
+
+
+def _compile_bytecode(library: Path, manifest: _Manifest) -> None:
+    """Compile the library's package with the Python that will run it.
+
+    Root's programs write none: the limits of whoever starts them would cut it, and Python would use
+    what is left.  A package that can't be compiled is compiled at each start, in memory.
+    """
+    first_line = (library / "extcap" / "unixsock").read_text().partition("\n")[0]
+    package = library / "unixsock_bpf"
+    with contextlib.suppress(OSError):
+        subprocess.run(
+            [
+                *(first_line[2:].split()[0], "-BIS", "-m", "compileall", "-q"),
+                *("--invalidation-mode", "timestamp", str(package)),
+            ],
+            capture_output=True,
+            check=False,
+        )
+    for path in sorted(package.rglob("__pycache__/*")):
+        manifest.files[str(path)] = _state(path) or ""
+        if str(path.parent) not in manifest.folders:
+            manifest.folders.append(str(path.parent))
 
 
 def _make_folder(folder: Path, manifest: _Manifest) -> None:
@@ -282,21 +426,24 @@ def _make_folder(folder: Path, manifest: _Manifest) -> None:
 
 def _put(item: _Item, before: _Manifest, after: _Manifest, tell: Callable[[str], None]) -> None:
     there, wanted, key = _state(item.target), item.state(), str(item.target)
-    changed_since = there is not None and there != before.files.get(key)
+    changed_since = there is not None and not before.knows(key, there)
     if changed_since and there != wanted and _is_profile(item.target):
         if item.target.name != profile.RECENT:
             tell(f"kept, because it was changed: {item.target}")
+        if key in before.files:
+            after.files[key] = before.files[key]
+        else:
+            del after.files[key]
         return
     if there != wanted:
         item.put()
-    after.files[key] = wanted
 
 
 def _remove(path: str, manifest: _Manifest, tell: Callable[[str], None]) -> None:
-    """Removes one file if it is as it was put there; Wireshark's own with the rest of the profile."""
+    """Remove one file if it is as it was put there; Wireshark's own with the rest of the profile."""
     file = Path(path)
     there = _state(file)
-    changed = there is not None and there != manifest.files[path]
+    changed = there is not None and not manifest.knows(path, there)
     if changed and _is_profile(file) and file.name == profile.RECENT:
         changed = file.with_name("preferences").exists()
     if changed:
@@ -306,26 +453,29 @@ def _remove(path: str, manifest: _Manifest, tell: Callable[[str], None]) -> None
     del manifest.files[path]
 
 
-def uninstall(places: Places, tell: Callable[[str], None]) -> None:
-    """Removes what ``install`` put there, and the folders that it made, if they are empty.
+def uninstall(tell: Callable[[str], None], places: Places | None = None) -> None:
+    """Remove what ``install`` put there, and the folders that it made, if they are empty.
 
-    Raises InstallError.
+    ``places``: a user's; None: everybody's, whose group's right goes first.  Raise InstallError.
     """
-    path = _Manifest.path(places)
+    library = places.library if places else LIBRARY
+    if not places:
+        revoke(tell)
+    path = _Manifest.path(library)
     if not path.exists():
         tell(f"nothing to remove: there is no {path}")
         return
-    manifest = _Manifest.load(places)
+    manifest = _Manifest.load(library)
     try:
+        _drop_bytecode(library, manifest)
         for file in sorted(manifest.files):
             _remove(file, manifest, tell)
         path.unlink()
         for folder in sorted(manifest.folders, key=len, reverse=True):
-            shutil.rmtree(Path(folder) / "__pycache__", ignore_errors=True)  # Python made it, from our files
             if Path(folder).is_dir() and not os.listdir(folder):
                 os.rmdir(folder)
     except OSError as error:
         raise InstallError(f"cannot remove {error.filename}: {(error.strerror or '').lower()}") from None
     if not LIBRARY.exists():
         programs.clear()
-    tell(f"removed: {places.library} and its links in Wireshark's folders")
+    tell(f"removed: {library} and its links in Wireshark's folders")

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import grp
+import hashlib
+import io
+import json
 import os
+import pwd
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -25,10 +32,14 @@ PLUGIN = ".local/lib/wireshark/plugins/unixsock.lua"
 PROFILE = ".config/wireshark/profiles/Unix sockets"
 
 
+compile_bytecode = installer._compile_bytecode
+
+
 @pytest.fixture(autouse=True)
 def _nothing_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is compiled for this machine's kernel is the guests' to test."""
+    """What is compiled for this machine's kernel is the guests' to test, and bytecode takes seconds."""
     monkeypatch.setattr(ahead, "compile_ahead", lambda: programs.keep("compiled", {}))
+    monkeypatch.setattr(installer, "_compile_bytecode", lambda *_: None)
 
 
 @pytest.fixture
@@ -186,6 +197,14 @@ class System:
         monkeypatch.setattr(programs, "FOLDER", self.programs)
         for name, value in zip(("SUDOERS", "ACTION", "RULE"), self.rights):
             monkeypatch.setattr(policy, name, value)
+        monkeypatch.setattr(policy, "HELPER", self.helper)
+        self._monkeypatch = monkeypatch
+        self.set_members([])
+
+    def set_members(self, names: list[str], others: list[pwd.struct_passwd] | None = None) -> None:
+        """Give every group these members, and the machine these ``others`` as users."""
+        self._monkeypatch.setattr(grp, "getgrnam", lambda name: grp.struct_group((name, "x", 60, names)))
+        self._monkeypatch.setattr(pwd, "getpwall", lambda: others or [])
 
     def right(self) -> str | None:
         """The group that may capture, as every file says it."""
@@ -253,6 +272,216 @@ def test_what_everybody_has_stays_when_roots_own_goes(home: Path, system: System
     assert main(["install", "--user"]) == 0
     assert main(["uninstall", "--user"]) == 0
     assert (system.programs / "compiled").exists()
+
+
+@pytest.fixture
+def without_tshark(system: System, monkeypatch: pytest.MonkeyPatch) -> System:
+    """An installation with a group, on a system that has no tshark any more."""
+    assert main(["install", "--system", "--group", "games"]) == 0
+    monkeypatch.setattr(wireshark_folders, "_printed", dict)
+    return system
+
+
+def test_removal_needs_no_tshark(without_tshark: System) -> None:
+    assert main(["uninstall", "--system"]) == 0
+    assert without_tshark.right() is None
+    left = {path for path in without_tshark.root.rglob("*") if not path.is_dir()}
+    assert left == set()
+
+
+def test_a_right_can_be_taken_without_tshark(
+    without_tshark: System, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["install", "--system", "--no-group"]) == 0
+    assert without_tshark.right() is None
+    said = capsys.readouterr().out
+    assert said.count("group games may not capture any more") == 1
+    assert "note: the rest of the installation is as it was: 'tshark -G folders'" in said
+
+
+@pytest.mark.parametrize("command", [["uninstall"], ["install", "--no-group"]])
+@pytest.mark.parametrize("damage", ["{", None])
+def test_a_right_can_be_taken_whatever_was_damaged(
+    damage: str | None, command: list[str], without_tshark: System
+) -> None:
+    """An administrator changed the files of the right; the manifest is damaged or missing."""
+    without_tshark.rights[0].chmod(0o640)
+    for path in without_tshark.rights:
+        path.write_text(path.read_text() + "\n")
+    manifest = without_tshark.helper.parents[1] / "manifest.json"
+    manifest.write_text(damage) if damage else manifest.unlink()
+    main([*command, "--system"])
+    assert without_tshark.right() is None
+
+
+def test_a_changed_right_goes_too(without_tshark: System) -> None:
+    without_tshark.rights[0].chmod(0o640)
+    without_tshark.rights[0].write_text("# changed\n")
+    assert main(["uninstall", "--system"]) == 0
+    assert without_tshark.right() is None
+
+
+def test_other_programs_rights_stay(without_tshark: System) -> None:
+    (without_tshark.helper.parents[1] / "manifest.json").unlink()
+    without_tshark.rights[0].chmod(0o640)
+    without_tshark.rights[0].write_text("# another's\n")
+    main(["uninstall", "--system"])
+    assert without_tshark.rights[0].read_text() == "# another's\n"
+
+
+def _bytecode(library: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(library.rglob("__pycache__/*"))}
+
+
+def _loads(library: Path) -> None:
+    """Import what is there, as the command does."""
+    words = f"import sys; sys.path.insert(0, {str(library)!r}); import unixsock_bpf.cli.main"
+    subprocess.run(["/usr/bin/python3", "-BI", "-c", words], check=True)
+
+
+def test_bytecode_is_made_and_repaired_by_the_installation(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root's programs write none: under a caller's limit it would be cut, and used all the same."""
+    monkeypatch.setattr(installer, "_compile_bytecode", compile_bytecode)
+    os.umask(0o077)
+    assert main(["install", "--system"]) == 0
+    library = system.helper.parents[1]
+    first = _bytecode(library)
+    sources = {path.stem for path in (library / "unixsock_bpf").rglob("*.py")}
+    assert {path.name.partition(".")[0] for path in first} == sources
+    assert {path.stat().st_mode & 0o777 for path in first} == {0o644}
+    assert {path.parent.stat().st_mode & 0o777 for path in first} == {0o755}
+    recorded = json.loads((library / "manifest.json").read_text())["files"]
+    assert {str(path) for path in first} <= set(recorded)
+    broken = next(path for path in first if path.match("cli/__pycache__/main.*"))
+    broken.write_bytes(broken.read_bytes()[:100])
+    stale = broken.with_name("gone.cpython-39.pyc")
+    stale.write_bytes(b"stale")
+    with pytest.raises(subprocess.CalledProcessError):
+        _loads(library)
+    assert main(["install", "--system"]) == 0
+    assert set(_bytecode(library)) == set(first)
+    _loads(library)
+    assert main(["uninstall", "--system"]) == 0
+    assert not library.exists()
+
+
+@pytest.mark.parametrize("upgrade", [False, True])
+def test_an_interrupted_installation_can_be_removed(
+    upgrade: bool, system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever file it was at, new or of another version than before."""
+    put, items = installer._Item.put, installer._items
+    command = ["install", "--system", "--group", "games"]
+    at, count = 0, 0
+
+    def interrupted(item: installer._Item) -> None:
+        nonlocal count
+        count += 1
+        if count == at:
+            raise KeyboardInterrupt
+        put(item)
+
+    def older(places: installer.Places) -> list[installer._Item]:
+        return [
+            dataclasses.replace(one, source=None, text="older") if one.source else one
+            for one in items(places)
+            if one.target.name != "record.py"
+        ]
+
+    for number in (2, 60, 103):
+        at = number
+        if upgrade:
+            monkeypatch.setattr(installer, "_items", older)
+            assert main(command) == 0
+            monkeypatch.setattr(installer, "_items", items)
+        count = 0
+        monkeypatch.setattr(installer._Item, "put", interrupted)
+        assert main(command) == 128 + signal.SIGINT
+        monkeypatch.setattr(installer._Item, "put", put)
+        assert main(["uninstall", "--system"]) == 0
+        left = {path for path in system.root.rglob("*") if not path.is_dir()}
+        assert left == set()
+
+
+def test_who_is_in_the_group_is_shown_and_asked(system: System, capsys: pytest.CaptureFixture[str]) -> None:
+    user = pwd.struct_passwd(("carol", "x", 4711, 60, "", "/", "/bin/sh"))
+    system.set_members(["bob", "alice"], [user])
+    assert main(["install", "--system", "--group", "games"]) == 1
+    said = capsys.readouterr()
+    assert "group: games has members already: alice, bob, carol\n" in said.out
+    assert "--yes" in said.err
+    assert system.right() is None
+    assert main(["install", "--system", "--group", "games", "--yes"]) == 0
+    assert system.right() == "games"
+    assert main(["install", "--system", "--group", "games"]) == 0  # it has the right already
+    assert main(["install", "--system", "--group", "daemon"]) == 1
+    assert system.right() == "games"
+
+
+@pytest.mark.parametrize(("answer", "right"), [("y", "games"), ("", None), ("no", None)])
+def test_the_question_is_answered_at_a_terminal(
+    answer: str, right: str | None, system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system.set_members(["alice"])
+    monkeypatch.setattr("sys.stdin", _Terminal(f"{answer}\n"))
+    monkeypatch.setattr("sys.stdout", _Terminal())
+    assert main(["install", "--system", "--group", "games"]) == (0 if right else 1)
+    assert system.right() == right
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def foreign_home(home: Path) -> Path:
+    """Root's HOME is another user's, as after sudo -E."""
+    os.chown(home, 4711, 4711)
+    return home
+
+
+def test_root_does_nothing_by_way_of_a_users_home(
+    foreign_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["install"]) == 1
+    assert f"by way of {foreign_home}, which others than root can write" in capsys.readouterr().err
+    assert tree(foreign_home) == {}
+
+
+def test_root_removes_nothing_by_a_users_manifest(
+    foreign_home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    victim = tmp_path_factory.mktemp("victim")
+    (victim / "__pycache__").mkdir()
+    (victim / "__pycache__/a").write_text("root's")
+    (victim / "unixsock").write_text("root's")
+    state = hashlib.sha256(b"root's").hexdigest()
+    library = foreign_home / ".local/share/unixsock"
+    library.mkdir(parents=True)
+    manifest = {"files": {str(victim / "unixsock"): state}, "folders": [str(victim)]}
+    (library / "manifest.json").write_text(json.dumps(manifest))
+    before = tree(victim)
+    for owner in (4711, 0):  # or it is root's home, and the library the user's
+        os.chown(foreign_home, owner, owner)
+        os.chown(library, 4711, 4711)
+        assert main(["uninstall"]) == 1
+        assert tree(victim) == before
+        assert (victim / "__pycache__/a").exists()
+
+
+def test_a_manifest_names_nothing_but_the_installations_files(home: Path) -> None:
+    other = home / "mine"
+    other.write_text("kept")
+    main(["install"])
+    path = home / ".local/share/unixsock/manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"][str(other)] = hashlib.sha256(b"kept").hexdigest()
+    path.write_text(json.dumps(manifest))
+    assert main(["uninstall"]) == 1
+    assert other.exists()
 
 
 def test_a_group_file_that_someone_else_put_there_gives_no_right(

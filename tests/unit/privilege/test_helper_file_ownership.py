@@ -170,14 +170,16 @@ def test_it_starts_from_what_is_known_whatever_the_caller_left(library: Path) ->
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=leave,
+        preexec_fn=leave,  # noqa: PLW1509 - no other thread runs here
         pass_fds=[file],
     )
     os.close(file)
     assert running.stderr is not None
     assert running.stderr.readline().startswith(HELLO.encode())
     proc = Path(f"/proc/{running.pid}")
-    status = dict(line.split(":\t", 1) for line in (proc / "status").read_text().splitlines() if ":\t" in line)
+    status = dict(
+        line.split(":\t", 1) for line in (proc / "status").read_text().splitlines() if ":\t" in line
+    )
     told = {limit: resource.prlimit(running.pid, limit) for limit in limits}
     descriptors = sorted(int(fd.name) for fd in (proc / "fd").iterdir())
     running.communicate(timeout=30)
