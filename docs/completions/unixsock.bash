@@ -37,7 +37,7 @@ _unixsock() {
             ;;
         sockets) mapfile -t COMPREPLY < <(compgen -W "$terms $choices --json -h --help" -- "$current") ;;
         check) mapfile -t COMPREPLY < <(compgen -W '--filter -h --help' -- "$current") ;;
-        install) mapfile -t COMPREPLY < <(compgen -W '--user --system --group --no-group -h --help' -- "$current") ;;
+        install) mapfile -t COMPREPLY < <(compgen -W '--user --system --group --no-group --yes -h --help' -- "$current") ;;
         uninstall) mapfile -t COMPREPLY < <(compgen -W '--user --system -h --help' -- "$current") ;;
         export)
             if [[ $current == -* ]]; then

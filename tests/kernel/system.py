@@ -50,9 +50,9 @@ def installed() -> Iterator[None]:
             hosts.write(f"127.0.1.1 {os.uname().nodename}\n")
         for user in (MEMBER, STRANGER):
             run("useradd", "-m", "-d", f"/dev/shm/{user}", user, check=True)
-        done = unixsock("install", "--system", "--group", "wireshark")
+        done = unixsock("install", "--system", "--group", "unixsock")
         assert done.returncode == 0, done.stderr
-        run("usermod", "-aG", "wireshark", MEMBER, check=True)
+        run("usermod", "-aG", "unixsock", MEMBER, check=True)
         yield
     finally:
         for name in _FOLDERS:

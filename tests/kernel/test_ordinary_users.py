@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,42 @@ def test_a_capture_compiles_its_filter_alone() -> None:
     assert sum(file.stat().st_atime > 0 for file in kept) == 2
 
 
+def _library() -> dict[str, tuple[int, int]]:
+    """Each file of the privileged part, with its size and the time of its last change."""
+    return {str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in LIBRARY.rglob("*")}
+
+
+def test_a_members_limits_and_signals_leave_nothing_behind() -> None:
+    """Root's part starts from limits of its own, and writes nothing: what a limit cuts would be cut for all."""
+    before = _library()
+    bytecode = [name for name in before if "/__pycache__/" in name]
+    assert len(bytecode) > 50
+    ask = "ulimit -f 4; ulimit -n 64; ulimit -t 100; trap '' ALRM IO TERM; exec unixsock dump -c 1 comm 'python*'"
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with here, there:
+        capture = subprocess.Popen(
+            [*as_user(MEMBER), "sh", "-c", ask], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        deadline = time.monotonic() + READY_TIMEOUT
+        limits, ignored = "", ""
+        while capture.poll() is None and time.monotonic() < deadline:
+            for pid in privileged()[:1]:
+                with suppress(OSError, IndexError):
+                    limits = Path(f"/proc/{pid}/limits").read_text()
+                    ignored = status(pid)["SigIgn"]
+            here.send(b"to be captured")
+            there.recv(100)
+            time.sleep(0.2)
+        out, said = capture.communicate(timeout=SOON)
+    assert b"to be captured" in out, said
+    (line,) = (line for line in limits.splitlines() if line.startswith("Max file size"))
+    assert line.split()[3:5] == ["unlimited", "unlimited"]
+    masked = int(ignored, 16)
+    assert not any(masked >> number - 1 & 1 for number in (signal.SIGALRM, signal.SIGTERM))
+    assert _library() == before
+    wait_until(gone)
+
+
 def test_a_killed_extcap_leaves_nothing() -> None:
     left, right = socket.socketpair()
     with left, right, LiveAs(MEMBER) as live:
@@ -202,7 +239,7 @@ def test_a_killed_privileged_part_is_told_of() -> None:
 
 
 def test_a_stranger_is_refused_with_the_remedy() -> None:
-    remedy = f"sudo usermod -aG wireshark {STRANGER}"
+    remedy = f"sudo usermod -aG unixsock {STRANGER}"
     dumped = run(*as_user(STRANGER), "unixsock", "dump")
     assert (dumped.returncode, dumped.stdout) == (1, "")
     assert remedy in dumped.stderr
@@ -221,7 +258,7 @@ def test_without_the_setup_it_tells_how(tmp_path: Path) -> None:
         said = run(*as_user(MEMBER), "unixsock", "dump")
     finally:
         hidden.rename(HELPER)
-    assert "sudo unixsock install --system --group wireshark" in said.stderr
+    assert "sudo unixsock install --system --group unixsock" in said.stderr
     assert said.stderr.count("\n") == 1
 
 
@@ -351,16 +388,22 @@ def test_pkexec_lets_members_in_and_nobody_else() -> None:
         assert gone()
         refused = run(*as_user(STRANGER), "unixsock", "dump", "--privilege", "pkexec")
         assert refused.returncode == 1
-        assert f"usermod -aG wireshark {STRANGER}" in refused.stderr
+        assert f"usermod -aG unixsock {STRANGER}" in refused.stderr
 
 
 def test_uninstall_removes_what_install_put_there_and_no_more() -> None:
     other = Path("/etc/sudoers.d/other")
     other.write_text("# another's\n")
     assert policy.SUDOERS.stat().st_mode & 0o777 == 0o440
-    assert GROUP.read_text() == "wireshark\n"
+    assert GROUP.read_text() == "unixsock\n"
     assert "parsed OK" in run("visudo", "-c").stdout
-    done = system.unixsock("uninstall", "--system")
+    tshark = Path(shutil.which("tshark") or "/nonexistent")
+    hidden = tshark.with_name("hidden")
+    tshark.rename(hidden)
+    try:
+        done = system.unixsock("uninstall", "--system")
+    finally:
+        hidden.rename(tshark)
     try:
         assert done.returncode == 0, done.stderr
         left = {path for path in system.written() if "unixsock" in path.lower() or "Unix sockets" in path}
@@ -369,4 +412,6 @@ def test_uninstall_removes_what_install_put_there_and_no_more() -> None:
         assert other.read_text() == "# another's\n"
     finally:
         other.unlink()
-        assert system.unixsock("install", "--system", "--group", "wireshark").returncode == 0
+        asked = system.unixsock("install", "--system", "--group", "unixsock")
+        assert (asked.returncode, f"has members already: {MEMBER}" in asked.stdout) == (1, True)
+        assert system.unixsock("install", "--system", "--group", "unixsock", "--yes").returncode == 0

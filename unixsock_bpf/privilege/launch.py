@@ -16,13 +16,14 @@ HELPER = LIBRARY / "libexec" / "unixsock-capture"
 GROUP = LIBRARY / "group"
 
 _PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
-_ASK_GROUP = "wireshark"
+_ASK_GROUP = "unixsock"
 
 
 def commands(privilege: str) -> dict[str, list[str]]:
     """Ways to start the privileged part, in the order in which they are tried, by program.
 
-    ``privilege`` is a value of the option: with ``auto`` both, where they are installed.
+    ``privilege`` is a value of the option: with ``auto`` both, where they are installed.  sudo reports each
+    user whom it refuses to the administrator, by mail, so that ``auto`` has it asked for members only.
     """
     ways = {
         "sudo": ["-n", "--", str(HELPER)],
@@ -31,7 +32,8 @@ def commands(privilege: str) -> dict[str, list[str]]:
     found = {}
     for name, words in ways.items():
         program = shutil.which(name, path=_PATH)
-        if program and privilege in ("auto", name):
+        wanted = privilege == name or (privilege == "auto" and (name != "sudo" or _is_permitted()))
+        if program and wanted:
             found[name] = [program, *words]
     return found
 
@@ -65,6 +67,11 @@ def _is_member(group: str) -> bool:
         return False
 
 
+def _is_permitted() -> bool:
+    group = _group()
+    return group is not None and _is_member(group)
+
+
 def _user() -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_name
@@ -86,16 +93,18 @@ def not_permitted(refusals: list[str]) -> str:
     group = _group()
     if group is None:
         return not_installed()
-    said = "; ".join(refusals)
+    said = f" ({'; '.join(refusals)})" if refusals else ""
     if _is_member(group):
-        return f"The privileged part of the capture could not be started, though group {group} may ({said})."
+        return f"The privileged part of the capture could not be started, though group {group} may{said}."
     return (
         f"User {_user()} may not capture Unix sockets: members of group {group} may, so run "
-        f"'sudo usermod -aG {group} {_user()}' and log in again ({said})."
+        f"'sudo usermod -aG {group} {_user()}' and log in again{said}."
     )
 
 
 def not_there(privilege: str) -> str:
-    """The sentence where the program that would start it is missing."""
+    """The sentence where there is no program that would start it."""
+    if privilege == "auto" and shutil.which("sudo", path=_PATH):  # which is there for members
+        return not_permitted([])
     wanted = "sudo or pkexec" if privilege == "auto" else privilege
     return f"Capturing as an ordinary user needs {wanted}, which is not installed: install it, or be root."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grp
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.filter import Filter, FilterError, parse
 from unixsock_bpf.filter.ast import Cgroup, Term
 from unixsock_bpf.filter.serialize import from_plain, to_plain
@@ -217,8 +220,38 @@ def test_the_caller_gives_nothing_but_the_path() -> None:
     for way in ("sudo", "pkexec"):
         (command,) = launch.commands(way).values()
         assert command[-1] == str(launch.HELPER)
-    assert list(launch.commands("auto")) == ["sudo", "pkexec"]
     assert launch.commands("none") == {}
+
+
+@pytest.fixture
+def ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """sudo, without pkexec, that refuses; the file in which it notes that, as by a mail to the administrator."""
+    incidents = tmp_path / "incidents"
+    program = tmp_path / "sudo"
+    program.write_text(f"#!/bin/sh\necho incident >> {incidents}\nexit 1\n")
+    program.chmod(0o755)
+    group = tmp_path / "group"
+    group.write_text("capturers\n")
+    helper = tmp_path / "helper"
+    helper.touch()
+    for name, value in (("_PATH", str(tmp_path)), ("GROUP", group), ("HELPER", helper)):
+        monkeypatch.setattr(launch, name, value)
+    monkeypatch.setattr(grp, "getgrnam", lambda name: grp.struct_group((name, "x", 4711, [])))
+    return incidents
+
+
+@pytest.mark.parametrize(
+    ("groups", "privilege", "reported"),
+    [([60], "auto", False), ([60, 4711], "auto", True), ([60], "sudo", True)],
+)
+def test_sudo_reports_no_user_who_is_not_in_the_group(
+    groups: list[int], privilege: str, reported: bool, ways: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getgroups", lambda: groups)
+    with pytest.raises(ProbeError) as refused:
+        RemoteCapture(Settings(privilege=privilege)).try_to_start()
+    assert ("usermod -aG capturers" in str(refused.value)) == (4711 not in groups)
+    assert ways.exists() == reported
 
 
 def test_group_is_for_everybody_only(capsys: pytest.CaptureFixture[str]) -> None:
