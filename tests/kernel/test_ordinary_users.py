@@ -168,11 +168,13 @@ def _library() -> dict[str, tuple[int, int]]:
 
 
 def test_a_members_limits_and_signals_leave_nothing_behind() -> None:
-    """Root's part starts from limits of its own, and writes nothing: what a limit cuts would be cut for all."""
+    """Root's part has limits of its own, and writes nothing: what a limit cuts would be cut for all."""
     before = _library()
     bytecode = [name for name in before if "/__pycache__/" in name]
     assert len(bytecode) > 50
-    ask = "ulimit -f 4; ulimit -n 64; ulimit -t 100; trap '' ALRM IO TERM; exec unixsock dump -c 1 comm 'python*'"
+    ask = (
+        "ulimit -f 4; ulimit -n 64; ulimit -t 100; trap '' ALRM IO TERM; exec unixsock dump -c 1 comm python3"
+    )
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with here, there:
         capture = subprocess.Popen(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 from unixsock_bpf import record
 from unixsock_bpf.api.message import MessagesError
 from unixsock_bpf.formats import pcapng, reader
+from unixsock_bpf.linux import interpreter
 from unixsock_bpf.linux.write import write_all
 from unixsock_bpf.timeouts import DUMP_EXIT_TIMEOUT_S
 
@@ -80,7 +80,7 @@ class File:
 
 def dump_command(arguments: list[str]) -> list[str]:
     """Return the command that captures, and writes pcapng to its standard output."""
-    return [sys.executable, "-m", "unixsock_bpf", "dump", "--format", "pcapng", *arguments]
+    return interpreter.command("unixsock_bpf.cli.main", "dump", "--format", "pcapng", *arguments)
 
 
 class Live:
@@ -98,16 +98,11 @@ class Live:
 
     def start(self) -> None:
         """Start it, and return once the probe is attached.  Raises MessagesError if it cannot be."""
-        checkout = str(Path(__file__).resolve().parents[2])
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(filter(None, (checkout, os.environ.get("PYTHONPATH"))))
-        }
         self._process = subprocess.Popen(
             dump_command(self._arguments),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment,
             start_new_session=True,
         )
         if self._closed:  # before there was anything to end

@@ -1,4 +1,4 @@
-"""What a process gives up once it only has to drain a ring into a pipe, or to compile: everything else.
+"""What a process gives up that only has to drain a ring, to compile or to dissect: everything else.
 
 Capabilities and user go through prctl(2), capset(2) and setresuid(2), system calls through
 libseccomp's Python binding (Debian: python3-seccomp).  Linux only; raises SandboxError where
@@ -12,7 +12,8 @@ import errno
 import functools
 import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_KEEPCAPS = 8
@@ -33,6 +34,16 @@ CAP_BPF = 39
 
 #: User and group who have nothing: Debian calls them nobody and nogroup.
 NOBODY = 65534
+
+#: From linux/sched.h: a mount table, a network and System V queues of its own.
+_CLONE_NEWNS, _CLONE_NEWNET, _CLONE_NEWIPC = 0x20000, 0x40000000, 0x08000000
+#: From linux/mount.h.
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
+_MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 1 << 5, 1 << 12, 1 << 14, 1 << 18
+_MOUNT_ATTR_RDONLY = 1
+_AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
+#: The same number on every architecture; since Linux 5.12.
+_SYS_MOUNT_SETATTR = 442
 
 #: System calls that need no look at their arguments.
 _HARMLESS = (
@@ -93,6 +104,52 @@ def forbid_new_privileges() -> None:
                 break
             _must("empty its bounding set", -1)
     libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+
+
+def own_mounts(namespaces: int = 0) -> bool:
+    """Give this process mounts that others don't see, and more ``namespaces``; False where it may not."""
+    libc = _libc()
+    if libc.unshare(_CLONE_NEWNS | namespaces) != 0:
+        return False
+    _must("keep its mounts to itself", libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None))
+    return True
+
+
+def freeze_files(folder: Path, files: Mapping[str, bytes]) -> bool:
+    """Make every mounted file system read-only for this process and its children, and its network empty.
+
+    ``folder``, which has to exist, holds nothing but ``files`` then, by their paths in it.  Needs root;
+    False, with nothing changed, where that is forbidden to root, too.  Raise SandboxError.
+    """
+    if not own_mounts(_CLONE_NEWNET | _CLONE_NEWIPC):
+        return False
+    libc = _libc()
+    options = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+    _must("make a folder", libc.mount(b"tmpfs", bytes(folder), b"tmpfs", options, b"mode=755"))
+    before = os.umask(0o022)
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    os.umask(before)
+    attributes = (ctypes.c_uint64 * 4)(
+        _MOUNT_ATTR_RDONLY, 0, 0, 0
+    )  # set, clear, propagation, user name space
+    if libc.syscall(
+        *(_SYS_MOUNT_SETATTR, _AT_FDCWD, b"/", _AT_RECURSIVE),
+        *(ctypes.byref(attributes), ctypes.sizeof(attributes)),
+    ):
+        for mount in _mounts():
+            flags = _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID
+            _must(f"make {os.fsdecode(mount)} read-only", libc.mount(None, mount, None, flags, None))
+    return True
+
+
+def _mounts() -> list[bytes]:
+    """Where file systems are mounted that can be seen: not those below others."""
+    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    found = dict.fromkeys(line.split()[4].decode("unicode_escape").encode("latin-1") for line in lines)
+    return [mount for mount in found if os.path.ismount(mount)]
 
 
 @functools.cache

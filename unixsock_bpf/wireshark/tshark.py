@@ -1,25 +1,23 @@
 """Run tshark with this package's dissector, and without root's rights.
 
 Wireshark 4.4 and later load no personal Lua for root, and with good reason: root would run Lua that
-another user can write, and every dissector on untrusted data.  So for root, tshark runs as the owner
-of the dissector; if that is root, in a user name space, where it has no rights beyond those of a
-file's owner.
+another user can write, and every dissector on untrusted data.  So for root, tshark runs as nobody:
+confined.py.
 """
 
 from __future__ import annotations
 
 import os
-import pwd
 import re
 import shutil
 import subprocess
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
-from typing import IO, Any, Union
+from typing import IO, Union
 
 from unixsock_bpf.errors import UnixsockError
-from unixsock_bpf.wireshark.folders import FoldersError, dissector_source, system
+from unixsock_bpf.linux import interpreter
+from unixsock_bpf.wireshark.folders import FoldersError, dissector_source
 
 _Stream = Union[int, IO[bytes], None]
 
@@ -50,57 +48,33 @@ def _dissector() -> Path:
 def start(arguments: Iterable[str], stdin: _Stream) -> subprocess.Popen[bytes]:
     """Start tshark without name resolution, with pipes for its output.  Raises TsharkError.
 
-    What it is to read has to be open already, as its stdin (``-r -``): it may be another user.
+    What it is to read has to be open already, as its stdin (``-r -``): root's runs as nobody.
     """
     available()
-    source = _dissector()
-    before, options = _without_rights(source)
     return subprocess.Popen(
-        [*before, "tshark", "-n", "-X", f"lua_script:{source}", *arguments],
+        _command(_dissector(), arguments),
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         bufsize=0,
+        env=_environment(),
         start_new_session=True,  # a terminal's Ctrl-C is for the program, which may want the rest
-        **options,
     )
 
 
-def _without_rights(source: Path) -> tuple[list[str], dict[str, Any]]:
-    """Return a command prefix and Popen's options so that tshark has no more rights than needed."""
+def _command(source: Path, arguments: Iterable[str]) -> list[str]:
     if os.geteuid() != 0:
-        return [], {}
-    owner = source.stat()
-    if owner.st_uid == 0:
-        before = _in_user_namespace()
-        if not before and leaves_out_personal_lua() and not _installed_for_everybody():
-            raise TsharkError(
-                "Wireshark 4.4 and later load no dissector for root but what is installed for everybody: "
-                "run 'unixsock install --system'"
-            )
-        return before, {}
-    try:
-        home = pwd.getpwuid(owner.st_uid).pw_dir
-    except KeyError:
-        home = "/nonexistent"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
-    return [], {
-        "user": owner.st_uid,
-        "group": owner.st_gid,
-        "extra_groups": [],
-        "env": environment | {"HOME": home},
-    }
+        return ["tshark", "-n", "-X", f"lua_script:{source}", *arguments]
+    program = shutil.which("tshark") or "tshark"
+    return interpreter.command("unixsock_bpf.wireshark.confined", str(source), program, *arguments)
 
 
-@cache
-def _in_user_namespace() -> list[str]:
-    """Return a prefix that runs a command as nobody who still owns root's files; empty where impossible."""
-    command = ["unshare", "--user", "--map-user=65534", "--map-group=65534", "--"]
-    try:
-        possible = subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0
-    except OSError:
-        possible = False
-    return command if possible else []
+def _environment() -> dict[str, str]:
+    """Return tshark's environment: nobody has no home, and reads nothing in root's."""
+    if os.geteuid() != 0:
+        return dict(os.environ)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
+    return kept | {"HOME": "/nonexistent"}
 
 
 def leaves_out_personal_lua() -> bool:
@@ -113,13 +87,6 @@ def leaves_out_personal_lua() -> bool:
         return False
     version = re.search(r"(\d+)\.(\d+)", stdout)
     return version is not None and tuple(map(int, version.groups())) >= (4, 4)
-
-
-def _installed_for_everybody() -> bool:
-    try:
-        return (system().plugins / "unixsock.lua").exists()
-    except FoldersError:
-        return False
 
 
 def complaints(lines: Iterable[str]) -> list[str]:

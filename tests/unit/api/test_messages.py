@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,3 +102,37 @@ def test_bad_files(content: bytes | None, said: str, tmp_path: Path) -> None:
 def test_bad_display_filter(capture: Path) -> None:
     with pytest.raises(unixsock_bpf.MessagesError):
         list(unixsock_bpf.read(capture, "nonsense =="))
+
+
+STARTS_A_CAPTURE = """\
+import sys
+sys.path.append({root!r})
+from unixsock_bpf.api.message import MessagesError
+from unixsock_bpf.api.sources import Live
+try:
+    Live(["--no-such-option"]).start()
+except MessagesError as error:
+    print(error)
+"""
+
+
+def test_a_capture_imports_nothing_from_where_its_program_does_not(tmp_path: Path) -> None:
+    """A root program that is started in a folder of others, or with their PYTHONPATH."""
+    here, named, program = tmp_path / "here", tmp_path / "named", tmp_path / "program" / "p.py"
+    for folder in (here, named, program.parent):
+        folder.mkdir()
+    program.write_text(STARTS_A_CAPTURE.format(root=str(Path(__file__).resolve().parents[3])))
+    for folder in (here, named):
+        for name in ("argparse.py", "signal.py", "sitecustomize.py", "unixsock_bpf.py"):
+            (folder / name).write_text(f"open({str(folder / 'ran')!r}, 'w')\n")
+    done = subprocess.run(
+        [sys.executable, "-I", program],
+        cwd=here,
+        env=os.environ | {"PYTHONPATH": str(named)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "unrecognised argument '--no-such-option'" in done.stdout
+    assert not (here / "ran").exists()
+    assert not (named / "ran").exists()

@@ -225,7 +225,7 @@ def test_the_caller_gives_nothing_but_the_path() -> None:
 
 @pytest.fixture
 def ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """sudo, without pkexec, that refuses; the file in which it notes that, as by a mail to the administrator."""
+    """sudo, without pkexec, that refuses; the file in which it notes that, as it mails it elsewhere."""
     incidents = tmp_path / "incidents"
     program = tmp_path / "sudo"
     program.write_text(f"#!/bin/sh\necho incident >> {incidents}\nexit 1\n")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from unixsock_bpf.linux import sandbox
 from unixsock_bpf.wireshark import tshark
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -40,40 +42,82 @@ def capture(tmp_path: Path) -> Path:
     return path
 
 
-def test_root_keeps_no_right_where_there_are_user_namespaces(capture: Path) -> None:
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that everybody can look into, unlike pytest's."""
+    with tempfile.TemporaryDirectory(dir="/var/lib") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_root_keeps_no_right(capture: Path) -> None:
     running = tshark.start(["-r", "-"], subprocess.PIPE)
     found = status(running)
     running.communicate(b"")
-    command = ["unshare", "--user", "--map-user=1", "true"]
-    if subprocess.run(command, capture_output=True, check=False).returncode == 0:
-        assert [int(found[name][0], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")] == [0] * 4
+    assert found["Uid"] == found["Gid"] == [str(sandbox.NOBODY)] * 4
+    assert found["Groups"] == []
+    assert {int(found[f"Cap{name}"][0], 16) for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {0}
+    assert found["NoNewPrivs"] == ["1"]
     assert tshark.frame_numbers(str(capture), "unixsock.len > 0")
 
 
-def test_somebodys_dissector_is_run_as_somebody(capture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "dissector"
-        shutil.copytree(ROOT / "dissector", folder)
-        for path in (folder.parent, folder, *folder.rglob("*")):
-            os.chown(path, SOMEBODY, SOMEBODY)
-            path.chmod(path.stat().st_mode & 0o700)
-        monkeypatch.setattr(tshark, "dissector_source", lambda: folder / "unixsock.lua")
-        running = tshark.start(["-r", "-"], subprocess.PIPE)
-        found = status(running)
-        running.communicate(b"")
-        assert found["Uid"] == found["Gid"] == [str(SOMEBODY)] * 4
-        assert found["Groups"] == []
-        assert tshark.frame_numbers(str(capture), "unixsock.len > 0")
+WRITES = """\
+#!/usr/bin/python3 -I
+import os
+for place in {places!r}:
+    for what in (lambda: open(place + "/made", "w").write("x" * 9), lambda: os.mkdir(place + "/folder"),
+                 lambda: open(place + "/there", "r+").write("changed")):
+        try:
+            what()
+            print("could", place)
+        except OSError:
+            pass
+print(open("/dev/null", "w").write("x"), sum(len(line) > 0 for line in open("/proc/net/dev")) - 2)
+"""
 
 
-@pytest.mark.parametrize(("version", "refused"), [("4.0.17", False), ("4.4.9", True), ("5.0.0", True)])
-def test_where_root_would_get_no_dissector_it_is_told(
-    version: str, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake = tmp_path / "tshark"
-    fake.write_text(f"#!/bin/sh\necho 'TShark (Wireshark) {version}.'\n")
+def test_roots_tshark_can_write_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "open").mkdir()
+    (folder / "open" / "there").write_text("as it was")
+    for path in (folder / "open", folder / "open" / "there"):
+        path.chmod(0o777)
+    places = [str(folder / "open"), "/tmp", "/var/tmp", "/dev/shm", "/run/lock", "/proc/self"]
+    fake = folder / "tshark"
+    fake.write_text(WRITES.format(places=places))
     fake.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(tshark, "_in_user_namespace", list)
-    with pytest.raises(tshark.TsharkError, match="install --system") if refused else nullcontext():
-        tshark.start(["-r", "-"], subprocess.DEVNULL).communicate()
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    said, complaints = tshark.start([], subprocess.DEVNULL).communicate()
+    assert complaints == b""
+    assert said == b"1 1\n"  # the loopback interface alone
+    assert (folder / "open" / "there").read_text() == "as it was"
+
+
+@pytest.mark.parametrize("owner", [0, SOMEBODY])
+def test_a_dissector_that_nobody_can_read_is_found(
+    owner: int, folder: Path, capture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkout below /root, say, or another user's."""
+    dissector = folder / "dissector"
+    shutil.copytree(ROOT / "dissector", dissector)
+    for path in (dissector, *dissector.rglob("*")):
+        os.chown(path, owner, owner)
+        path.chmod(path.stat().st_mode & 0o700)
+    monkeypatch.setattr(tshark, "dissector_source", lambda: dissector / "unixsock.lua")
+    assert tshark.frame_numbers(str(capture), "unixsock.len > 0")
+
+
+def test_mounts_become_read_only_on_kernels_without_mount_setattr(folder: Path) -> None:
+    """Linux before 5.12."""
+    words = (
+        "import errno, os; from pathlib import Path; from unixsock_bpf.linux import sandbox\n"
+        "sandbox._SYS_MOUNT_SETATTR = -1\n"
+        f"place = Path({str(folder)!r})\n"
+        "assert sandbox.freeze_files(place, {'a/b': b'content'})\n"
+        "assert (place / 'a/b').read_bytes() == b'content'\n"
+        "for path in (place, Path('/tmp'), Path('/dev/shm')):\n"
+        "    try: (path / 'made').touch()\n"
+        "    except OSError as error: assert error.errno == errno.EROFS\n"
+        "    else: raise AssertionError(path)\n"
+    )
+    subprocess.run([sys.executable, "-c", words], cwd=ROOT, check=True)
+    assert list(folder.iterdir()) == []
