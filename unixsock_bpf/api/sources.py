@@ -109,7 +109,7 @@ class Live:
             self._process.kill()
         threading.Thread(target=self._listen, name="unixsock dump", daemon=True).start()
         self._ready.wait()
-        if self._process.poll() not in (None, 0):
+        if self._process.poll() not in (None, 0) and not self._closed:
             raise MessagesError(self._complaint())
 
     def _listen(self) -> None:
