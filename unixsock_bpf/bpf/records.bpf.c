@@ -147,7 +147,7 @@ static __always_inline void on_message(u32 slot, u32 generation)
 	if (s->call.address)
 		cursor_at(&s->cursor, s->call.address, len);
 	else
-		cursor_at_skb(&s->cursor, s->skb, set);
+		cursor_at_skb(&s->cursor, s->skb);
 	if (send_payload(s, set)) {
 		m->len -= s->cursor.before;
 		find_flow(&sides, m->type);

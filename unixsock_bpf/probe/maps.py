@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from unixsock_bpf.errors import ProbeError
+from unixsock_bpf.probe import libbpf
 
 #: BPF_MAP_TYPE_RINGBUF in linux/bpf.h, whose maps have no elements.
 _RING = 27
@@ -115,6 +116,11 @@ class Map:
 
         if bcc.lib.bpf_update_elem(self.fd, ctypes.byref(key), ctypes.byref(leaf), 0) < 0:
             raise KeyError(os.strerror(ctypes.get_errno()))
+
+    def freeze(self) -> None:
+        """Let nothing but programs change it from now on.  Raise ProbeError."""
+        if libbpf.library().bpf_map_freeze(self.fd) < 0:
+            raise ProbeError("a map can't be frozen")
 
     def items(self) -> Iterator[tuple[Any, Any]]:
         """All elements, except such as come and go meanwhile."""

@@ -157,12 +157,20 @@ class Probe:
             table[table.Key(group.ids[-1])] = leaf
 
     def _fill_page_bases(self) -> None:
-        """Tells the probe where the memory of pages is, from what says it soonest."""
+        """Tell the probe where the memory of pages is, from what says it soonest.
+
+        These are addresses that it reads from, so that nothing can change them any more then: neither this
+        process, which may be confined and belong to an ordinary user next, nor a bug in it.
+        """
+        table = self._table("page_bases")
+        leaf = table.Leaf()
         values = page_bases(self._kernel.macros["STRUCT_PAGE_SIZE"])
         found = values or addresses(BASES)
         if all(found.get(name) for name in BASES):
             for name in BASES:  # page_offset_base is the variable's address, page_offset its value
-                setattr(self.settings, name.removesuffix("_base") if values else name, found[name])
+                setattr(leaf, name.removesuffix("_base") if values else name, found[name])
+            table[table.Key(0)] = leaf
+        table.freeze()
 
     def _fill_pseudo_files(self) -> None:
         table = self._table("pseudo_files")

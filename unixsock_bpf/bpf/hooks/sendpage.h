@@ -14,11 +14,11 @@ static __always_inline bool on_appended(u32 slot, const struct arguments *args, 
 		return false;
 	u64 shared = LOAD(u64, skb, SKB_HEAD) + LOAD(u32, skb, SKB_END);
 	u64 fragment = shared + SHARED_FRAGS + (LOAD(u8, shared, SHARED_NR_FRAGS) - 1) * FRAG_SIZE;
-	struct settings *set = get_settings();
-	u64 mapping = set ? linear_mapping(set) : 0;
+	struct page_bases *bases = get_page_bases();
+	u64 mapping = bases ? linear_mapping(bases) : 0;
 	u64 address = NOWHERE;
-	if (set && mapping)
-		address = page_address(LOAD(u64, fragment, FRAG_PAGE), mapping, all_pages(set)) +
+	if (bases && mapping)
+		address = page_address(LOAD(u64, fragment, FRAG_PAGE), mapping, all_pages(bases)) +
 			  LOAD(u32, fragment, FRAG_OFFSET) + LOAD(u32, fragment, FRAG_LEN) - size;
 	return tell_message(slot, sk, peer_of(sk), 0, address, size, 0);
 }

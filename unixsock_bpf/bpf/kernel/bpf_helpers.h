@@ -16,6 +16,7 @@
 #define BPF_ANY 0
 #define BPF_NOEXIST 1
 #define BPF_F_MMAPABLE 1024
+#define BPF_F_RDONLY_PROG 128
 
 #define BPF_F_TABLE(type, key_type, leaf_type, name, entries, map_flags)  \
 	struct name##_table {                                             \

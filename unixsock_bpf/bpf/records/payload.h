@@ -7,15 +7,15 @@
 #define STEPS 48
 
 /* Fragments hold pages, whose bytes are in the kernel's linear mapping, which begins here; 0: nobody knows. */
-static __always_inline u64 linear_mapping(struct settings *set)
+static __always_inline u64 linear_mapping(struct page_bases *bases)
 {
-	return set->page_offset_base ? LOAD(u64, set->page_offset_base, 0) : set->page_offset;
+	return bases->page_offset_base ? LOAD(u64, bases->page_offset_base, 0) : bases->page_offset;
 }
 
 /* Where the array of all struct pages begins. */
-static __always_inline u64 all_pages(struct settings *set)
+static __always_inline u64 all_pages(struct page_bases *bases)
 {
-	return set->vmemmap_base ? LOAD(u64, set->vmemmap_base, 0) : set->vmemmap;
+	return bases->vmemmap_base ? LOAD(u64, bases->vmemmap_base, 0) : bases->vmemmap;
 }
 
 static __always_inline u64 page_address(u64 page, u64 mapping, u64 pages)
@@ -35,17 +35,18 @@ static __always_inline void cursor_at(volatile struct cursor *c, u64 address, u3
 }
 
 /* At the bytes of an sk_buff, of which `skb` is a copy. */
-static __always_inline void cursor_at_skb(volatile struct cursor *c, const u8 *skb, struct settings *set)
+static __always_inline void cursor_at_skb(volatile struct cursor *c, const u8 *skb)
 {
 	u32 data_len = *(u32 *)(skb + SKB_DATA_LEN);
 	cursor_at(c, *(u64 *)(skb + SKB_DATA), *(u32 *)(skb + SKB_LEN) - data_len);
-	u64 mapping = data_len ? linear_mapping(set) : 0;
-	if (mapping) { /* else there are no fragments, or they can't be read */
+	struct page_bases *bases = data_len ? get_page_bases() : 0;
+	u64 mapping = bases ? linear_mapping(bases) : 0;
+	if (bases && mapping) { /* else there are no fragments, or they can't be read */
 		u64 shared = *(u64 *)(skb + SKB_HEAD) + *(u32 *)(skb + SKB_END);
 		c->fragments = shared + SHARED_FRAGS;
 		c->fragment_count = LOAD(u8, shared, SHARED_NR_FRAGS);
 		c->mapping = mapping;
-		c->pages = all_pages(set);
+		c->pages = all_pages(bases);
 	}
 }
 

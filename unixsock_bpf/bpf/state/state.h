@@ -106,9 +106,14 @@ struct settings {
 	u64 reader_waits; /* 1: the reader sleeps until it is woken */
 	u64 running; /* 0: look at nothing: the filter's tables and the snapshot are not there yet, or a pause */
 	u64 reader; /* its process */
+	u64 generation; /* whose programs are behind the gates; 0: none for sure */
+};
+
+/* Addresses that the probe reads from.  Written once and frozen: the reader, which belongs to the user who
+ * captures, must not choose them. */
+struct page_bases {
 	u64 page_offset_base; /* where the kernel has these variables, which it moves at every boot; or 0 */
 	u64 vmemmap_base;
-	u64 generation; /* whose programs are behind the gates; 0: none for sure */
 	u64 page_offset; /* what is in these variables, if their addresses are 0; or 0 */
 	u64 vmemmap;
 };
@@ -128,6 +133,7 @@ struct totals {
 /* hooks.bpf.c and records.bpf.c are compiled apart, and share them.  Some are made larger than they are here: probe/maps.py. */
 BPF_F_TABLE("array", u32, struct settings, settings, 1, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct totals, totals, 1, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct page_bases, page_bases, 1, BPF_F_RDONLY_PROG);
 BPF_TABLE("hash", u64, struct endpoint, endpoints, 1);
 BPF_TABLE("lru_hash", u64, struct endpoint, orphans, 4096); /* by id: freed, with losses to report */
 BPF_TABLE("lru_hash", struct pair, struct flow, flows, 16384);
@@ -299,6 +305,12 @@ static __always_inline struct settings *get_settings(void)
 {
 	u32 zero = 0;
 	return settings.lookup(&zero);
+}
+
+static __always_inline struct page_bases *get_page_bases(void)
+{
+	u32 zero = 0;
+	return page_bases.lookup(&zero);
 }
 
 static __always_inline struct scratch *get_scratch(u32 slot)
