@@ -7,3 +7,13 @@ class UnixsockError(Exception):
 
 class ProbeError(UnixsockError):
     """The probe cannot run here."""
+
+
+def harmless(text: str) -> str:
+    """Return ``text`` for a terminal or a window: a sentence may quote arguments, which hold anything."""
+    return "".join(
+        character
+        if character.isprintable() or character == "\n"
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )

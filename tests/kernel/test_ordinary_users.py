@@ -95,6 +95,7 @@ def test_all_arrives_once_in_order_and_root_is_given_up() -> None:
         (pid,) = privileged()
         left_to_it = status(pid)
         opened = {os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+        infos = [info.read_text() for info in Path(f"/proc/{pid}/fdinfo").iterdir()]
         threads = [one for one in os.listdir(f"/proc/{pid}/task") if int(one) != pid]
         left_to_threads = [status(f"{pid}/task/{one}") for one in threads]
         kept_by_threads = [
@@ -124,6 +125,9 @@ def test_all_arrives_once_in_order_and_root_is_given_up() -> None:
         }  # fmt: skip
     assert len(threads) > 5
     assert kept_by_threads == [["anon_inode:[perf_event]"]] * len(threads)
+    # The map of the addresses that the probe reads from is read-only for programs, and for everybody.
+    (addresses,) = (info for info in infos if "map_flags:\t0x80\n" in info)
+    assert "frozen:\t1\n" in addresses
     opened.discard("/proc/uptime")
     assert not [target for target in opened if "bpf-prog" in target or target.startswith("/proc")]
 

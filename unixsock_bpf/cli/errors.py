@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from unixsock_bpf.errors import harmless
+
 
 class Failure(Exception):
     """What could not be done, in one sentence, and the exit status that says so."""
@@ -22,7 +24,7 @@ def reason(error: OSError) -> str:
 def say(text: str) -> None:
     """Print a line on stderr, whatever it holds, even where stderr is closed."""
     try:
-        sys.stderr.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
+        sys.stderr.buffer.write(harmless(text).encode() + b"\n")
         sys.stderr.flush()
     except OSError:
         pass

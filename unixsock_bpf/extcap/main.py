@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from unixsock_bpf import dependencies
+from unixsock_bpf.errors import harmless
 from unixsock_bpf.options import BY_NAME, KNOWN, OPTIONS, Option, OptionError, Settings, scan, settings
 from unixsock_bpf.version import __version__
 
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _refuse(why: str, status: int) -> int:
-    sys.stderr.buffer.write(f"{INTERFACE}: {why}\n".encode(errors="replace"))
+    sys.stderr.buffer.write(harmless(f"{INTERFACE}: {why}\n").encode(errors="replace"))
     return status
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from unixsock_bpf.capture import own_processes
 from unixsock_bpf.capture.pipe import PipePump, PipeWriter, ReaderGone
+from unixsock_bpf.errors import harmless
 from unixsock_bpf.formats import pcapng
 from unixsock_bpf.timeouts import FIFO_OPEN_TIMEOUT_S
 
@@ -57,7 +58,7 @@ def _lines(sentence: str) -> str:
 def _fail(sentence: str, in_window: bool = False) -> int:
     if in_window:
         sentence = _lines(sentence)
-    sys.stderr.buffer.write(sentence.encode(errors="replace") + b"\n")
+    sys.stderr.buffer.write(harmless(sentence).encode(errors="replace") + b"\n")
     sys.stderr.flush()
     return 1
 

@@ -46,15 +46,26 @@ def checks() -> Iterator[Check]:
     yield dissector()
 
 
-def root() -> Check:
+def root(uid_map: str = "/proc/self/uid_map") -> Check:
     """The right to load programs into the kernel: root's, or lent by the privileged part."""
     uid = os.geteuid()
+    if uid == 0 and _in_user_namespace(uid_map):
+        said = "root of a user namespace, which is an ordinary user for the kernel"
+        return Check("privilege", False, said, "Run it outside of the container")
     if uid == 0:
         return Check("privilege", True, "root")
     refusal = _refusal()
     if refusal is None:
         return Check("privilege", True, f"user {uid} may have the privileged part capture")
     return Check("privilege", False, refusal, "Or run it with sudo")
+
+
+def _in_user_namespace(uid_map: str) -> bool:
+    """Return whether user ids are others outside: the initial namespace has all, as they are."""
+    try:
+        return Path(uid_map).read_text().split() != ["0", "0", "4294967295"]
+    except OSError:  # a kernel without them
+        return False
 
 
 def _refusal() -> str | None:

@@ -20,6 +20,7 @@ from unixsock_bpf.cli.arguments import chosen_settings, filter_text
 from unixsock_bpf.cli.errors import Failure
 from unixsock_bpf.cli.main import main, parse
 from unixsock_bpf.cli.output import Output
+from unixsock_bpf.extcap.main import main as extcap
 from unixsock_bpf.formats import pcapng, reader
 from unixsock_bpf.record import Record
 
@@ -308,3 +309,21 @@ def test_a_missing_python_package_is_told_in_one_sentence() -> None:
     assert re.fullmatch(
         r"unixsock: the Python package lark is missing: install python3-lark .*\n", done.stderr
     )
+
+
+def test_no_argument_reaches_a_terminal_as_it_is(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    nasty = "\x1b[2J\x9b31m\u202e\udcff"
+    calls: list[tuple[Callable[[Sequence[str]], int], list[str]]] = [
+        (main, ["dump", f"--{nasty}"]),
+        (main, ["dump", nasty]),
+        (main, ["export", f"/nonexistent/{nasty}"]),
+        (main, ["dump", "-w", f"/nonexistent/{nasty}"]),
+        (extcap, [f"--{nasty}"]),
+        (extcap, ["--extcap-interface", nasty, "--extcap-dlts"]),
+        (extcap, ["--capture", f"--fifo=/nonexistent/{nasty}", f"--extcap-interface={nasty}"]),
+    ]
+    for call, arguments in calls:
+        assert call(arguments) != 0
+        said = capfdbinary.readouterr().err
+        assert said, arguments
+        assert re.search(rb"[^ -~\n]", said) is None, said

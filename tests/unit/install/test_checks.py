@@ -131,3 +131,19 @@ def test_the_command_says_a_line_for_each_and_whether_it_would_work(
     assert any(line.startswith("MISSING privilege: ") and "sudo" in line for line in lines)
     assert any(line.startswith("MISSING tracing: not tried") for line in lines)
     assert len(lines) == 10
+
+
+@pytest.mark.parametrize(
+    ("ids", "ok"),
+    [
+        ("         0          0 4294967295\n", True),
+        ("0 1000 1\n", False),
+        ("0 100000 65536\n", False),
+        (None, True),
+    ],
+)
+def test_root_of_a_user_namespace_is_no_root(ids: str | None, ok: bool, tmp_path: Path) -> None:
+    if ids is not None:
+        (tmp_path / "uid_map").write_text(ids)
+    check = checks.root(str(tmp_path / "uid_map"))
+    assert (check.name, check.met) == ("privilege", ok)
