@@ -5,5 +5,5 @@ read_globals = {
     "Address", "ByteArray", "Dissector", "DissectorTable", "Listener", "Pref", "Proto", "ProtoExpert",
     "ProtoField", "Struct", "TextWindow", "TreeItem", "Tvb", "UInt64", "base", "copy_to_clipboard", "expert",
     "ftypes", "gui_enabled", "register_menu",
-    "register_stat_cmd_arg", "retap_packets", "set_plugin_info", "wtap", "MENU_STAT_GENERIC", "MENU_STAT_UNSORTED", "MENU_TOOLS_UNSORTED",
+    "register_stat_cmd_arg", "report_failure", "retap_packets", "set_plugin_info", "wtap", "MENU_STAT_GENERIC", "MENU_STAT_UNSORTED", "MENU_TOOLS_UNSORTED",
 }

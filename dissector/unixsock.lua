@@ -6,10 +6,19 @@
 -- Everything shown follows from the record alone, so that one pass, two passes and a click in the packet
 -- list agree.  Runs unchanged on Wireshark 4.0 (Lua 5.2) to 4.6 (Lua 5.4).
 
-if Dissector.get("unixsock") then return end -- a second copy, in another plugin folder
+local VERSION = "0.1.0"
+
+if Dissector.get("unixsock") then -- a second copy, in another plugin folder
+    if package.loaded["unixsock.version"] ~= VERSION and report_failure then
+        report_failure(("Another version of the dissector for Unix sockets is loaded already; %s, version %s, is not:"
+            .. " remove one of them from Wireshark's plugin folders."):format(debug.getinfo(1, "S").source, VERSION))
+    end
+    return
+end
+package.loaded["unixsock.version"] = VERSION -- for other copies, which may have other globals
 
 if set_plugin_info then
-    set_plugin_info({ version = "0.1.0", author = "unixsock-bpf", description = "Unix domain sockets" })
+    set_plugin_info({ version = VERSION, author = "unixsock-bpf", description = "Unix domain sockets" })
 end
 
 -- Wireshark makes several objects for each packet, and Lua's collector gives them back: by default late and in such

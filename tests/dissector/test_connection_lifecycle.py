@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -203,6 +205,27 @@ def test_truncated_records_wait_for_nothing(tshark: Tshark, tmp_path: Path) -> N
         rows = tshark.fields(capture, "http.request.method", "http.response.code", options=options)
         assert rows == [["GET", ""], ["", "200"]] * 2
     assert "Malformed" not in tshark.run(capture, "-V")
+
+
+@pytest.mark.parametrize(("other", "told"), [("0.0.1", True), (None, False)])
+def test_two_copies_of_the_dissector(tmp_path: Path, other: str | None, told: bool) -> None:
+    """The first that Wireshark finds is used; a sentence says so if they are of different versions."""
+    plugins = tmp_path / ".local/lib/wireshark/plugins"
+    for folder, version in (("a", other), ("b", None)):
+        shutil.copytree(ROOT / "dissector", plugins / folder)
+        # Of two files with one name Wireshark itself loads only one.
+        main = (plugins / folder / "unixsock.lua").rename(plugins / folder / f"{folder}.lua")
+        if version:
+            main.write_text(re.sub(r'local VERSION = ".*"', f'local VERSION = "{version}"', main.read_text()))
+    capture = write(
+        tmp_path / "c.pcapng", conversation(b"/run/docker.sock", [(True, b"GET / HTTP/1.1\r\n\r\n")])
+    )
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"}
+    done = subprocess.run(["tshark", "-r", str(capture)], env=env, capture_output=True, text=True, check=True)
+    assert " HTTP " in done.stdout
+    said = [line for line in done.stderr.splitlines() if not line.startswith("Running as user")]
+    assert bool(said) == told
+    assert all("Another version of the dissector" in line and "plugin folders" in line for line in said)
 
 
 #: Mistakes in a protocol's file: what is replaced by what, and a part of the message.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import grp
 import os
 import pwd
@@ -23,6 +24,7 @@ from unixsock_bpf.install.installer import (
     user_places,
 )
 from unixsock_bpf.privilege.policy import PolicyError, check_group
+from unixsock_bpf.wireshark import folders
 
 
 def add(commands: Any) -> None:
@@ -82,6 +84,7 @@ def run_install(arguments: argparse.Namespace) -> int:
         raise Failure(str(error)) from None
     if os.geteuid() == 0:
         _compile_ahead()
+    _tell_other_versions()
     if not arguments.system and os.geteuid() == 0:
         print(
             "note: Wireshark 4.4 and later, run as root, ignore personal Lua plugins; use --system for that"
@@ -109,6 +112,15 @@ def _install_for_everybody(arguments: argparse.Namespace) -> None:
     install(replace(places, group=group), print)
     if before and before != group:
         print(f"group {before} may not capture any more")
+
+
+def _tell_other_versions() -> None:
+    with contextlib.suppress(folders.FoldersError, OSError):  # 'unixsock check' says what is wrong with them
+        for path in folders.other_versions():
+            print(
+                f"note: {path} is of another version, and Wireshark loads only one of them:"
+                " run 'unixsock install' for the same users again, or remove it"
+            )
 
 
 def _compile_ahead() -> None:

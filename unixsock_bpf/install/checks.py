@@ -217,6 +217,11 @@ def wireshark() -> Check:
         )
     said = _answer(["tshark", "--version"]) if "tshark" in found else ""
     version = said.splitlines()[0].rstrip(".") if said else ", ".join(found)
+    if " without Lua" in " ".join(said.split()):  # lines are broken anywhere
+        said = f"{version} was built without Lua and shows no more than bytes"
+        return Check(
+            "Wireshark", False, said, "Install a Wireshark with Lua, as distributions have it", False
+        )
     return Check("Wireshark", True, version, needed=False)
 
 
@@ -252,8 +257,7 @@ def dissector() -> Check:
     if not installed:
         return _not_installed("dissector")
     try:
-        ours = folders.dissector_source().read_bytes()
-        others = [path for path in installed if path.read_bytes() != ours]
+        others = folders.other_versions()
     except folders.FoldersError as error:
         return Check("dissector", False, str(error), "Install this package again", False)
     except OSError as error:

@@ -98,3 +98,13 @@ def dissector_source() -> Path:
         if (folder / "unixsock.lua").is_file():
             return folder / "unixsock.lua"
     raise FoldersError(f"the dissector is missing: there is no {ROOT / 'dissector' / 'unixsock.lua'}")
+
+
+def other_versions() -> list[Path]:
+    """List the dissectors that Wireshark may load here and that differ from this package's.
+
+    Raises FoldersError, OSError.
+    """
+    ours = dissector_source().read_bytes()
+    found = [folder / "unixsock.lua" for folder in plugin_folders()]
+    return [path for path in found if path.exists() and path.read_bytes() != ours]

@@ -107,6 +107,19 @@ def test_installed_parts_are_of_this_version(empty_home: Path) -> None:
     assert not checks.extcap().met
 
 
+@pytest.mark.parametrize(("lua", "met"), [("with Lua 5.4.6", True), ("without\nLua", False)])
+def test_a_wireshark_without_lua(
+    lua: str, met: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "tshark"
+    fake.write_text(
+        f"#!/bin/sh\necho 'TShark (Wireshark) 4.4.0.\n\nCompiled with zlib 1.3, {lua}, with GnuTLS.'\n"
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert checks.wireshark().met is met
+
+
 @pytest.mark.parametrize(("version", "met"), [("4.2.5", True), ("4.4.0", False), ("10.0.1", False)])
 def test_a_personal_dissector_is_none_for_root_on_a_new_wireshark(
     version: str, met: bool, empty_home: Path, monkeypatch: pytest.MonkeyPatch

@@ -117,6 +117,17 @@ def test_a_changed_profile_is_kept(home: Path, capsys: pytest.CaptureFixture[str
     assert list(tree(home)) == [f"{PROFILE}/preferences"]
 
 
+def test_another_version_elsewhere_is_told(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(folders, "plugin_folders", lambda: [(home / PLUGIN).parent, tmp_path])
+    main(["install"])
+    assert "another version" not in capsys.readouterr().out
+    (tmp_path / "unixsock.lua").write_text("-- older\n")
+    main(["install"])
+    assert f"note: {tmp_path}/unixsock.lua is of another version" in capsys.readouterr().out
+
+
 def test_what_wireshark_writes_into_the_profile_is_no_change(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
