@@ -120,7 +120,7 @@ def test_a_changed_profile_is_kept(home: Path, capsys: pytest.CaptureFixture[str
 def test_another_version_elsewhere_is_told(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(folders, "plugin_folders", lambda: [(home / PLUGIN).parent, tmp_path])
+    monkeypatch.setattr(wireshark_folders, "plugin_folders", lambda: [(home / PLUGIN).parent, tmp_path])
     main(["install"])
     assert "another version" not in capsys.readouterr().out
     (tmp_path / "unixsock.lua").write_text("-- older\n")
