@@ -48,7 +48,8 @@ class Widget:
     @property
     def role(self) -> str:
         """Such as ``push button``, ``text`` or ``table cell``."""
-        return str(self.node.get_role_name())
+        name = str(self.node.get_role_name())
+        return "push button" if name == "button" else name  # its name from at-spi2-core 2.56 on
 
     @property
     def name(self) -> str:

@@ -12,7 +12,6 @@ from generate import ENUMS, stale
 
 from unixsock_bpf import record
 from unixsock_bpf.formats import pcapng
-from unixsock_bpf.version import __version__
 
 ROOT = Path(__file__).parents[2]
 JSON_PAGE = (ROOT / "docs/json.md").read_text()
@@ -118,11 +117,6 @@ def test_versions_and_limits() -> None:
     assert re.findall(r"#define MAX_PAYLOAD (\w+)", C) == [hex(record.MAX_PAYLOAD)]
     assert f"{record.MAX_PAYLOAD:,} ({record.MAX_PAYLOAD:#x})" in PAGE
     assert f"# The record format, version {record.VERSION}\n" in PAGE
-
-
-def test_version_of_the_package() -> None:
-    main = (ROOT / "dissector/unixsock.lua").read_text()
-    assert re.findall(r'local VERSION = "(.*)"', main) == [__version__]
 
 
 def test_prefix_of_a_packet() -> None:

@@ -100,7 +100,7 @@ def test_zsh_knows_each_option(command: str) -> None:
 def test_one_version() -> None:
     """The package's version is the man page's and the Wireshark plugin's."""
     lua = (DOCS.parent / "dissector/unixsock.lua").read_text()
-    assert f'set_plugin_info({{ version = "{__version__}"' in lua
+    assert f'local VERSION = "{__version__}"' in lua
     assert f'"unixsock {__version__}"' in (DOCS / "man/unixsock.1").read_text().splitlines()[0]
     changelog = (DOCS.parent / "CHANGELOG.md").read_text()
     assert f"## {__version__}\n" in changelog
