@@ -39,6 +39,11 @@ class CaptureSource(Protocol):
     #: Called about once a second while ``blocks`` waits.
     each_second: Callable[[], None] | None
 
+    #: The processes that are left out because they belong to the capture, as ``comm[pid]``.
+    left_out: Sequence[str]
+    #: Called with a sentence when a conversation is left out because it repeats the output, or no longer.
+    feedback_found: Callable[[str], None]
+
     def __enter__(self) -> Any: ...
     def __exit__(self, kind: Any, error: Any, trace: Any, /) -> None: ...
 

@@ -12,11 +12,13 @@ import ctypes
 import fcntl
 import os
 from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from unixsock_bpf.linux import procfs, sock_diag
+from unixsock_bpf.record import display_process
 
 #: Programs that start an extcap, or stand between such a program and it.
 _CAPTURE_PROGRAMS = {
@@ -43,6 +45,22 @@ class OwnProcesses:
 
     left_out: set[int] = field(default_factory=set)
     readers: set[int] = field(default_factory=set)
+
+
+def users() -> set[int]:
+    """Return whose capture this is: this user, also through sudo or pkexec."""
+    asked = (os.environ.get(name, "") for name in ("SUDO_UID", "PKEXEC_UID"))
+    return {os.geteuid()} | {int(uid) for uid in asked if uid.isascii() and uid.isdigit()}
+
+
+def shown(pids: Iterable[int]) -> list[str]:
+    """Return each process as ``comm[pid]``, in printable characters."""
+    processes = [(procfs.status(pid), pid) for pid in sorted(pids)]
+    texts = [
+        display_process(status[0] if status else b"", pid).decode(errors="replace")
+        for status, pid in processes
+    ]
+    return ["".join(c if c.isprintable() else "?" for c in text) for text in texts]
 
 
 def capture_processes() -> set[int]:

@@ -16,6 +16,7 @@ from unixsock_bpf.timeouts import READER_TIMEOUT_S
 
 if TYPE_CHECKING:
     from unixsock_bpf.capture.base import CaptureSource, Statistics
+    from unixsock_bpf.capture.feedback import Feedback
     from unixsock_bpf.formats.pcapng import Block
 
 #: Bytes that an unprivileged process may have a pipe hold.
@@ -94,10 +95,18 @@ class PipePump:
     """Copies a capture's blocks to ``writer`` until it is stopped.
 
     While the ring fills up and the pipe is not read, up to ``buffer_mib`` more is kept here.
+    ``feedback`` leaves out what repeats the output.
     """
 
-    def __init__(self, capture: CaptureSource, writer: PipeWriter, buffer_mib: int) -> None:
+    def __init__(
+        self,
+        capture: CaptureSource,
+        writer: PipeWriter,
+        buffer_mib: int,
+        feedback: Feedback | None = None,
+    ) -> None:
         self._capture, self._writer = capture, writer
+        self._feedback = feedback
         writer.overflow_bytes = buffer_mib << 20
         writer.filling = lambda: capture.filling
         self._watch()
@@ -126,7 +135,10 @@ class PipePump:
     def run(self) -> Statistics:
         """Copy until ``stop``; return the statistics, which end the file.  Raises ReaderGone."""
         for batch in self._capture.blocks():
-            self._write(batch)
+            self._write(self._feedback.kept(batch) if self._feedback else batch)
         statistics = self._capture.statistics
-        self._writer.write([pcapng.statistics(time.time_ns(), statistics.messages, statistics.lost)])
+        left_out = self._feedback.summary if self._feedback else ""
+        self._writer.write(
+            [pcapng.statistics(time.time_ns(), statistics.messages, statistics.lost, comment=left_out)]
+        )
         return statistics

@@ -57,6 +57,8 @@ class Capture(Poller):
         self._wanted: list[tuple[Settings, Callable[[str], None]]] = []
         self._preparing: threading.Thread | None = None
         self._prepared: Generation | ProbeError | None = None
+        self.left_out: Sequence[str] = []
+        self.feedback_found: Callable[[str], None] = lambda _: None
         self._probe: Probe
         self._ring: Ring
         self._scheduler: ReadScheduler
@@ -70,7 +72,7 @@ class Capture(Poller):
 
     def _attach(self, settings: Settings) -> tuple[Probe, Ring]:
         """Return a probe that is set up but captures nothing yet, and its ring."""
-        from unixsock_bpf.capture.own_processes import capture_processes
+        from unixsock_bpf.capture.own_processes import capture_processes, shown
         from unixsock_bpf.capture.ringbuf import Ring
         from unixsock_bpf.linux.cgroups import groups
         from unixsock_bpf.linux.sockets import owners, visit_relative_names
@@ -84,7 +86,10 @@ class Capture(Poller):
         probe.fill_holders(owners(), existing)
         visit_relative_names()
         probe.detach_listing()
-        probe.fill_capturers(capture_processes() | set(settings.capturers))
+        left_out = capture_processes() | set(settings.capturers)
+        probe.fill_capturers(left_out)
+        if not settings.include_capture_processes:
+            self.left_out = shown(left_out)
         return probe, Ring(probe.ring_fd, probe.ring_size)
 
     def replace(self, settings: Settings, done: Callable[[str], None]) -> None:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unixsock_bpf.capture.base import CaptureSource
 from unixsock_bpf.cli.arguments import add_filter, add_options, chosen_settings
@@ -22,6 +22,9 @@ from unixsock_bpf.formats.pcapng import Block, event_of, is_packet
 from unixsock_bpf.formats.registry import FORMATS
 from unixsock_bpf.options import Settings
 from unixsock_bpf.record import Event
+
+if TYPE_CHECKING:
+    from unixsock_bpf.capture.feedback import Feedback
 
 _EXAMPLES = """\
 examples:
@@ -82,27 +85,48 @@ def run(arguments: argparse.Namespace, start: Callable[[Settings], CaptureSource
     if form.binary and path == "-" and os.isatty(1):
         raise Failure(f"{form.name} is not for terminals: give -w FILE, or pipe it into another program", 2)
     source = (start or _capture)(settings)
+    feedback = None if settings.include_capture_processes else _feedback()
     with _StopSignals(source) as signals:
         # A reader of a pipe waits for the header; a file is only overwritten once a capture runs.
         early = _opened(path, form, arguments, settings) if path == "-" else None
         try:
             with source:
                 output, writer = early or _opened(path, form, arguments, settings)
-                _say(f"unixsock: capturing {settings.filter.text.strip() or 'all Unix sockets'}; Ctrl-C ends")
+                _say(f"unixsock: capturing {_subject(settings, source.left_out)}; Ctrl-C ends")
                 if arguments.autostop:
                     signals.stop_after(arguments.autostop)
                 if output.is_pipe:  # notices that its reader goes while there is no traffic
                     source.watch(output.fd, 0, lambda happened: _if_closed(happened, source))
                 # A close is recorded without --events, too, for the dissector; text does not show it.
                 quiet = not form.binary and not settings.events
-                captured = _transfer(source, output, writer, arguments.count, quiet)
+                captured = _transfer(source, output, writer, arguments.count, quiet, feedback)
                 lost = source.statistics.lost
         except _refusals() as error:
             raise Failure(str(error)) from None
-        output.write(writer.trailer(time.time_ns(), captured + lost, lost))
+        left_out = feedback.summary if feedback else ""
+        output.write(writer.trailer(time.time_ns(), captured + lost, lost, left_out))
         output.close()
-    _say(f"{captured} record{'' if captured == 1 else 's'} captured, {lost} lost")
+    plural = "" if captured == 1 else "s"
+    _say(f"{captured} record{plural} captured, {lost} lost" + (left_out and f"; {left_out}"))
     return 0
+
+
+def _subject(settings: Settings, left_out: Sequence[str]) -> str:
+    """Return what is captured, and which other processes than this one are not."""
+    others = [text for text in left_out if not text.endswith(f"[{os.getpid()}]")]
+    return (settings.filter.text.strip() or "all Unix sockets") + (
+        f", without those of {', '.join(others)}" if others else ""
+    )
+
+
+def _feedback() -> Feedback:
+    """Return what leaves out conversations that repeat our output, and reports them."""
+    from unixsock_bpf.capture import own_processes
+    from unixsock_bpf.capture.feedback import Feedback
+
+    return Feedback(
+        own_processes.users(), lambda: own_processes.find().readers, lambda text: _say(f"unixsock: {text}")
+    )
 
 
 def _capture(settings: Settings) -> CaptureSource:
@@ -136,11 +160,23 @@ def _opened(
     return output, writer
 
 
-def _transfer(source: CaptureSource, output: Output, writer: Writer, count: int | None, quiet: bool) -> int:
-    """Copy from ``source`` to ``output``, ``count`` records at most.  Return the records written."""
+def _transfer(
+    source: CaptureSource,
+    output: Output,
+    writer: Writer,
+    count: int | None,
+    quiet: bool,
+    feedback: Feedback | None,
+) -> int:
+    """Copy from ``source`` to ``output``, ``count`` records at most, but not what repeats the output.
+
+    Return the records written.
+    """
     captured = 0
     for batch in source.blocks():
-        blocks = [block for block in batch if event_of(block) != Event.CLOSE] if quiet else batch
+        blocks = feedback.kept(batch) if feedback else batch
+        if quiet:
+            blocks = [block for block in blocks if event_of(block) != Event.CLOSE]
         if count is not None:
             blocks = _first(blocks, count - captured)
         output.write(writer.pieces(blocks))

@@ -26,5 +26,5 @@ def say(text: str) -> None:
     try:
         sys.stderr.buffer.write(harmless(text).encode() + b"\n")
         sys.stderr.flush()
-    except OSError:
+    except (OSError, AttributeError):  # closed, full, or never there
         pass

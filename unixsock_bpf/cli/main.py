@@ -7,13 +7,12 @@ Exit status: 0; 1 if it could not be done; 2 for a call that makes no sense.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from unixsock_bpf import dependencies
+from unixsock_bpf import dependencies, standard_streams
 from unixsock_bpf.cli.errors import Failure, say
 from unixsock_bpf.version import __version__
 
@@ -54,9 +53,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one call and return its exit status."""
     if argv is None:  # a program of its own: until something is captured, Ctrl-C may simply end it
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        standard_streams.prepare()
     try:
-        arguments = parse(sys.argv[1:] if argv is None else argv)
-        status = int(arguments.run(arguments))
+        try:
+            arguments = parse(sys.argv[1:] if argv is None else argv)
+            status = int(arguments.run(arguments))
+        except SystemExit as end:  # --help, --version
+            if argv is not None:
+                raise
+            status = int(end.code or 0)
         sys.stdout.flush()
         return status
     except Failure as failure:
@@ -68,9 +73,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         say(f"unixsock: {sentence}")
         return 1
-    except BrokenPipeError:
-        # The reader has seen enough.  Nothing may be flushed to it when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except standard_streams.OutputError as error:
+        say(f"unixsock: {error}")
+        return 1
+    except BrokenPipeError:  # the reader has seen enough
+        if argv is not None:
+            raise
         return 0
     except KeyboardInterrupt:
         return 130

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
 
+from unixsock_bpf.capture.own_processes import users
 from unixsock_bpf.cli.errors import Failure, reason
 from unixsock_bpf.formats.pcapng import Block
 from unixsock_bpf.linux.write import drop_written
+from unixsock_bpf.standard_streams import wait_writable
 
 #: The most pieces that one writev takes (IOV_MAX).
 _MOST = 1024
@@ -55,6 +56,9 @@ class Output:
                 written = os.writev(self.fd, pieces)
             except BrokenPipeError:
                 raise
+            except BlockingIOError:
+                wait_writable(self.fd)
+                continue
             except OSError as error:
                 self._take_back(partial)
                 raise Failure(f"cannot write {self.name}: {reason(error)}") from None
@@ -79,38 +83,42 @@ def _opened(path: str) -> int:
     """Open an empty file to write to.  Raises Failure.
 
     Where others can write, they may have put something in its place beforehand: a link, so that
-    we write over a file of ours, or a file of theirs, so that they can read what we capture.
+    we write over a file of ours, or a file or a pipe of theirs, so that they can read what we capture.
     """
     try:
+        with suppress(FileExistsError):
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        # O_PATH opens nothing yet, which a pipe's reader would notice.
+        found = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            if error.errno != errno.ELOOP:
-                raise
-            owner = os.lstat(path).st_uid
-            if owner not in _us() | {0}:
-                raise Failure(
-                    f"cannot write {path}: it is a link that user {owner} made; name the file itself"
-                ) from None
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        about = os.fstat(fd)
-        if stat.S_ISREG(about.st_mode):
-            if about.st_uid not in _us():
-                os.close(fd)
-                raise Failure(
-                    f"cannot write {path}: it belongs to user {about.st_uid}, who could read the capture; "
-                    "choose another name, or remove it"
+            if stat.S_ISLNK(os.fstat(found).st_mode):
+                _refuse_others(path, os.fstat(found), "it is a link that user {} made; name the file itself")
+                os.close(found)
+                found = -1
+                try:
+                    found = os.open(path, os.O_PATH | os.O_CLOEXEC)
+                except FileNotFoundError:
+                    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            about = os.fstat(found)
+            if not stat.S_ISCHR(about.st_mode):  # devices are root's to make
+                _refuse_others(
+                    path,
+                    about,
+                    "it belongs to user {}, who could read the capture; choose another name, or remove it",
                 )
+            fd = os.open(f"/proc/self/fd/{found}", os.O_WRONLY | os.O_CLOEXEC)
+        finally:
+            if found >= 0:
+                os.close(found)
+        if stat.S_ISREG(about.st_mode):
             os.ftruncate(fd, 0)
     except OSError as error:
         raise Failure(f"cannot write {path}: {reason(error)}") from None
     return fd
 
 
-def _us() -> set[int]:
-    """Return the users whose files may be overwritten: this user, also through sudo or pkexec."""
-    return {os.geteuid()} | {
-        int(os.environ[name])
-        for name in ("SUDO_UID", "PKEXEC_UID")
-        if os.environ.get(name, "").isascii() and os.environ.get(name, "").isdigit()
-    }
+def _refuse_others(path: str, about: os.stat_result, why: str) -> None:
+    """Raise Failure for what is neither this user's, nor root's link."""
+    allowed = users() | ({0} if stat.S_ISLNK(about.st_mode) else set())
+    if about.st_uid not in allowed:
+        raise Failure(f"cannot write {path}: {why.format(about.st_uid)}")

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from unixsock_bpf import dependencies
+from unixsock_bpf import dependencies, standard_streams
 from unixsock_bpf.errors import harmless
 from unixsock_bpf.options import BY_NAME, KNOWN, OPTIONS, Option, OptionError, Settings, scan, settings
 from unixsock_bpf.version import __version__
@@ -53,6 +53,8 @@ class UsageError(ValueError):
 def main(argv: Sequence[str] | None = None) -> int:
     """Answer one call.  Exit status: 0; 2 for a call that is not in the protocol; 1 for a failed capture."""
     arguments = sys.argv[1:] if argv is None else list(argv)
+    if argv is None:
+        standard_streams.prepare()
     try:
         if "--capture" in arguments:
             return capture(arguments)
@@ -64,13 +66,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sentence is None:
             raise
         return _refuse(sentence, 1)
-    sys.stdout.buffer.write(text.encode(errors="replace"))
-    sys.stdout.flush()
+    try:
+        sys.stdout.buffer.write(text.encode(errors="replace"))
+        sys.stdout.flush()
+    except standard_streams.OutputError as error:
+        return _refuse(str(error), 1)
+    except BrokenPipeError:  # the answer is not wanted any more
+        return 0
     return 0
 
 
 def _refuse(why: str, status: int) -> int:
-    sys.stderr.buffer.write(harmless(f"{INTERFACE}: {why}\n").encode(errors="replace"))
+    try:
+        sys.stderr.buffer.write(harmless(f"{INTERFACE}: {why}
+").encode(errors="replace"))
+        sys.stderr.flush()
+    except OSError:  # nobody listens; the status tells
+        pass
     return status
 
 

@@ -17,12 +17,14 @@ import time
 from typing import TYPE_CHECKING
 
 from unixsock_bpf.capture import own_processes
+from unixsock_bpf.capture.feedback import Feedback
 from unixsock_bpf.capture.pipe import PipePump, PipeWriter, ReaderGone
 from unixsock_bpf.errors import harmless
 from unixsock_bpf.formats import pcapng
 from unixsock_bpf.timeouts import FIFO_OPEN_TIMEOUT_S
 
 if TYPE_CHECKING:
+    from unixsock_bpf.capture.base import CaptureSource
     from unixsock_bpf.options import Settings
 
 
@@ -94,6 +96,17 @@ def run(settings: Settings) -> int:
         return 0
 
 
+def _feedback(settings: Settings, capture: CaptureSource) -> Feedback | None:
+    """Return what leaves out conversations that repeat the capture, unless those are asked for."""
+    if settings.include_capture_processes:
+        return None
+
+    def report(text: str) -> None:
+        capture.feedback_found(text)  # which the toolbar sets later
+
+    return Feedback(own_processes.users(), lambda: own_processes.find().readers, report)
+
+
 def _capture(settings: Settings, writer: PipeWriter, fd: int, control: int | None) -> int:
     from unixsock_bpf.errors import ProbeError
     from unixsock_bpf.privilege.client import source
@@ -102,7 +115,9 @@ def _capture(settings: Settings, writer: PipeWriter, fd: int, control: int | Non
     capture = source(settings, fd)
     try:
         with capture:
-            pump = None if capture.writes_output else PipePump(capture, writer, settings.buffer_mib)
+            pump = None
+            if not capture.writes_output:
+                pump = PipePump(capture, writer, settings.buffer_mib, _feedback(settings, capture))
             stop = pump.stop if pump else lambda *_: capture.stop()
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, stop)
@@ -112,7 +127,9 @@ def _capture(settings: Settings, writer: PipeWriter, fd: int, control: int | Non
             if control is not None:
                 from unixsock_bpf.extcap.toolbar import Toolbar
 
-                Toolbar(capture, settings, control).start()
+                toolbar = Toolbar(capture, settings, control)
+                toolbar.start()
+                capture.feedback_found = toolbar.log
             if pump:
                 with contextlib.suppress(ReaderGone):
                     pump.run()

@@ -51,7 +51,9 @@ class Toolbar:
         self._capture.each_second = self._each_second
         if self._asked.include_capture_processes:
             self._send(Control.INCLUDE_CAPTURE_PROCESSES, Command.SET, "\1")
-        self._log(f"Attached with {self._capture.attached}. {self._filter_sentence()}")
+        self.log(f"Attached with {self._capture.attached}. {self._filter_sentence()}")
+        if self._capture.left_out:
+            self.log(f"Left out, because they belong to this capture: {', '.join(self._capture.left_out)}.")
 
     def _filter_sentence(self) -> str:
         text = self._settings.filter.text.strip()
@@ -61,11 +63,12 @@ class Toolbar:
         if self._out is not None:
             self._out.send(encode(control, command, text))
 
-    def _log(self, text: str) -> None:
+    def log(self, text: str) -> None:
+        """Add a line to Wireshark's log window."""
         self._send(Control.LOG, Command.ADD, f"{time.strftime('%H:%M:%S')} {text}\n")
 
     def _warn(self, sentence: str) -> None:
-        self._log(sentence)
+        self.log(sentence)
         self._send(NO_CONTROL, Command.WARNING, sentence)
 
     def _each_second(self) -> None:
@@ -76,7 +79,7 @@ class Toolbar:
     def _tell_losses(self) -> None:
         lost = self._capture.statistics.lost
         if lost > self._lost:
-            self._log(f"{lost} messages lost so far: a larger buffer or a narrower filter helps.")
+            self.log(f"{lost} messages lost so far: a larger buffer or a narrower filter helps.")
             self._send(NO_CONTROL, Command.STATUSBAR, f"Unix sockets: {lost} messages lost")
             self._lost = lost
 
@@ -93,12 +96,12 @@ class Toolbar:
                     raise message
                 self._handle(message)
             except ControlError as error:
-                self._log(f"Not understood: {error}.")
+                self.log(f"Not understood: {error}.")
             except Exception as error:  # a control may fail, but never end a capture
-                self._log(f"That failed: {type(error).__name__}: {error}.")
+                self.log(f"That failed: {type(error).__name__}: {error}.")
         if not data:
             if cut := self._decoder.end():
-                self._log(f"Not understood: {cut}.")
+                self.log(f"Not understood: {cut}.")
             self._capture.unwatch(self._in)
 
     def _handle(self, message: ControlMessage) -> None:
@@ -110,7 +113,7 @@ class Toolbar:
             self._change_filter(message.text)
         elif message.control == Control.PAUSE:
             self._capture.pause(message.flag)
-            self._log("Paused: nothing is captured." if message.flag else "Capturing again.")
+            self.log("Paused: nothing is captured." if message.flag else "Capturing again.")
         elif message.control == Control.INCLUDE_CAPTURE_PROCESSES:
             self._include_capture_processes(message.flag)
         elif message.control == Control.SOCKETS:
@@ -120,7 +123,7 @@ class Toolbar:
         from unixsock_bpf.linux.listed_sockets import choices
 
         listed = [f"  {text}\n" for _, text in choices()]
-        self._log(f"{len(listed)} named sockets exist now:\n{''.join(listed)}".rstrip("\n"))
+        self.log(f"{len(listed)} named sockets exist now:\n{''.join(listed)}".rstrip("\n"))
 
     def _change_filter(self, text: str) -> None:
         """Apply a filter from the toolbar, or log why not and keep the old one."""
@@ -153,7 +156,7 @@ class Toolbar:
                 self._settings = before
                 self._warn(f"Nothing was changed. {problem}")
             else:
-                self._log(sentence())
+                self.log(sentence())
 
         self._capture.replace(settings, done)
 

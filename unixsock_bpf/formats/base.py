@@ -28,8 +28,8 @@ class Writer(Protocol):
     def pieces(self, blocks: Sequence[Block]) -> list[Block]:
         """Return ``blocks`` in this format."""
 
-    def trailer(self, time_ns: int, captured: int, lost: int) -> list[Block]:
-        """Return what comes after the last record."""
+    def trailer(self, time_ns: int, captured: int, lost: int, comment: str = "") -> list[Block]:
+        """Return what comes after the last record; ``comment`` tells what was left out."""
 
 
 @dataclass(frozen=True)
@@ -54,5 +54,5 @@ class RecordWriter:
         packets = (packet_of(block) for block in blocks if is_packet(block))
         return [self._encode(packet.time_ns, record.decode(packet.data)) for packet in packets]
 
-    def trailer(self, time_ns: int, captured: int, lost: int) -> list[Block]:
+    def trailer(self, time_ns: int, captured: int, lost: int, comment: str = "") -> list[Block]:
         return []

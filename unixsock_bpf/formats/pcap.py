@@ -38,7 +38,7 @@ class PcapWriter:
                 packets.append(head + pcapng.PACKET_PREFIX + packet.data)
         return packets
 
-    def trailer(self, time_ns: int, captured: int, lost: int) -> list[Block]:
+    def trailer(self, time_ns: int, captured: int, lost: int, comment: str = "") -> list[Block]:
         return []
 
 

@@ -113,10 +113,12 @@ def names(entries: Iterable[tuple[int, str]]) -> bytes:
     return block(NRB, records + bytes(4))
 
 
-def statistics(time_ns: int, received: int, dropped: int, interface_id: int = 0) -> bytes:
+def statistics(time_ns: int, received: int, dropped: int, interface_id: int = 0, comment: str = "") -> bytes:
     """Return the count of messages seen and dropped.  One block per interface, at the end."""
     stamp = struct.pack("<II", time_ns >> 32, time_ns & 0xFFFFFFFF)
     options = [(3, stamp), (4, struct.pack("<Q", received)), (5, struct.pack("<Q", dropped))]
+    if comment:
+        options.append((1, comment.encode()[:0xFFFC]))
     return block(ISB, struct.pack("<I", interface_id) + stamp + _options(options))
 
 
@@ -212,10 +214,12 @@ def frames(stream: bytes | memoryview) -> Iterator[tuple[int, Packet | None]]:
     number = 0
     for kind, body in blocks(stream):
         if kind == SHB:
+            _require(body, 16, "section header")
             if body[:4] != _LITTLE_ENDIAN:
                 raise PcapngError("big-endian pcapng sections are not supported")
             per_second = []
         elif kind == IDB:
+            _require(body, 8, "interface description")
             ours = body[:2] == _LINKTYPE
             per_second.append(_resolution(body[8:]) if ours else None)
         elif kind in _COUNTED:
@@ -223,12 +227,20 @@ def frames(stream: bytes | memoryview) -> Iterator[tuple[int, Packet | None]]:
             yield number, _our_packet(body, per_second) if kind == EPB else None
 
 
+def _require(body: memoryview, size: int, what: str) -> None:
+    """Raise PcapngError for a block's body that is too short for what it has to hold."""
+    if len(body) < size:
+        raise PcapngError(f"{what} block of {len(body)} bytes, which has to have {size} at least")
+
+
 def _our_packet(body: memoryview, per_second: list[int | None]) -> Packet | None:
     """Return the packet in an enhanced packet block's body; None if another interface or program sent it."""
-    if len(body) < 20:
-        return None
+    _require(body, 20, "packet")
     interface_id, high, low, caplen = struct.unpack_from("<IIII", body)
-    units = per_second[interface_id] if interface_id < len(per_second) else None
+    if interface_id >= len(per_second):
+        raise PcapngError(f"packet of interface {interface_id}, and only {len(per_second)} are described")
+    _require(body, 20 + caplen, "packet")
+    units = per_second[interface_id]
     data = bytes(body[20 : 20 + caplen])
     if not units or not data.startswith(PACKET_PREFIX):
         return None
@@ -243,10 +255,12 @@ def packets(stream: bytes | memoryview) -> Iterator[Packet]:
 def _resolution(options: memoryview) -> int:
     """Return the time stamp units in a second, from an interface's options (default: microseconds)."""
     at = 0
-    while at + 4 < len(options):
+    while at + 4 <= len(options):
         code, length = struct.unpack_from("<HH", options, at)
         if code == 0:
             break
+        if at + 4 + length > len(options):
+            raise PcapngError(f"an interface's option {code} is cut short")
         if code == 9 and length == 1:
             value = int(options[at + 4])
             return int(2 ** (value & 0x7F) if value & 0x80 else 10**value)

@@ -21,8 +21,8 @@ class PcapngWriter:
     def pieces(self, blocks: Sequence[Block]) -> list[Block]:
         return list(blocks)
 
-    def trailer(self, time_ns: int, captured: int, lost: int) -> list[Block]:
-        return [pcapng.statistics(time_ns, captured, lost)]
+    def trailer(self, time_ns: int, captured: int, lost: int, comment: str = "") -> list[Block]:
+        return [pcapng.statistics(time_ns, captured, lost, comment=comment)]
 
 
 FORMAT = Format("pcapng", PcapngWriter, binary=True)

@@ -96,14 +96,17 @@ def bcc() -> Check:
     """The compiler and loader."""
     try:
         import bcc as module
-    except ImportError as error:
+
+        version = module.__version__
+        module.BPF  # noqa: B018  # another package is called bcc, too
+    except Exception as error:
         return Check(
             "bcc",
             False,
             f"the Python package bcc cannot be imported ({error})",
             "Install python3-bpfcc (Debian, Ubuntu), python3-bcc (Fedora, openSUSE) or python-bcc (Arch)",
         )
-    return Check("bcc", True, f"version {module.__version__}")
+    return Check("bcc", True, f"version {version}")
 
 
 def libraries(packages: Mapping[str, str] = PACKAGES) -> Check:

@@ -70,6 +70,10 @@ class RemoteCapture(Poller):
         self._problem: str | None = None
         #: Called, oldest first, with why a change was not made, or nothing.
         self._changes: list[Callable[[str], None]] = []
+        #: The processes that are left out because they belong to the capture.
+        self.left_out: Sequence[str] = []
+        #: Called when a conversation is left out because it repeats what is captured.
+        self.feedback_found: Callable[[str], None] = lambda _: None
         #: How the probe is attached: ``fentry`` or ``kprobe``.
         self.attached = ""
         self.filling = False
@@ -143,9 +147,12 @@ class RemoteCapture(Poller):
 
     def _send(self) -> None:
         """Asks for what the settings say.  Raises ProbeError if that is too much."""
-        from unixsock_bpf.capture.own_processes import capture_processes
+        from unixsock_bpf.capture.own_processes import capture_processes, shown
 
-        settings = dataclasses.replace(self._settings, capturers=tuple(capture_processes()))
+        left_out = capture_processes()
+        if not self._settings.include_capture_processes:
+            self.left_out = shown(left_out)
+        settings = dataclasses.replace(self._settings, capturers=tuple(left_out))
         try:
             message = encode(Request(settings, self._paused, changes=bool(settings.control_in)))
         except RequestError as error:
@@ -166,6 +173,8 @@ class RemoteCapture(Poller):
             self._hello = str(value)
         elif kind == "attached":
             self.attached = str(value)
+        elif kind == "left_out":
+            self.feedback_found(str(value))
         elif kind == "lost":
             self.statistics.lost_messages = int(value)
         elif kind == "ended":

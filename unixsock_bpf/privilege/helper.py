@@ -24,6 +24,7 @@ from unixsock_bpf.version import __version__
 
 if TYPE_CHECKING:
     from unixsock_bpf.capture.session import Capture
+    from unixsock_bpf.options import Settings
     from unixsock_bpf.privilege.request import Request
 
 _IN, _OUT, _ERR = 0, 1, 2
@@ -81,7 +82,7 @@ def _serve(uid: int) -> int:
     keep = _capabilities_to_read_maps(capture, uid)
     if wanted.changes:
         _become_loader_with_drainer(capture, wanted)
-    _drain(capture, uid, keep, wanted.settings.buffer_mib)
+    _drain(capture, uid, keep, wanted.settings)
     return 0
 
 
@@ -138,12 +139,16 @@ def _capabilities_to_read_maps(capture: Capture, uid: int) -> list[int]:
     return [] if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0 else [sandbox.CAP_BPF]
 
 
-def _drain(capture: Capture, uid: int, keep: list[int], buffer_mib: int) -> None:
+def _drain(capture: Capture, uid: int, keep: list[int], settings: Settings) -> None:
     """Moves what is captured to stdout until stdin ends or nobody reads.  Root ends here."""
+    from unixsock_bpf.capture.feedback import Feedback
     from unixsock_bpf.capture.pipe import PipePump, PipeWriter, ReaderGone
 
     os.set_blocking(_OUT, False)
-    drain = PipePump(capture, PipeWriter(_OUT), buffer_mib)
+    feedback = None
+    if not settings.include_capture_processes:
+        feedback = Feedback({uid}, lambda: set(settings.capturers), lambda text: _report("left_out", text))
+    drain = PipePump(capture, PipeWriter(_OUT), settings.buffer_mib, feedback)
     signal.signal(signal.SIGIO, drain.stop)
     capture.watch(_IN, select.POLLIN, drain.stop)
     capture.each_second = _Losses(capture).tell

@@ -6,6 +6,7 @@ Before the first, ``hello``, it is sudo or pkexec that speaks.  No I/O happens h
 hello      its version: it runs, and waits for the request
 attached   ``fentry`` or ``kprobe``: the capture runs, and root's rights are gone
 lost       how many messages were lost so far
+left_out   a conversation that is left out from here on because it repeats what is captured, or no longer
 changed    empty, or why a change was not made
 ended      messages and losses in all: everything is written
 error      the sentence that says why there is no capture
@@ -17,7 +18,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-_KINDS = ("hello", "attached", "lost", "changed", "ended", "error")
+_KINDS = ("hello", "attached", "lost", "left_out", "changed", "ended", "error")
 #: The longest line that is kept of someone who does not speak this language.
 _MAX_LINE = 65_536
 

@@ -36,10 +36,12 @@ def kernel() -> Kernel:
     try:
         os.environ["BCC_KERNEL_SOURCE"] = str(_SHIM)
         import bcc
-    except ImportError as error:
+
+        cpus = len(bcc.utils.get_possible_cpus())
+    except Exception as error:  # no libbcc, or another package of that name
         raise ProbeError(
-            f"The Python package bcc is missing ({error}): install python3-bpfcc (Debian, Ubuntu) "
-            "or python3-bcc (Fedora, openSUSE, Arch: python-bcc)."
+            f"The Python package bcc is missing or of no use ({error}): "
+            "install python3-bpfcc (Debian, Ubuntu) or python3-bcc (Fedora, openSUSE, Arch: python-bcc)."
         ) from None
     try:
         btf = Btf()
@@ -48,7 +50,7 @@ def kernel() -> Kernel:
         raise ProbeError(f"This kernel can't be traced: {error}.") from None
     if preemptible(btf):
         macros["PREEMPTIBLE"] = 1
-    macros |= {"PAGE_SIZE": mmap.PAGESIZE, "CPUS": len(bcc.utils.get_possible_cpus())}
+    macros |= {"PAGE_SIZE": mmap.PAGESIZE, "CPUS": cpus}
     return Kernel(btf, macros)
 
 

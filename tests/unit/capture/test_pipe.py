@@ -75,7 +75,7 @@ from unixsock_bpf.privilege import helper
 from unixsock_bpf.capture.ringbuf import Ring
 Capture._attach = lambda *_: (fake_ring.probe(), Ring(int(sys.argv[1]), {SIZE}))
 helper._signal_on_input()
-helper._drain(Capture(Settings()).__enter__(), 65534, [], 8)
+helper._drain(Capture(Settings()).__enter__(), 65534, [], Settings(buffer_mib=8))
 os._exit(0)
 """
 

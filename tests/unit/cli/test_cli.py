@@ -31,6 +31,7 @@ class Fake:
     def __init__(self, *batches: Sequence[bytes], lost: int = 0) -> None:
         self.batches = batches
         self.statistics = SimpleNamespace(lost=lost)
+        self.left_out = ["sudo[5]"]
         self.stopped = False
 
     def __enter__(self) -> Fake:

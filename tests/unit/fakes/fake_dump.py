@@ -25,6 +25,7 @@ class Source:
 
     def __init__(self) -> None:
         self.statistics = SimpleNamespace(lost=0)
+        self.left_out: list[str] = []
         self._stopped = False
         self._poll = select.poll()
         self._watched: dict[int, Callable[[int], None]] = {}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import struct
+import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unixsock_bpf.formats import pcapng
+from unixsock_bpf.formats import pcapng, reader
+from unixsock_bpf.record import Record, encode
 
 TIMES = st.integers(0, 2**64 - 1)
 HEAD = pcapng.section_header("cpu", "Linux", "test") + pcapng.interface(
@@ -52,3 +55,46 @@ def test_packets_of_other_link_types_are_left_out() -> None:
     ethernet = pcapng.block(pcapng.IDB, struct.pack("<HHI", 1, 0, 65535))
     stream = HEAD + ethernet + pcapng.packet(1, b"ours") + pcapng.packet(2, b"other", interface_id=1)
     assert [packet.data for packet in pcapng.packets(stream)] == [b"ours"]
+
+
+SECTION = pcapng.section_header("m", "o", "a")
+DESCRIPTION = pcapng.interface("unixsock", "d", 0)
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        pcapng.block(pcapng.SHB, b""),
+        SECTION + pcapng.block(pcapng.IDB, b""),
+        SECTION + pcapng.block(pcapng.IDB, struct.pack("<HHI", 252, 0, 0) + struct.pack("<HH", 9, 1)),
+        HEAD + pcapng.block(pcapng.EPB, b""),
+        HEAD + pcapng.block(pcapng.EPB, bytes(8)),
+        HEAD + pcapng.block(pcapng.EPB, struct.pack("<IIIII", 0, 0, 0, 99, 99)),
+        HEAD + pcapng.block(pcapng.EPB, struct.pack("<IIIII", 1, 0, 0, 0, 0)),
+        SECTION + pcapng.packet(1, b"record"),
+    ],
+    ids=["SHB", "IDB", "option", "EPB", "EPB of 8", "caplen", "interface", "no interface"],
+)
+def test_a_short_block_is_told(blocks: bytes, tmp_path: Path) -> None:
+    """Each alone, and behind a packet that is still read."""
+    with pytest.raises(pcapng.PcapngError):
+        list(pcapng.packets(blocks))
+    path = tmp_path / "file"
+    path.write_bytes(HEAD + pcapng.packet(1, encode(Record(payload=b"x"))) + blocks)
+    found = reader.read(str(path))
+    assert next(found).record.payload == b"x"
+    with pytest.raises(reader.SavedError):
+        next(found)
+
+
+def test_reading_is_one_pass(tmp_path: Path) -> None:
+    """Many interfaces before many packets cost what as many packets alone do, within reason."""
+    packets = pcapng.packet(1, encode(Record(payload=b"x"))) * 2000
+    took = []
+    for interfaces in (DESCRIPTION, DESCRIPTION * 5000):
+        path = tmp_path / "file"
+        path.write_bytes(SECTION + interfaces + packets)
+        began = time.process_time()
+        assert len(list(reader.read(str(path)))) == 2000
+        took.append(time.process_time() - began)
+    assert took[1] < 5 * took[0] + 0.5
