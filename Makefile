@@ -86,9 +86,13 @@ test-kernels: setup
 	$(PYTEST) --kernels bullseye,bookworm,trixie,sid --attach fentry,kprobe --own-root --one-thread \
 	    --kernel-table docs/kernels.md $(FEATURES)
 
+# Seconds of coverage-guided fuzzing, for all parsers together.
+FUZZ_SECONDS ?= 600
 test-faults: setup
 	UNIXSOCK_LONG=1 $(PYTEST) -rP --kernels bookworm --one-thread tests/unit/test_hostile_input.py \
 	    tests/dissector/test_mutated.py tests/dissector/test_linear_time.py $(FAULTS) tests/kernel/test_stress.py
+	$(VENV)/pip install --disable-pip-version-check -q -e '.[fuzz]'
+	$(VENV)/python -m fuzz --seconds $(FUZZ_SECONDS)
 
 bench bench-short:
 	@tests/setup tests/benchmarks/debian-packages

@@ -12,8 +12,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from unixsock_bpf import dependencies, standard_streams
+from unixsock_bpf import dependencies
 from unixsock_bpf.cli.errors import Failure, say
+from unixsock_bpf.linux import standard_streams
 from unixsock_bpf.version import __version__
 
 _DESCRIPTION = "Capture Unix domain sockets, list them, and turn captures into test fixtures."

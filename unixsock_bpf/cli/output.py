@@ -10,8 +10,8 @@ from contextlib import suppress
 from unixsock_bpf.capture.own_processes import users
 from unixsock_bpf.cli.errors import Failure, reason
 from unixsock_bpf.formats.pcapng import Block
+from unixsock_bpf.linux.standard_streams import wait_writable
 from unixsock_bpf.linux.write import drop_written
-from unixsock_bpf.standard_streams import wait_writable
 
 #: The most pieces that one writev takes (IOV_MAX).
 _MOST = 1024

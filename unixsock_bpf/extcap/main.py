@@ -10,8 +10,9 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from unixsock_bpf import dependencies, standard_streams
+from unixsock_bpf import dependencies
 from unixsock_bpf.errors import harmless
+from unixsock_bpf.linux import standard_streams
 from unixsock_bpf.options import BY_NAME, KNOWN, OPTIONS, Option, OptionError, Settings, scan, settings
 from unixsock_bpf.version import __version__
 

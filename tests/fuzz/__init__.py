@@ -1,0 +1,1 @@
+"""Coverage-guided fuzzing of what parses bytes of others: ``python -m fuzz``."""
