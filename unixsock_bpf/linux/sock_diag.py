@@ -76,7 +76,8 @@ def entries(piece: bytes) -> tuple[list[Entry], bool]:
                 # The end of a listing may hold an error, too; none is 0, and old kernels leave it out.
                 error = -_ERROR.unpack_from(piece, at + _HEAD.size)[0] if length > _HEAD.size else 0
                 if error > 0:
-                    raise DiagError(error, os.strerror(error))
+                    # The kernel's own have four digits at most.
+                    raise DiagError(error, os.strerror(error) if error < 4096 else f"error {error}")
                 return found, True
             at += (length + 3) & ~3
     except struct.error:
