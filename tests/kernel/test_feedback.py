@@ -14,9 +14,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from live import CHECKOUT
+from live import CHECKOUT, READY_TIMEOUT
 
 #: Seconds in which nothing may grow.
 QUIET = 5
@@ -53,6 +54,21 @@ class Reader:
         with contextlib.suppress(OSError):
             while data := self._end.recv(1 << 20):
                 self.data += data
+
+    def settle(self) -> None:
+        """Wait until something came, and nothing has for a while."""
+        before, deadline = len(self.data), time.monotonic() + 60
+        while len(self.data) == before and time.monotonic() < deadline:
+            time.sleep(0.2)
+        while self.grown(3) and time.monotonic() < deadline:
+            pass
+
+    def wait_for(self, text: bytes) -> None:
+        """Wait until ``text`` came."""
+        deadline = time.monotonic() + READY_TIMEOUT
+        while text not in self.data:
+            assert time.monotonic() < deadline, self.data[-2000:]
+            time.sleep(0.2)
 
     def grown(self, seconds: float) -> int:
         """Bytes that come in ``seconds``."""
@@ -126,12 +142,56 @@ def stopped(dump: subprocess.Popen[bytes]) -> str:
 )
 def test_relays(kind: str, count: int, uid: int, form: str) -> None:
     with relayed(kind, count, uid, "--format", form) as (reader, dump):
-        reader.grown(1)
         for _ in range(3):  # a relay that is not trusted has to repeat three
             one_message()
-            time.sleep(1)
+            reader.settle()
         assert MARKER in reader.data or form in ("json", "hex")
         assert len(reader.data) < 16_384
         assert reader.grown(QUIET) == 0
         said = stopped(dump)
         assert count == 1 or "left out that repeat this output: python" in said
+
+
+@contextlib.contextmanager
+def journald() -> Iterator[Reader]:
+    """Run the real journald, with a syslog daemon behind it, as on Debian; what that gets is counted."""
+    syslog = Path("/run/systemd/journal/syslog")
+    syslog.parent.mkdir(parents=True, exist_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        end.bind(str(syslog))
+        journal = subprocess.Popen(["/lib/systemd/systemd-journald"], stderr=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + 60
+            while not syslog.with_name("stdout").is_socket():
+                assert journal.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            yield Reader(end)
+        finally:
+            journal.kill()
+            journal.wait()
+            syslog.unlink()
+
+
+def test_journald_and_syslog() -> None:
+    """As a service: journald passes each line on, and other programs' lines are still captured."""
+    with journald() as syslog:
+        dump = subprocess.Popen(
+            ["systemd-cat", "--stderr-priority=info", *DUMP, "--format", "string", "*"], cwd=CHECKOUT
+        )
+        try:
+            syslog.wait_for(b"capturing")
+            for _ in range(3):
+                one_message()
+                syslog.settle()
+            assert MARKER in syslog.data
+            assert len(syslog.data) < 16_384
+            assert syslog.grown(QUIET) == 0
+            subprocess.run(["logger", "honest line"], check=True)
+            syslog.wait_for(b"dev-log dgram")
+            dump.send_signal(signal.SIGINT)
+            dump.wait(60)
+            syslog.wait_for(b"left out that repeat this output: systemd-journal")
+        finally:
+            dump.kill()
+            dump.wait()
