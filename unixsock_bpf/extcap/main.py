@@ -79,8 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _refuse(why: str, status: int) -> int:
     try:
-        sys.stderr.buffer.write(harmless(f"{INTERFACE}: {why}
-").encode(errors="replace"))
+        sys.stderr.buffer.write(harmless(f"{INTERFACE}: {why}\n").encode(errors="replace"))
         sys.stderr.flush()
     except OSError:  # nobody listens; the status tells
         pass
