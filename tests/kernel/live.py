@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from unixsock_bpf import record
@@ -83,17 +84,26 @@ class Live:
                 self.reading.wait()
 
     def wait_ready(self) -> None:
-        """Sends markers until one is captured."""
+        """Send markers through a pair of our own until one is captured."""
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+        def send(marker: bytes, _: socket.socket) -> None:
+            here.send(marker)
+            there.recv(100)
+
+        with here, there:
+            self.wait_ready_by(send)
+
+    def wait_ready_by(self, send: Callable[[bytes, socket.socket], None]) -> None:
+        """Call ``send`` with a marker and an unnamed datagram socket, until the marker is captured."""
         marker = b"marker " + os.urandom(8).hex().encode()
         deadline = time.monotonic() + READY_TIMEOUT
-        with here, there:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             while marker not in self._data:
                 if self.process.poll() is not None:
                     raise AssertionError(f"the extcap ended: {self.process.stderr.read().decode()}")
                 assert time.monotonic() < deadline, "no marker was captured"
-                here.send(marker)
-                there.recv(100)
+                send(marker, sender)
                 time.sleep(0.1)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
@@ -151,3 +161,10 @@ def accounted(sent: list[record.Record]) -> tuple[int, int, int]:
         count, length = r.lost[:2] if r.lost else (1, r.len)
         messages, size, lost = messages + count, size + length, lost + (count if r.lost else 0)
     return messages, size, lost
+
+
+def decoded(batches: Iterable[Iterable[bytes | memoryview]]) -> list[record.Record]:
+    """The records in batches of pcapng blocks."""
+    head = pcapng.section_header("", "", "") + pcapng.interface("unixsock", "", 0)
+    data = b"".join(bytes(block) for batch in batches for block in batch)
+    return [record.decode(packet.data) for packet in pcapng.packets(head + data)]

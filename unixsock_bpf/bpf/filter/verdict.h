@@ -88,6 +88,8 @@ static __always_inline bool wanted(volatile struct message *m, struct sides *sid
 
 	if (!t)
 		return false;
+	/* Before anything is looked at: a name that comes meanwhile makes what is decided here outdated. */
+	u32 renames = *(volatile u64 *)&t->renames;
 	u32 stale = outdated(src, generation);
 	if (dst)
 		stale |= outdated(dst, generation);
@@ -124,8 +126,11 @@ static __always_inline bool wanted(volatile struct message *m, struct sides *sid
 	};
 	int verdict = ask_message(&q);
 	if (verdict == NEVER_WANTED) {
-		from->rejected_at = t->renames;
+		from->rejected_at = renames;
 		from->rejected_peer = call->other;
+		/* Streams and seqpackets can have no other peer at this address. */
+		if (dst && m->type == TYPE_DGRAM)
+			dst->refused = 1;
 		return false;
 	}
 #ifndef WITH_CAPTURERS

@@ -15,8 +15,11 @@ EVENT_ON_RARE_ENTRY(unix_release_sock, on_close)
 static __always_inline void on_free(u64 sk, u64 unused)
 {
 	struct endpoint *ep = endpoints.lookup(&sk);
-	if (!ep)
+	struct totals *t = get_totals();
+	if (!ep || !t)
 		return;
+	if (ep->refused)
+		__sync_fetch_and_add(&t->renames, 1);
 	if (ep->lossy)
 		orphans.update(&ep->id, ep);
 	endpoints.delete(&sk);

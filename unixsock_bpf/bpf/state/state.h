@@ -26,7 +26,7 @@ struct verdict {
 	u64 socket_atoms; /* which of the filter's terms hold for the socket... */
 	u64 owner_atoms; /* ...and for the process that uses it */
 	u64 rejected_peer; /* the filter can match nothing between this sock and us... */
-	u32 rejected_at; /* ...as long as no socket got another name: totals.renames */
+	u32 rejected_at; /* ...as long as no socket got another name, or its address: totals.renames */
 	u32 generation;
 	u32 socket_changes; /* endpoint's when its socket was looked at */
 	u32 owner_changes; /* the same for its process */
@@ -66,6 +66,7 @@ struct endpoint {
 	u8 closed;
 	u8 lossy; /* something it sent was lost */
 	u8 looked_at; /* its name was asked for before */
+	u8 refused; /* verdicts on senders name it by its address */
 	u8 comm[16];
 	u8 name[NAME_SIZE]; /* as bound: sun_path without the NUL that ends a file name */
 };
@@ -127,7 +128,7 @@ struct totals {
 	u64 truncated;
 	u64 untracked; /* messages of sockets beyond those that endpoints has room for */
 	u64 lost_events;
-	u64 renames; /* how often a socket that was known got a name */
+	u64 renames; /* how often a socket that was known got a name, or a receiver that was rejected was freed */
 };
 
 /* hooks.bpf.c and records.bpf.c are compiled apart, and share them.  Some are made larger than they are here: probe/maps.py. */
