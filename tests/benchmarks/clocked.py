@@ -13,11 +13,12 @@ from typing import Any
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+#: Commands of bpf(2), which is called as the C library's ``syscall``: BPF_PROG_LOAD.
+COMMANDS = {5: "load"}
 #: Functions of libbcc, and the part of a start that they are.
 PARTS = {
     "bpf_module_create_c_from_string": "compile",
-    "bpf_prog_load": "load",
-    "bcc_prog_load": "load",
+    "syscall": "",
     "bpf_attach_kfunc": "attach",
     "bpf_attach_kprobe": "attach",
 }
@@ -35,11 +36,16 @@ class _Timed:
 
     def __call__(self, *arguments: Any) -> Any:
         begin = now()
+        part = self._part or COMMANDS.get(getattr(arguments[1], "value", -1))
         try:
             return self._function(*arguments)
         finally:
-            with open(self._file, "a") as file:
-                file.write(f"{self._part} {begin} {now()}\n")
+            if part:
+                self._note(part, begin)
+
+    def _note(self, part: str, begin: float) -> None:
+        with open(self._file, "a") as file:
+            file.write(f"{part} {begin} {now()}\n")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._function, name)

@@ -261,7 +261,7 @@ def targets(measured: Measured, native: dict[str, float] | None, dissector: dict
         add("listing interfaces, natively", 0.1, native["list interfaces"], " s")
         add("from exec to a loaded probe, natively, the very first time", 0.5,
             native.get(startup.LOADED), " s")  # fmt: skip
-        add("the same with a new filter, where what all filters share was compiled before", 0.5,
+        add("the same with a new filter", 0.5,
             native.get(startup.NEW_LOADED), " s")  # fmt: skip
         add("the same with a filter that was used before", 0.5, native.get(startup.LATER_LOADED), " s")
     if measured.data["idle"].get("fentry"):

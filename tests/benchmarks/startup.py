@@ -23,7 +23,7 @@ CLOCKED = Path(__file__).with_name("clocked.py")
 SHOWN = ("list interfaces", "imports, options, BTF", "compile", "load", "attach", "rest", "first packet")
 #: The whole again, with programs that were compiled before: see unixsock_bpf/probe/cache.py.
 AGAIN = "first packet of a later capture"
-#: With a filter of its own, where what all filters share was compiled before.
+#: The same with a filter that no capture had before.
 NEW = "first packet with a new filter"
 #: The same up to the last program that is loaded.
 LOADED = "loaded"

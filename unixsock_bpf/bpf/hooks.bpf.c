@@ -4,8 +4,7 @@
  * known, and no answer can have been sent yet.
  *
  * A hook notes what it saw and goes on through its gate (hooks/attach.h) to a program of records.bpf.c, or to
- * `news` below.  Nothing here depends on the capture filter, so that one compile serves for all filters:
- * compiler.py runs it through bcc, with the layouts that probe/offsets.py found in BTF as macros.
+ * `news` below.  compiler.py runs this through bcc, with the layouts that probe/offsets.py found in BTF as macros.
  */
 #include "kernel/bpf_helpers.h"
 #include <asm/ptrace.h>
@@ -152,7 +151,7 @@ NEWS_ON_RARE_ENTRY(unix_dgram_recvmsg, on_rare_use)
 NEWS_ON_RARE_ENTRY(unix_seqpacket_recvmsg, on_rare_use)
 #endif
 
-/* The program for what is never recorded.  It does not depend on the filter. */
+/* The program for what is never recorded. */
 int news(void *ctx)
 {
 	u32 slot;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* What lies behind the hooks' gates and makes the records.  It asks the capture filter, which is not part of
- * it: see filter/abi.h. */
+/* What lies behind the hooks' gates and makes the records. */
 #include "kernel/bpf_helpers.h"
 #include <asm/ptrace.h>
 #include "record.h"
@@ -98,16 +97,18 @@ static __always_inline int send_payload(struct scratch *s, struct settings *set)
 }
 
 /* What was queued for a receiver. */
-static __always_inline void on_message(u32 slot, u32 generation)
+static __always_inline void on_message(u32 slot)
 {
+	u32 at = workspace_at(slot);
 	struct totals *t = get_totals();
 	struct settings *set = get_settings();
-	struct workspace *w = get_workspace(slot);
+	struct workspace *w = workspaces.lookup(&at);
 	struct scratch *s = get_scratch(slot);
 	struct sides sides = {};
 
 	if (!t || !set || !s || !w)
 		return;
+	u32 generation = set->generation;
 	u64 skb = s->call.skb;
 	u32 len = s->call.len;
 	if (!remembered(&sides, w, s->call.sk, s->call.other, 0, NEWS_USED, true)) {
@@ -129,7 +130,7 @@ static __always_inline void on_message(u32 slot, u32 generation)
 	take_ancillary(&s->ancillary, s->skb);
 	volatile struct call *call = &s->call;
 	/* Before there are two kinds of flow: the verifier would follow the filter for both. */
-	bool through = wanted(m, &sides, call, s->ancillary.fds, s->ancillary.creds, w, generation);
+	bool through = wanted(m, &sides, call, s->ancillary.fds, s->ancillary.creds, w, at, generation);
 	take_flow(m, &sides, call->sk, call->other);
 	if (m->type == TYPE_STREAM && others_write(sides.src))
 		m->flags |= FLAG_UNORDERED;
@@ -161,37 +162,37 @@ static __always_inline void on_message(u32 slot, u32 generation)
 
 int message(void *ctx)
 {
-	u32 slot, generation;
+	u32 slot;
 	GET_SLOT(slot);
-	GET_GENERATION(generation);
-	on_message(slot, generation);
+	on_message(slot);
 	return 0;
 }
 
 /* Makes a record of what happened, where that is wanted. */
-static __always_inline void on_event(u32 slot, u32 generation)
+static __always_inline void on_event(u32 slot)
 {
+	u32 at = workspace_at(slot);
 	struct small_scratch *s = get_small_scratch(slot);
 	struct settings *set = get_settings();
-	struct workspace *w = get_workspace(slot);
+	struct workspace *w = workspaces.lookup(&at);
 	struct sides sides = {};
 
 	if (!s || !set || !w)
 		return;
 	volatile struct call *call = &s->call;
-	if (!remembered(&sides, w, call->sk, call->other, call->listener, call->news, true))
+	if (!remembered(&sides, w, call->sk, call->other, call->listener, call->news, false))
 		return;
-#ifndef WITH_EVENTS
+	u32 generation = set->generation, index = generation & 1;
+	struct filter *f = filters.lookup(&index);
 	/* Readers want to know that a stream has ended. */
-	if (s->call.event != EVENT_CLOSE || !sides.src->emitted)
+	if (!f || (!f->events && (s->call.event != EVENT_CLOSE || !sides.src->emitted)))
 		return;
-#endif
 	volatile struct message *m = &s->message;
 	m->event = s->call.event;
 	m->type = sides.src->type;
 	m->len = 0;
 	m->flags = s->call.flags;
-	if (!wanted(m, &sides, call, 0, 0, w, generation))
+	if (!wanted(m, &sides, call, 0, 0, w, at, generation))
 		return;
 	take_flow(m, &sides, call->sk, call->other);
 	if (begun(s->data, m, &sides, set))
@@ -209,10 +210,9 @@ static __always_inline void on_event(u32 slot, u32 generation)
 
 int event(void *ctx)
 {
-	u32 slot, generation;
+	u32 slot;
 	GET_SLOT(slot);
-	GET_GENERATION(generation);
-	on_event(slot, generation);
+	on_event(slot);
 	return 0;
 }
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from unixsock_bpf.capture.ringbuf import Ring
     from unixsock_bpf.options import Settings
     from unixsock_bpf.probe.probe import Probe
-    from unixsock_bpf.probe.program_set import Generation
 
 #: Blocks and bytes in one batch: as many as one writev takes, and what a large pipe takes.
 BATCH = 1000
@@ -56,7 +55,7 @@ class Capture(Poller):
         #: Changes of the settings that are wanted, and one that was prepared, or failed, meanwhile.
         self._wanted: list[tuple[Settings, Callable[[str], None]]] = []
         self._preparing: threading.Thread | None = None
-        self._prepared: Generation | ProbeError | None = None
+        self._prepared: int | ProbeError | None = None
         self.left_out: Sequence[str] = []
         self.feedback_found: Callable[[str], None] = lambda _: None
         self._probe: Probe
@@ -86,14 +85,14 @@ class Capture(Poller):
         probe.fill_holders(owners(), existing)
         visit_relative_names()
         probe.detach_listing()
-        left_out = capture_processes() | set(settings.capturers)
-        probe.fill_capturers(left_out)
         if not settings.include_capture_processes:
+            left_out = capture_processes() | set(settings.capturers)
+            probe.fill_capturers(left_out)
             self.left_out = shown(left_out)
         return probe, Ring(probe.ring_fd, probe.ring_size)
 
     def replace(self, settings: Settings, done: Callable[[str], None]) -> None:
-        """Go on with other settings, from one message to the next, once their programs are compiled.
+        """Go on with another filter, with or without events, from one message to the next.
 
         ``done`` is called in ``blocks`` with an empty text when they hold, or with why they can't;
         then the old ones do.
@@ -125,7 +124,7 @@ class Capture(Poller):
             self._preparing.start()
 
     def _prepare(self, settings: Settings) -> None:
-        """Compile in a thread: that takes long, and must not keep the ring from being drained."""
+        """Prepare in a thread: the kernel takes its time, and the ring must not stop being drained."""
         try:
             self._prepared = self._probe.prepare(settings)
         except ProbeError as error:

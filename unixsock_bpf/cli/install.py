@@ -124,7 +124,7 @@ def _tell_other_versions() -> None:
 
 
 def _compile_ahead() -> None:
-    """So that the first capture compiles no more than its filter, as do those of the group's members."""
+    """So that captures, those of the group's members among them, have nothing to compile."""
     from unixsock_bpf.errors import ProbeError
     from unixsock_bpf.probe.ahead import compile_ahead
 

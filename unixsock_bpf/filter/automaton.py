@@ -10,8 +10,7 @@ It stays through bytes that a ``*`` takes, and through continuation bytes after 
 element.  NUL counts as ``@`` in names of sockets, and ends those of processes.  The
 time for a byte does not depend on what the globs say, and there is no number of states
 that could explode, as there would be in a deterministic automaton.  Bytes that no glob
-tells apart share a row; the last row, in which nothing moves, is for what comes after the
-end.  filter/glob_match.h is the C that runs them.
+tells apart share a row.  bpf/filter/interpreter.h is the C that runs them.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from dataclasses import dataclass
 from unixsock_bpf.filter.glob import CONTINUATION, Glob
 
 LANE_BITS = 128
-#: Bytes of ``struct filter_row``.
-ROW_SIZE = 32
 _ALL = (1 << LANE_BITS) - 1
+#: ``struct filter_lane`` has this many rows, of two numbers of 128 bits each.
+_ROWS, _ROW_SIZE = 256, 32
 
 
 @dataclass
@@ -40,36 +39,15 @@ class Lane:
 
 @dataclass
 class Automaton:
-    """Tables for a set of globs; ``rows`` is a power of two."""
+    """``row_of``: each byte's row.  ``tables``: for each lane a ``struct filter_lane``."""
 
     lanes: list[Lane]
     row_of: bytes
-    rows: int
-    table: bytes
-
-    @property
-    def finals(self) -> list[tuple[int, int, int]]:
-        """(64-bit word of all lanes, bit, atom) for each final state."""
-        return [
-            (2 * number + bit // 64, bit % 64, atom)
-            for number, lane in enumerate(self.lanes)
-            for bit, atom in lane.finals
-        ]
-
-    @property
-    def tables(self) -> bytes:
-        """What filter/glob_match.h reads, in a multiple of 8 bytes; nothing where there are no globs."""
-        if not self.lanes:
-            return b""
-        tables = self.row_of + self.table + b"".join(struct.pack("<3Bx", *final) for final in self.finals)
-        return tables + bytes(-len(tables) % 8)
+    tables: list[bytes]
 
 
-def build(globs: Iterable[tuple[int, Glob]], nul_ends: bool = False) -> Automaton:
-    """The automaton for pairs of an atom's number and a glob; an atom may have several.
-
-    ``nul_ends``: a NUL is the end of what is matched, rather than another way to write ``@``.
-    """
+def share(globs: Iterable[tuple[int, Glob]]) -> list[Lane]:
+    """Lanes for pairs of an atom's number and a glob; an atom may have several."""
     lanes: list[Lane] = []
     for atom, glob in globs:
         bits = len(glob.elements) + 1
@@ -81,19 +59,29 @@ def build(globs: Iterable[tuple[int, Glob]], nul_ends: bool = False) -> Automato
         lane.finals.append((lane.used + bits - 1, atom))
         lane.globs.append((lane.used, glob))
         lane.used += bits
+    return lanes
+
+
+def build(lanes: list[Lane], nul_ends: bool = False) -> Automaton:
+    """The tables for ``lanes``.
+
+    ``nul_ends``: a NUL is the end of what is matched, rather than another way to write ``@``.
+    """
     steps = list(zip(*map(_steps, lanes))) or [()] * 256
     if nul_ends:
         steps[0] = tuple((0, _ALL) for _ in lanes)
     distinct: dict[tuple[tuple[int, int], ...], int] = {}
     row_of = bytes(distinct.setdefault(step, len(distinct)) for step in steps)
-    rows = 1 << len(distinct).bit_length()  # at least one more than there are
-    table = b"".join(
-        _row(lane.start)
-        + b"".join(_row(*step[number]) for step in distinct).ljust((rows - 1) * ROW_SIZE, b"\0")
-        + _row(0, _ALL)
-        for number, lane in enumerate(lanes)
+    tables = [_table(lane, [step[number] for step in distinct]) for number, lane in enumerate(lanes)]
+    return Automaton(lanes, row_of, tables)
+
+
+def _table(lane: Lane, rows: list[tuple[int, int]]) -> bytes:
+    finals = b"".join(bytes(final) for final in lane.finals).ljust(2 * LANE_BITS, b"\0")
+    head = _number(lane.start) + struct.pack("<II", len(lane.finals), 0) + finals
+    return (head + b"".join(_number(enter) + _number(stay) for enter, stay in rows)).ljust(
+        len(head) + _ROWS * _ROW_SIZE, b"\0"
     )
-    return Automaton(lanes, row_of, rows, table)
 
 
 def _steps(lane: Lane) -> list[tuple[int, int]]:
@@ -116,6 +104,6 @@ def _steps(lane: Lane) -> list[tuple[int, int]]:
     return list(zip(enter, stay))
 
 
-def _row(*numbers: int) -> bytes:
-    """Each number in 128 bits."""
-    return b"".join(number.to_bytes(LANE_BITS // 8, "little") for number in numbers)
+def _number(bits: int) -> bytes:
+    """A number of 128 bits."""
+    return bits.to_bytes(LANE_BITS // 8, "little")

@@ -8,6 +8,9 @@ from unixsock_bpf.filter.ast import Cgroup
 from unixsock_bpf.filter.errors import FilterError, shorten
 from unixsock_bpf.linux.cgroups import ROOT_INODE, mount_point
 
+#: Levels that the probe compares: the root is level 0.
+LEVELS = 16
+
 
 def find(path: str) -> Cgroup:
     """The cgroup at ``path``: absolute, or as in /proc/PID/cgroup.  Raises FilterError if there is none."""
@@ -23,4 +26,8 @@ def find(path: str) -> Cgroup:
         inode, root = os.stat(full).st_ino, os.stat(mount).st_ino
     except (OSError, ValueError):
         raise FilterError(f"there is no cgroup {shorten(path)} under {mount}") from None
+    if len(parts) >= LEVELS:
+        raise FilterError(
+            f"the cgroup {shorten(path)} lies {len(parts)} levels deep; at most {LEVELS - 1} are possible"
+        )
     return Cgroup("/" + "/".join(parts), inode, len(parts) if root == ROOT_INODE else None)

@@ -1,12 +1,12 @@
-"""The filter on sockets and records that Python holds: the reference for the C."""
+"""The filter on sockets and records that Python holds: the reference for the interpreter in C."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unixsock_bpf.filter.ast import Cgroup, Node, Term, evaluate
-from unixsock_bpf.filter.glob import any_of
-from unixsock_bpf.record import Flag, Record, display_name
+from unixsock_bpf.filter.ast import Node, Term, evaluate
+from unixsock_bpf.filter.primitives import PRIMITIVES, About
+from unixsock_bpf.record import Flag, Record
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,10 @@ def matches(root: Node, record: Record) -> bool:
     src, dst = ends(record)
 
     def decide(term: Term) -> bool:
-        known = _about_ends(term, src, dst)
-        if known is not _NOT_ABOUT_ENDS:
-            return bool(known)
-        if term.name in ("less", "greater"):
-            limit = term.value if isinstance(term.value, int) else 0
-            return record.len <= limit if term.name == "less" else record.len >= limit
-        if term.name == "fds":
-            return bool(record.fds_count or record.fds)
-        if term.name == "creds":
-            return record.creds is not None
-        return bool(getattr(record, term.name) == term.value)  # type, event
+        primitive = PRIMITIVES[term.name]
+        if primitive.about is About.MESSAGE:
+            return bool(primitive.matches(term.value, record))
+        return bool(_about_ends(term, src, dst))
 
     return bool(evaluate(root, decide))
 
@@ -81,36 +74,20 @@ def judge(root: Node, one: End, other: End, kind: int) -> bool | None:
     def decide(term: Term) -> bool | None:
         if term.name == "type":
             return term.value == kind
+        if PRIMITIVES[term.name].about is About.MESSAGE:
+            return None
+        forth = _about_ends(term, one, other)
         if term.side:
             # Messages go both ways, so each end is sender once.
-            forth, back = _about_ends(term, one, other), _about_ends(term, other, one)
-            return bool(forth) if forth == back and isinstance(forth, bool) else None
-        known = _about_ends(term, one, other)
-        return known if isinstance(known, bool) else None
+            back = _about_ends(term, other, one)
+            return forth if forth == back else None
+        return forth
 
     return evaluate(root, decide)
 
 
-_NOT_ABOUT_ENDS = object()
-
-
-def _about_ends(term: Term, src: End, dst: End) -> bool | object | None:
+def _about_ends(term: Term, src: End, dst: End) -> bool | None:
     """The truth of a term about sockets or processes, None if not known."""
-    if term.name not in ("path", "inode", "netns", "pid", "uid", "comm", "cgroup"):
-        return _NOT_ABOUT_ENDS
     asked = {"src": (src,), "dst": (dst,)}.get(term.side, (src, dst))
-    values = [_about_end(term, end) for end in asked]
+    values = [PRIMITIVES[term.name].matches(term.value, end) for end in asked]
     return True if True in values else None if None in values else False
-
-
-def _about_end(term: Term, end: End) -> bool | None:
-    value = getattr(end, "name" if term.name == "path" else term.name)
-    if value is None:
-        return None
-    if isinstance(term.value, Cgroup):
-        return bytes(value + b"/").startswith(term.value.path.rstrip("/").encode() + b"/")
-    if isinstance(term.value, tuple):
-        if term.name == "comm":
-            return any_of(term.value, value)
-        return any_of(term.value, display_name(value)) or bool(end.path and any_of(term.value, end.path))
-    return bool(value == term.value)

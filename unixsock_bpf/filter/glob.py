@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 from unixsock_bpf.filter.errors import FilterError
 
@@ -34,6 +34,12 @@ class Element:
 
     accepts: int
     wide: bool = False
+
+
+@cache
+def literal(byte: int) -> Element:
+    """The element that takes one byte; the same object each time, since filters have very many."""
+    return Element(1 << byte)
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ def parse(characters: list[Character]) -> Glob:
         elif character == "?" and not quoted:
             elements.append(Element(_START, wide=True))
         else:
-            elements.extend(Element(1 << byte) for byte in character.encode())
+            elements.extend(literal(byte) for byte in character.encode())
         at += 1
     return Glob("".join(c for c, _ in characters), tuple(elements), frozenset(stars))
 

@@ -12,7 +12,7 @@ from unixsock_bpf import dependencies
 from unixsock_bpf.filter.ast import EVERYTHING, And, Node, Not, Or, Term, join
 from unixsock_bpf.filter.errors import FilterError, FilterUnavailable, shorten
 from unixsock_bpf.filter.glob import Character
-from unixsock_bpf.filter.primitives import term
+from unixsock_bpf.filter.primitives import PRIMITIVES, term
 
 if TYPE_CHECKING:
     from lark import Lark, Token
@@ -24,10 +24,15 @@ MAX_DEPTH = 64
 #: The most terms.
 MAX_TERMS = 512
 
+#: The primitives that ``src`` and ``dst`` may stand before, others that have an operand, and those without.
+_SIDED = [one.name for one in PRIMITIVES.values() if one.sided]
+_PLAIN = [one.name for one in PRIMITIVES.values() if not one.sided and one.operand.syntax]
+_ALONE = [one.name for one in PRIMITIVES.values() if not one.operand.syntax]
+
 #: What the parser's terminals are called in a sentence, in the order in which they are listed.
 _EXPECTED = {
     "WORD": "a word",
-    "SIDED": "pid, comm or uid",
+    "SIDED": f"{', '.join(_SIDED[:-1])} or {_SIDED[-1]}",
     "_AND": "'and'",
     "_OR": "'or'",
     "RPAR": "')'",
@@ -78,6 +83,8 @@ def _parser() -> Lark:
     from lark import Lark
 
     grammar = Path(__file__).with_name("grammar.lark").read_text(encoding="utf-8")
+    for terminal, names in (("sided", _SIDED), ("plain", _PLAIN), ("alone", _ALONE)):
+        grammar = grammar.replace(f"<{terminal}>", "|".join(names))
     return Lark(grammar, parser="lalr", lexer="contextual", transformer=_Builder())
 
 

@@ -4,7 +4,8 @@ stdin brings the request; its end is the signal to stop.  stdout takes pcapng bl
 reports (reports.py).  ``libexec/unixsock-capture`` has made sure that only root's code runs.
 
 Where the request says that changes may follow, a second process, the loader, stays root to
-compile and load them; it reads stdin, and never what is captured.
+write other filters into their map, and to attach the hooks of events; it reads stdin, and never what is
+captured.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from unixsock_bpf.filter import Filter, FilterError
-from unixsock_bpf.filter.serialize import from_plain, is_number, to_plain
+from unixsock_bpf.filter.primitives import is_number
+from unixsock_bpf.filter.serialize import from_plain, to_plain
 from unixsock_bpf.options import BY_NAME, Settings
 from unixsock_bpf.version import __version__
 

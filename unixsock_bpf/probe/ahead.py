@@ -1,19 +1,13 @@
-"""Compiling before the first capture what all filters share."""
+"""Compiling before the first capture."""
 
 from __future__ import annotations
 
-from unixsock_bpf.options import Settings
 from unixsock_bpf.probe import kernel
 from unixsock_bpf.probe.compiler import compiled, errors_told
 from unixsock_bpf.probe.program_set import sources
 
 
 def compile_ahead() -> None:
-    """For the running kernel, and for captures with and without events; it is kept (probe/cache.py).
-
-    Then a capture has no more to compile than its filter.  Raises ProbeError.
-    """
-    macros = kernel.kernel().macros
+    """Compile for the running kernel, into the cache; captures compile nothing then.  Raises ProbeError."""
     with errors_told():
-        for events in (False, True):
-            compiled(sources(Settings(events=events), macros, "fentry"))
+        compiled(sources(kernel.kernel().macros, "fentry"))

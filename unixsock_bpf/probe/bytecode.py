@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from unixsock_bpf.errors import ProbeError
-from unixsock_bpf.probe.libbpf import ProgramOptions, load_program
+from unixsock_bpf.probe import bpf_syscall
 
 #: Bytes of an instruction: u8 operation, u8 registers, s16 offset, s32 immediate value.
 _SIZE = 8
@@ -28,14 +28,21 @@ _FETCH = 1
 #: struct bpf_prog_info: its size, and where its u64 recursion_misses is.
 _INFO_SIZE = 224
 _RECURSION_MISSES = 208
+#: In UNIXSOCK_DEBUG, as bcc.DEBUG_BPF_REGISTER_STATE: show what the verifier says.
+_DEBUG_VERIFIER = 16
 
 
 @dataclass(frozen=True)
 class Code:
-    """A program: its instructions, and the names of maps by the number of the instruction that loads one."""
+    """A program.
+
+    ``maps``: their names by the number of the instruction that loads one.  ``functions``: by the number of
+    the first instruction, the name of each subprogram, and whether it is global to the verifier.
+    """
 
     instructions: bytes
     maps: dict[int, str]
+    functions: dict[int, tuple[str, bool]] = field(default_factory=dict)
 
     def linked(self, fds: dict[str, int]) -> bytes:
         """The instructions with these descriptors for the maps.  Raises KeyError."""
@@ -52,26 +59,43 @@ class Code:
             if self.instructions[at] == _MOV64_IMM and self._immediate(at) == mark
         )
         changed = self.instructions[: at + 4] + value.to_bytes(4, "little") + self.instructions[at + _SIZE :]
-        return Code(changed, self.maps)
+        return Code(changed, self.maps, self.functions)
 
-    def calling(self, functions: dict[int, Code]) -> Code:
-        """The same calling ``functions``, put behind it, where it calls helpers of these numbers."""
+    def calling(self, functions: dict[int, Subprogram]) -> Code:
+        """The same calling ``functions``, put behind it, where it calls helpers of these numbers.
+
+        They may call one another.
+        """
         joined, maps_, begins = bytearray(self.instructions), dict(self.maps), {}
-        for at in range(0, len(self.instructions), _SIZE):
-            number = self._immediate(at)
-            if self.instructions[at] != _CALL or number not in functions:
-                continue
-            if number not in begins:
-                begins[number] = begin = len(joined) // _SIZE
-                joined += functions[number].instructions
-                maps_ |= {begin + place: name for place, name in functions[number].maps.items()}
-            joined[at + 1] = _PSEUDO_CALL << 4
-            distance = begins[number] - at // _SIZE - 1
-            joined[at + 4 : at + _SIZE] = distance.to_bytes(4, "little")
-        return Code(bytes(joined), maps_)
+        at = 0
+        while at < len(joined):
+            number = int.from_bytes(joined[at + 4 : at + _SIZE], "little")
+            if joined[at] == _CALL and joined[at + 1] == 0 and number in functions:
+                code = functions[number].code
+                if number not in begins:
+                    begins[number] = begin = len(joined) // _SIZE
+                    joined += code.instructions
+                    maps_ |= {begin + place: name for place, name in code.maps.items()}
+                joined[at + 1] = _PSEUDO_CALL << 4
+                distance = begins[number] - at // _SIZE - 1
+                joined[at + 4 : at + _SIZE] = distance.to_bytes(4, "little", signed=True)
+            at += _SIZE
+        placed = {
+            begin: (functions[number].name, functions[number].is_global) for number, begin in begins.items()
+        }
+        return Code(bytes(joined), maps_, placed)
 
     def _immediate(self, at: int) -> int:
         return int.from_bytes(self.instructions[at + 4 : at + _SIZE], "little")
+
+
+@dataclass(frozen=True)
+class Subprogram:
+    """What programs call.  ``is_global``: the verifier looks at it once, and knows nothing of its callers."""
+
+    name: str
+    code: Code
+    is_global: bool
 
 
 def of(instructions: bytes, fds: dict[str, int]) -> Code:
@@ -124,23 +148,16 @@ def skipped(fd: int) -> int:
     return int.from_bytes(bytes(info[_RECURSION_MISSES : _RECURSION_MISSES + 8]), "little")
 
 
-def load(name: str, type_: int, instructions: bytes, hook: tuple[int, int] = (0, 0)) -> int:
+def load(name: str, type_: int, code: Code, fds: dict[str, int], hook: tuple[int, int] = (0, 0)) -> int:
     """Loads a program and returns its descriptor.  Raises ProbeError.
 
-    ``hook``, of a tracing program: its enum bpf_attach_type in linux/bpf.h, and the kernel's number for
-    the function.  By the name alone, libbcc would read all of the kernel's types for each program.
+    ``fds``: descriptors of the maps.  ``hook``, of a tracing program: its enum bpf_attach_type in
+    linux/bpf.h, and the kernel's number for the function.
     """
-    import bcc
-
-    debug = int(os.environ.get("UNIXSOCK_DEBUG", "0")) & bcc.DEBUG_BPF_REGISTER_STATE
-    options = ProgramOptions(expected_attach_type=hook[0], attach_btf_id=hook[1])
-    fd = None if debug else load_program(type_, name.encode(), instructions, options)
-    if fd is None or fd < 0:  # by libbcc, which shows what the verifier says
-        fd = bcc.lib.bcc_prog_load(
-            *(type_, name.encode()),
-            *(ctypes.cast(ctypes.c_char_p(instructions), ctypes.c_void_p), len(instructions)),
-            *(b"GPL", 0, 2 if debug else 0, None, 0),
+    debug = int(os.environ.get("UNIXSOCK_DEBUG", "0")) & _DEBUG_VERIFIER
+    try:
+        return bpf_syscall.load_program(
+            name, type_, code.linked(fds), hook, code.functions, 2 if debug else 0
         )
-    if fd < 0:
-        raise ProbeError(f"the program {name} can't be loaded: {os.strerror(ctypes.get_errno())}")
-    return int(fd)
+    except OSError as error:
+        raise ProbeError(f"the program {name} can't be loaded: {error.strerror}") from None

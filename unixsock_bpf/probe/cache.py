@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path("/var/cache/unixsock")
-#: Files that are kept: one for each filter, of a few kB, and those that all share, of 100 kB and less.
-MOST = 64
+#: Files that are kept, of 100 kB and less: two for a kernel and a way of attaching.
+MOST = 16
 #: Whether ``keep`` keeps anything: the privileged part writes nowhere but to its caller.
 writable = True
 

@@ -1,7 +1,7 @@
 """bcc's compiler in a process of its own: two compile at once, and LLVM ends its process when it gives up.
 
 The process is nobody's, who may read files and make BPF maps, as bcc does for each map in the C, but
-can write and load nothing: what it compiles was shaped by a filter that others may have written.
+can write and load nothing: LLVM is large, and needs no more.
 
 The process sees a /proc/kallsyms of one line.  bcc reads all of it, which takes a sixth of the whole
 compile, only to learn whether the kernel has bpf_probe_read_kernel, and every kernel with BTF that
@@ -69,7 +69,7 @@ class CompilerProcess:
         if os.environ.get("UNIXSOCK_DEBUG"):
             os.write(2, said.encode())
         if not answer:
-            raise ProbeError(f"The capture filter can't be compiled: {said.strip()[-300:]}")
+            raise ProbeError(f"The probe can't be compiled: {said.strip()[-300:]}")
         failure, result = json.loads(answer)
         if failure:
             raise ProbeError(with_last_line(failure, said))

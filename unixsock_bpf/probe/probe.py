@@ -1,4 +1,4 @@
-"""The probe in the kernel: what it needs, its maps, and the generations of its programs."""
+"""The probe in the kernel: what it needs, its maps and programs, and the filter that holds."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.linux.cgroups import cgroup_of
 from unixsock_bpf.probe import kernel
 from unixsock_bpf.probe.fd_kinds import PSEUDO_FILES
+from unixsock_bpf.probe.filter_maps import FilterMaps
 from unixsock_bpf.probe.ksyms import addresses
 from unixsock_bpf.probe.maps import MAX_HOLDERS, Map
 from unixsock_bpf.probe.page_bases import BASES, page_bases
-from unixsock_bpf.probe.program_set import Generation
+from unixsock_bpf.probe.program_set import ProgramSet
 from unixsock_bpf.record import Event, Record
 
 if TYPE_CHECKING:
@@ -41,57 +42,53 @@ class Probe:
 
     def __init__(self, settings: Settings) -> None:
         self._kernel = kernel.kernel()
-        self._generation, self.attached = self._first(settings)
-        #: Those that others took over from, but that are attached.
-        self._kept = [self._generation]
+        self._programs, self.attached = self._first(settings)
         #: ``struct settings`` and ``struct totals`` of bpf/state/, in memory that the probe shares.
         self.settings = self._shared("settings")
         self.totals = self._shared("totals")
-        self.settings.generation = self._generation.number
+        self._filter_maps = FilterMaps(self._table("filters"), self._table("filter_lanes"))
+        self._generation = 0
+        self._fixed = _fixed(settings)
+        self.switch(self.prepare(settings))
         self._fill_page_bases()
         self._fill_pseudo_files()
 
-    def _first(self, settings: Settings) -> tuple[Generation, str]:
-        """The first generation, attached in the best way that this kernel permits, and that way."""
+    def _first(self, settings: Settings) -> tuple[ProgramSet, str]:
+        """Attach programs in the best way that this kernel permits; return them and that way."""
         wanted = os.environ.get("UNIXSOCK_ATTACH", "auto")
         failures = []
         for way in ["fentry", "kprobe"] if wanted == "auto" else [wanted]:
-            generation = None
+            programs = None
             try:
-                generation = Generation(settings, self._kernel, way, 1)
-                generation.take_over(generation)
-                generation.attach()
-                return generation, way
+                programs = ProgramSet(settings, self._kernel, way)
+                programs.attach()
+                return programs, way
             except ProbeError as error:
                 failures.append(f"{way}: {error}")
-                if generation:  # some of it may be attached
-                    generation.detach()
-                    generation.close()
+                if programs:  # some of it may be attached
+                    programs.detach()
+                    programs.close()
         if "Operation not permitted" in failures[0]:
             raise ProbeError(_NOT_PERMITTED)
         raise ProbeError("The kernel refused the probe: " + "; ".join(failures))
 
-    def prepare(self, settings: Settings) -> Generation:
-        """Programs for another filter and other settings, ready for ``switch``.  Takes its time.
+    def prepare(self, settings: Settings) -> int:
+        """Fill in another filter, for ``switch``, and attach hooks if it is the first to want events.
 
-        The ring's size stays.  Raises ProbeError.
+        All else that is in ``settings`` stays as it was.  Raises ProbeError.
         """
-        number = self._generation.number + 1
-        return Generation(settings, self._kernel, self.attached, number, self._kept)
+        if _fixed(settings) != self._fixed:
+            raise ProbeError("Nothing but the filter and its events can change while a capture runs.")
+        if settings.events:
+            self._programs.load_events()
+            self._programs.attach()
+        generation = self._generation + 1
+        self._filter_maps.fill(generation, settings.filter, settings.events)
+        return generation
 
-    def switch(self, generation: Generation) -> None:
-        """Lets ``generation`` take over: each message goes by the old filter or the new one, once."""
-        first, last = self._kept[0], self._generation
-        generation.take_over(first)
-        generation.attach()
-        self.settings.generation = generation.number
-        if generation.attached:
-            self._kept.append(generation)
-        if last in self._kept:
-            last.close_gated()
-        else:
-            last.close()
-        self._generation = generation
+    def switch(self, generation: int) -> None:
+        """Have the prepared filter hold: each message goes by the old filter or the new one, once."""
+        self.settings.generation = self._generation = generation
 
     def _shared(self, name: str) -> Any:
         """Map the only element of a mmapable array: its members are the kernel's memory."""
@@ -100,25 +97,23 @@ class Probe:
         return table.Leaf.from_buffer(mmap.mmap(table.fd, size, flags=mmap.MAP_SHARED))
 
     def _table(self, name: str) -> Map:
-        return self._kept[0].maps[name]
+        return self._programs.maps[name]
 
     def detach_listing(self) -> None:
         """Detach what is only needed while the reader lists the sockets that exist already."""
-        self._generation.end_listing()
+        self._programs.end_listing()
 
     def detach_messages(self) -> None:
         """Detach the hooks that write records of messages and events."""
-        for generation in self._kept:
-            generation.silence()
+        self._programs.silence()
 
     def detach(self) -> None:
         """Detach all hooks; the maps stay until the object goes."""
-        for generation in self._kept:
-            generation.detach()
+        self._programs.detach()
 
     def skipped(self) -> int:
         """Messages at most that were missed because a hook does not interrupt itself."""
-        return sum(generation.skipped() for generation in self._kept)
+        return self._programs.skipped()
 
     @property
     def ring_fd(self) -> int:
@@ -209,6 +204,11 @@ class Probe:
             if flow.lost_messages and pair.src in sockets:
                 owed.append(_lost_record(flow, sockets[pair.src], sockets.get(pair.dst), pair.dst))
         return owed
+
+
+def _fixed(settings: Settings) -> tuple[int, bool]:
+    """Return what the programs and the map of capturers are made for."""
+    return settings.snaplen, settings.include_capture_processes
 
 
 def _cgroup_id(pid: int, groups: dict[bytes, Group]) -> int:

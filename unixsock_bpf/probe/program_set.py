@@ -1,13 +1,11 @@
-"""The probe's programs for one filter: compiled, loaded and attached through bcc.
+"""The probe's programs and maps: compiled by bcc, loaded and attached.
 
-The first generation makes the maps and is attached.  A later one, for another filter, shares
-the maps and takes over through the gates that hooks/attach.h tells of; it adds hooks only where
-events are wanted that no earlier one was to tell of.
+They are the same for all filters, which are data in two of the maps.  Hooks that only events need are
+loaded and attached once a filter asks for events.
 """
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import os
 import re
@@ -16,28 +14,28 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unixsock_bpf.errors import ProbeError
-from unixsock_bpf.filter import everything
+from unixsock_bpf.filter.encode import declarations
 from unixsock_bpf.probe import bytecode, maps
+from unixsock_bpf.probe.bytecode import Subprogram
 from unixsock_bpf.probe.compiler import Compiled, compiled, errors_told, source
 from unixsock_bpf.probe.hook_thread import Keeper
 from unixsock_bpf.probe.maps import Map, Shape
 
 if TYPE_CHECKING:
-    from unixsock_bpf.filter import Filter
     from unixsock_bpf.options import Settings
     from unixsock_bpf.probe.kernel import Kernel
 
 #: A hook in the C, by the function: ON_ENTRY(function, body), EVENT_ON_RETURN(function, body, ...).
 _HOOK = re.compile(
-    r"^(?:(MESSAGE|EVENT|NEWS|MOMENT)_)?ON_(?:EVERY_|RARE_)?(?:ENTRY|RETURN)\((\w+), \w+", re.MULTILINE
+    r"^(?:(MESSAGE|EVENT|NEWS)_)?ON_(?:EVERY_|RARE_)?(?:ENTRY|RETURN)\((\w+), \w+", re.MULTILINE
 )
 #: A hook's working memory, by its function, and that of all kprobes.
 _SLOT = re.compile(r"^#define SLOT_(\w+) (\w+)$", re.MULTILINE)
-#: What stands for the generation's number and for the snapshot length in programs that make records.
-_MARK = re.compile(r"^#define (GENERATION|SNAPLEN)_HERE (\w+)$", re.MULTILINE)
-#: What programs call of others, and the number of the helper that they take it for: bpf/filter/abi.h,
-#: bpf/state/subprograms.h.
-_CALL = re.compile(r"^#define CALL_(\w+) (\w+)$", re.MULTILINE)
+#: What stands for the snapshot length in programs that make records.
+_MARK = re.compile(r"^#define (SNAPLEN)_HERE (\w+)$", re.MULTILINE)
+#: What programs call of others, and the number of the helper that they take it for: bpf/filter/verdict.h
+#: (global to the verifier), bpf/state/subprograms.h.
+_CALL = re.compile(r"^#define (CALL|GLOBAL)_(\w+) (\w+)$", re.MULTILINE)
 #: A program's name, as bcc wants it.
 _PROGRAM = re.compile(r"(kfunc|kretfunc|kprobe|kretprobe|raw_tracepoint)__(?:vmlinux__)?(\w+)")
 #: What the kernel calls the kinds that BTF describes: BPF_TRACE_FENTRY and _FEXIT in linux/bpf.h.
@@ -51,10 +49,8 @@ _INTERRUPTIBLE_EVENTS = ("unix_stream_connect", "unix_accept", "unix_socketpair"
 _AGAIN = ("unix_prepare_fpl", "__scm_send")
 #: The function whose hook serves while the reader lists the sockets that are there already.
 _LISTING = "sock_diag_save_cookie"
-#: The map that each generation has for itself.
-_OWN = "filter_tables"
-#: Settings that the hooks don't depend on.
-_RECORDS_ONLY = ("WITH_CAPTURERS",)
+#: Functions that are hooked only where events are wanted; the last one always where end_writing needs it.
+_EVENTS_ONLY = ("unix_shutdown", "unix_dgram_sendmsg", "unix_stream_sendmsg")
 
 
 @dataclass(frozen=True)
@@ -71,89 +67,68 @@ class Program:
     has_gate: bool
 
 
-class Generation:
+class ProgramSet:
     """Programs for ``settings``, loaded but not attached.  Raises ProbeError.
 
     ``way``: fentry or kprobe.
-    ``earlier``: generations that are attached, the one whose maps are shared first; none: this is it.
-    ``number``: from 1 on.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        kernel: Kernel,
-        way: str,
-        number: int,
-        earlier: Sequence[Generation] = (),
-    ) -> None:
-        self.number = number
+    def __init__(self, settings: Settings, kernel: Kernel, way: str) -> None:
         self._btf = kernel.btf
-        #: The hooks that are its own, and their descriptors.
+        #: The hooks, and their descriptors.
         self._programs: dict[Program, int] = {}
         #: What is attached, and the descriptor or its keeper.
         self._hooks: dict[Program, int | Keeper] = {}
-        #: Descriptors of what only this generation has.
+        #: Descriptors of maps and programs.
         self._open: list[int] = []
         text = source("hooks.bpf.c")
-        slots = {match[1]: int(match[2], 0) for match in _SLOT.finditer(text)}
+        self._slots = {match[1]: int(match[2], 0) for match in _SLOT.finditer(text)}
         #: Functions whose hooks have a gate, and the name of what belongs behind it.
-        self._behind = _behind_gates(text, settings.events)
-        self._events = settings.events
-        attached: frozenset[Program] = frozenset().union(*(one.attached for one in earlier))
-        hooked = any(one._events or not settings.events for one in earlier)
+        self._behind = {match[2]: match[1].lower() for match in _HOOK.finditer(text) if match[1]}
+        self._events_only = _EVENTS_ONLY[: 2 if "UNIX_SOCK_INQ_LEN" in kernel.macros else 3]
+        self._events = False
         #: Descriptors of what is behind gates; some share one.
         self._gated: dict[Program, int] = {}
         try:
             with errors_told():
-                found = compiled(sources(settings, kernel.macros, way, hooks=not hooked))
+                found = compiled(sources(kernel.macros, way))
                 self._code = {name: program for part in found for name, program in part.programs.items()}
                 self._complete(settings, text)
-                if earlier:
-                    self._code = {**earlier[0].unfiltered, **self._code}
-                self.maps = self._take_maps(found, settings.buffer_mib, earlier)
-                hooks = self._new_hooks({program.function for one in earlier for program in one._programs})
-                # News is the same for all filters: its gates stay as they are.
-                for_ever = {match[2] for match in _HOOK.finditer(text) if match[1] == "NEWS" and earlier}
-                gates = [one for one in attached if one.function not in for_ever]
-                self._load(hooks, self._behind_gates_of([*gates, *hooks], slots))
+                self.maps = self._take_maps(found, settings.buffer_mib)
+                self._load_hooks([one for one in self._all_hooks() if one.function not in self._events_only])
+                if settings.events:
+                    self.load_events()
         except ProbeError:
             self.close()
             raise
-        if settings.filter.tables:
-            table = self.maps[_OWN]
-            table[table.Key(0)] = table.Leaf.from_buffer_copy(
-                settings.filter.tables.ljust(ctypes.sizeof(table.Leaf), b"\0")
-            )
+
+    def load_events(self) -> None:
+        """Loads the hooks that only events need, once; ``attach`` attaches them.  Raises ProbeError."""
+        if not self._events:
+            with errors_told():
+                self._load_hooks([one for one in self._all_hooks() if one.function in self._events_only])
+            self._events = True
 
     def _complete(self, settings: Settings, text: str) -> None:
         """Puts into the programs what they are compiled without.  ``text``: the C of all hooks."""
         marks = {name: int(value, 0) for name, value in _MARK.findall(text)}
-        parts = {int(value, 0): self._code[name] for name, value in _CALL.findall(source("records.bpf.c"))}
-        for name in ("message", "event"):
-            self._code[name] = self._code[name].with_value(marks["GENERATION"], self.number).calling(parts)
-        if "news" in self._code:
-            self._code["news"] = self._code["news"].calling(parts)
+        called = {
+            int(value, 0): Subprogram(name, self._code[name], kind == "GLOBAL")
+            for kind, name, value in _CALL.findall(source("records.bpf.c"))
+        }
+        for name in ("message", "event", "news"):
+            self._code[name] = self._code[name].calling(called)
         self._code["message"] = self._code["message"].with_value(
             marks["SNAPLEN"], settings.snaplen or 0x7FFFFFFF
         )
 
-    @property
-    def unfiltered(self) -> dict[str, bytecode.Code]:
-        """What goes behind gates and is the same for all filters."""
-        return {"news": self._code["news"]}
-
-    def _take_maps(
-        self, parts: Sequence[Compiled], buffer_mib: int, earlier: Sequence[Generation]
-    ) -> dict[str, Map]:
-        """The maps by name: the first generation's, or new ones."""
+    def _take_maps(self, parts: Sequence[Compiled], buffer_mib: int) -> dict[str, Map]:
+        """The maps by name."""
         sizes = maps.sizes(buffer_mib)
-        shared = earlier[0].maps if earlier else {}
         shapes = {
             name: dataclasses.replace(shape, max_entries=sizes.get(name, shape.max_entries))
             for part in parts
             for name, shape in part.maps.items()
-            if name not in shared or name == _OWN
         }
         found = {}
 
@@ -163,30 +138,34 @@ class Generation:
 
         # First what takes long: memory for many elements.
         _side_by_side(make, sorted(shapes.items(), key=lambda one: -one[1].max_entries))
-        return {**shared, **found}
-
-    def _new_hooks(self, there: set[str]) -> dict[Program, bytecode.Code]:
-        """The hooks on other functions than those."""
-        found = {}
-        for name, instructions in self._code.items():
-            match = _PROGRAM.fullmatch(name)
-            if match and match[2] not in there:
-                alone = match[1] != "kprobe" or f"kretprobe__{match[2]}" not in self._code
-                found[Program(name, match[1], match[2], alone)] = instructions
         return found
 
-    def _behind_gates_of(
-        self, hooks: Sequence[Program], slots: dict[str, int]
-    ) -> dict[tuple[Program, ...], bytecode.Code]:
+    def _load_hooks(self, hooks: list[Program]) -> None:
+        """Loads ``hooks`` and what belongs behind their gates, and puts that there."""
+        self._load({one: self._code[one.name] for one in hooks}, self._behind_gates_of(hooks))
+        for program, fd in self._gated.items():
+            gate = self.maps[f"gate_{program.function}"]
+            gate[gate.Key(0)] = gate.Leaf(fd)
+        for fd in set(self._gated.values()):  # the gates hold them
+            os.close(fd)
+        self._gated.clear()
+
+    def _all_hooks(self) -> Iterable[Program]:
+        for name in self._code:
+            if match := _PROGRAM.fullmatch(name):
+                alone = match[1] != "kprobe" or f"kretprobe__{match[2]}" not in self._code
+                yield Program(name, match[1], match[2], alone)
+
+    def _behind_gates_of(self, hooks: Sequence[Program]) -> dict[tuple[Program, ...], bytecode.Code]:
         """What belongs behind these gates, for their slot: a program for all kprobes, one for each other."""
         found: dict[tuple[str, int], list[Program]] = {}
         for program in hooks:
             name = self._behind.get(program.function)
             if program.has_gate and name in self._code:
-                slot = slots["KPROBE" if "probe" in program.kind else program.function]
+                slot = self._slots["KPROBE" if "probe" in program.kind else program.function]
                 found.setdefault((name, slot), []).append(program)
         return {
-            tuple(programs): self._code[name].with_value(slots["HERE"], slot)
+            tuple(programs): self._code[name].with_value(self._slots["HERE"], slot)
             for (name, slot), programs in found.items()
         }
 
@@ -203,7 +182,7 @@ class Generation:
             first = programs[0]
             attach_type = _ATTACH_TYPES.get(first.kind)
             hook = (attach_type, self._btf.function(first.function)) if attach_type else (0, 0)
-            fd = bytecode.load(first.name, _bpf_type(first.kind), instructions.linked(fds), hook)
+            fd = bytecode.load(first.name, _bpf_type(first.kind), instructions, fds, hook)
             into.update(dict.fromkeys(programs, fd))
 
         jobs: list[tuple[tuple[Program, ...], bytecode.Code, dict[Program, int]]] = [
@@ -221,9 +200,9 @@ class Generation:
         try:
             _side_by_side(load, jobs)
         finally:
-            self._open += self._programs.values()
+            self._open += [self._programs[one] for one in hooks if one in self._programs]
         for program, fd in self._programs.items():
-            if program.function in _AGAIN and program.has_gate:
+            if program in hooks and program.function in _AGAIN and program.has_gate:
                 again = self.maps["again"]
                 again[again.Key(0)] = again.Leaf(fd)
 
@@ -238,16 +217,10 @@ class Generation:
             bytecode.skipped(fd) for program, fd in self._programs.items() if program.function in functions
         )
 
-    def take_over(self, first: Generation) -> None:
-        """Goes behind the gates of ``first``, which made them, and of others."""
-        for program, fd in self._gated.items():
-            gate = first.maps[f"gate_{program.function}"]
-            gate[gate.Key(0)] = gate.Leaf(fd)
-
     def attach(self) -> None:
-        """Attaches the hooks that no earlier generation has.  Raises ProbeError."""
+        """Attaches the hooks that are loaded and not attached.  Raises ProbeError."""
         with errors_told():
-            for program in sorted(self._programs, key=self._rank):
+            for program in sorted(self._programs.keys() - self._hooks.keys(), key=self._rank):
                 hook = _attached(program, self._programs[program])
                 self._hooks[program] = Keeper(hook) if "probe" in program.kind else hook
 
@@ -257,15 +230,11 @@ class Generation:
         the last, and closing each that is no kprobe took an eighth of a second where it was measured."""
         return self._behind.get(program.function) == "message", "ret" in program.kind
 
-    @property
-    def attached(self) -> frozenset[Program]:
-        """Programs that are attached."""
-        return frozenset(self._hooks)
-
     def end_listing(self) -> None:
         """Takes out, sooner or later, what is only needed while the reader lists the sockets."""
         for program in [one for one in self._hooks if one.function == _LISTING]:
             hook = self._hooks.pop(program)
+            del self._programs[program]
             if isinstance(hook, Keeper):
                 hook.let_go()
 
@@ -291,16 +260,9 @@ class Generation:
             keeper.join()
 
     def close(self) -> None:
-        """Frees it, once another generation took over from it."""
-        self.close_gated()
+        """Frees it."""
         while self._open:
             os.close(self._open.pop())
-
-    def close_gated(self) -> None:
-        """Lets go of what lies behind the gates, which hold it as long as they need it."""
-        for fd in set(self._gated.values()):
-            os.close(fd)
-        self._gated.clear()
 
 
 def _side_by_side(work: Callable[..., None], jobs: Iterable[tuple[Any, ...]]) -> None:
@@ -338,32 +300,12 @@ def _event(program: Program) -> bytes:
     return f"{program.kind[:-5]}_{program.function}".encode()
 
 
-def sources(
-    settings: Settings, macros: dict[str, int], way: str, hooks: bool = True
-) -> list[tuple[str, list[str]]]:
-    """What has to be compiled, each a C text and its flags: first what depends on the filter, then what all
-    filters share.  ``macros``: layouts and sizes.  ``hooks``: whether hooks are wanted."""
-    macros = macros | _settings_macros(settings)
-    files: list[tuple[str, Filter, dict[str, int]]] = [("filter.bpf.c", settings.filter, {})]
-    files.append(("records.bpf.c", everything(), macros))
-    if hooks:
-        shared = {name: value for name, value in macros.items() if name not in _RECORDS_ONLY}
-        files.append(("hooks.bpf.c", everything(), shared))
-    return [_with_flags(*one, way) for one in files]
-
-
-def _with_flags(name: str, filter_: Filter, macros: dict[str, int], way: str) -> tuple[str, list[str]]:
-    """A file of ours after the filter's functions, and the compiler's flags for it."""
-    text = source("kernel/bpf_helpers.h") + filter_.to_c() + source(name)
+def sources(macros: dict[str, int], way: str) -> list[tuple[str, list[str]]]:
+    """What has to be compiled, each a C text and its flags.  ``macros``: layouts and sizes."""
     flags = [f"-D{macro}={value}{'ULL' if value > 0xFFFFFFFF else ''}" for macro, value in macros.items()]
-    return text, [*flags, *(["-DATTACH_FENTRY"] if way == "fentry" else [])]
-
-
-def _behind_gates(text: str, events: bool) -> dict[str, str]:
-    """By function, the program behind its gate, from the C of all hooks."""
-    behind = {match[2]: match[1].lower() for match in _HOOK.finditer(text) if match[1]}
-    moment = "event" if events else "news"
-    return {function: moment if kind == "moment" else kind for function, kind in behind.items()}
+    flags += ["-DATTACH_FENTRY"] if way == "fentry" else []
+    head = source("kernel/bpf_helpers.h") + declarations()
+    return [(head + source(name), flags) for name in ("records.bpf.c", "hooks.bpf.c")]
 
 
 def _bpf_type(kind: str) -> int:
@@ -372,12 +314,3 @@ def _bpf_type(kind: str) -> int:
     if kind == "raw_tracepoint":
         return int(bcc.BPF.RAW_TRACEPOINT)
     return int(bcc.BPF.TRACING if "func" in kind else bcc.BPF.KPROBE)
-
-
-def _settings_macros(settings: Settings) -> dict[str, int]:
-    macros = {}
-    if settings.events:
-        macros["WITH_EVENTS"] = 1
-    if settings.include_capture_processes:
-        macros["WITH_CAPTURERS"] = 1
-    return macros

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from unixsock_bpf.probe import bytecode, cache, compiler
-from unixsock_bpf.probe.bytecode import Code
+from unixsock_bpf.probe.bytecode import Code, Subprogram
 from unixsock_bpf.probe.compiler import Compiled
 from unixsock_bpf.probe.maps import Shape
 
@@ -51,16 +51,32 @@ def test_one_number_is_replaced() -> None:
 def test_what_is_called_is_put_behind_once() -> None:
     """Calls of helpers 7 and 900 become calls of two functions, that of helper 5 stays; maps move along."""
     text = b"".join(instruction(0x85, 0, number) for number in (900, 5, 7, 900)) + instruction(0x95, 0, 0)
-    seven, nine = Code(COMPILED, {0: "ring", 3: "totals"}), Code(instruction(0x95, 0, 0), {})
+    seven = Subprogram("seven", Code(COMPILED, {0: "ring", 3: "totals"}), True)
+    nine = Subprogram("nine", Code(instruction(0x95, 0, 0), {}), False)
     joined = Code(text, {}).calling({7: seven, 900: nine, 8: nine})
     assert joined.instructions == b"".join(
         [
             *(instruction(0x85, 0x10, 4), instruction(0x85, 0, 5)),
             *(instruction(0x85, 0x10, 3), instruction(0x85, 0x10, 1), instruction(0x95, 0, 0)),
-            *(nine.instructions, COMPILED),
+            *(nine.code.instructions, COMPILED),
         ]
     )
     assert joined.maps == {6: "ring", 9: "totals"}
+    assert joined.functions == {5: ("nine", False), 6: ("seven", True)}
+
+
+def test_functions_call_one_another() -> None:
+    end = instruction(0x95, 0, 0)
+    inner = Subprogram("inner", Code(end, {}), True)
+    outer = Subprogram("outer", Code(instruction(0x85, 0, 2) + instruction(0x85, 0, 1) + end, {}), True)
+    joined = Code(instruction(0x85, 0, 1) + instruction(0x85, 0, 2) + end, {}).calling({1: outer, 2: inner})
+    assert joined.instructions == b"".join(
+        [
+            *(instruction(0x85, 0x10, 2), instruction(0x85, 0x10, 4), end),
+            *(instruction(0x85, 0x10, 2), instruction(0x85, 0x10, -2), end),
+            end,
+        ]
+    )
 
 
 def test_a_marked_addition_tells_what_was_there_before() -> None:

@@ -1,14 +1,45 @@
-/* What the filter says: once for a socket and its process, and then for each message. */
+/* The capture filter's verdict: its atoms once for a socket and its process, and then one for each message.
+ *
+ * A filter is an element of `filters` and the lanes it uses in `filter_lanes`.  There is room for two: that of an
+ * even generation and that of an odd one.  The reader fills the one that is not in use, and then writes
+ * `generation` in settings, which each program reads once for a message (probe/filter_maps.py). */
 #ifndef UNIXSOCK_VERDICT_H
 #define UNIXSOCK_VERDICT_H
 
-#include "filter/abi.h"
+/* Adds one where the compiler doesn't see it: it would make one condition, which the verifier doesn't know, of a loop's
+ * two. */
+#define FILTER_NEXT(i) ({ asm volatile("%0 += 1" : "+r"(i)); })
 
-#define NAME_MOST 108 /* bytes of a name that the filter looks at */
+/* A mask that it doesn't take away, knowing that it is needless: the verifier does not know. */
+#define FILTER_MASK(value, mask) ({ asm volatile("%0 &= %1" : "+r"(value) : "i"(mask)); })
 
-static int (*ask_name)(struct name_question *) = (void *)CALL_answer_name;
-static int (*ask_end)(struct end_question *) = (void *)CALL_answer_end;
-static int (*ask_message)(struct message_question *) = (void *)CALL_answer_message;
+#include "filter/interpreter.h"
+
+BPF_TABLE("array", u32, struct filter, filters, 2);
+BPF_TABLE("array", u32, struct filter_lane, filter_lanes, 2 * FILTER_LANES);
+
+/* Subprograms as those of state/subprograms.h, but global: the verifier looks at each once, however often it is
+ * called.  Their argument is a number, the only kind that Linux 5.10 lets them have.  The loader reads these lines. */
+#define GLOBAL_filter_lane 0x510c01
+#define GLOBAL_filter_members 0x510c02
+#define GLOBAL_filter_step_on 0x510c03
+#define GLOBAL_judge_endpoint 0x510c06
+
+static u64 (*call_filter_lane)(u64) = (void *)GLOBAL_filter_lane;
+static u64 (*call_filter_members)(u64) = (void *)GLOBAL_filter_members;
+static u64 (*call_filter_step_on)(u64) = (void *)GLOBAL_filter_step_on;
+static u64 (*call_judge_endpoint)(u64) = (void *)GLOBAL_judge_endpoint;
+
+/* Their argument: where the workspace is, which filter, and what else they need. */
+#define FILTER_ARGUMENT(workspace, generation, more) ((u64)(workspace) | ((u64)(generation)&1) << 31 | (u64)(more) << 32)
+#define FILTER_WORKSPACE(argument) ((u32)(argument)&0x7fffffff)
+#define FILTER_INDEX(argument) ((u32)(argument) >> 31)
+#define FILTER_MORE(argument) ((u32)((argument) >> 32))
+
+static u64 filter_more_steps(const struct filter *f, u64 *words, u64 at, u64 context)
+{
+	return call_filter_step_on(context | at << 32);
+}
 
 /* 0: what was said of it still holds.  Without jumps, each of which the verifier would follow. */
 static __always_inline u32 outdated(struct endpoint *ep, u32 generation)
@@ -18,126 +49,168 @@ static __always_inline u32 outdated(struct endpoint *ep, u32 generation)
 	       (v->owner_changes ^ ep->owner_changes);
 }
 
-/* Bits of the path terms that the names of both ends match.  The verifier follows each glob through each byte of
- * each name, so all names have to come to it alike: by one way, and from one place. */
-static __always_inline void match_names(struct endpoint *ends[2], struct workspace *w)
+/* Atoms of the globs that w->text matches.  `which`: as in struct filter. */
+static __always_inline u64 match_text(const struct filter *f, u64 context, u32 which, u32 len)
 {
-	struct name_question q = { w->name, 0, &w->filter, 0 };
+	u32 first = f->first_lane[which], lanes = f->lanes[which];
+	u64 atoms = 0;
 
-	w->atoms[0] = w->atoms[1] = 0;
 #pragma clang loop unroll(disable)
-	for (u32 i = 0; i < 4; i++) {
-		struct endpoint *ep = ends[i >> 1];
-		const u8 *name = ep->name;
-		u64 len = ep->named ? ep->name_len : NAME_SIZE;
-		if (!(i & 1)) {
-			/* What comes after this makes another verdict. */
-			w->socket_changes[i >> 1] = ep->socket_changes;
-			w->owner_changes[i >> 1] = ep->owner_changes;
-		} else {
-			/* A relative name counts by its path as well. */
-			struct place *place = ep->place ? places.lookup(&ep->place) : NULL;
-			if (!place)
-				continue;
-			name = place->path;
-			len = place->len;
-		}
-		if (len > NAME_MOST)
-			continue;
-		bpf_probe_read_kernel(w->name, sizeof(w->name), name);
-		q.len = len;
-		ask_name(&q);
-		w->atoms[i >> 1] |= q.atoms;
+	for (u32 i = 0; i < FILTER_LANES; FILTER_NEXT(i)) {
+		if (i >= lanes)
+			break;
+		atoms |= call_filter_lane(context | (u64)((first + i) << 16 | which << 8 | len) << 32);
 	}
+	return atoms;
 }
 
-/* Puts into `ep`, the `i`th end, what the filter says of it by now. */
-static __always_inline void judge(struct endpoint *ep, u32 i, struct workspace *w, u32 generation)
+/* The global functions. */
+u64 filter_lane(u64 argument)
 {
+	u32 at = FILTER_WORKSPACE(argument), index = FILTER_INDEX(argument), more = FILTER_MORE(argument);
+	u32 lane = index * FILTER_LANES + (more >> 16 & (FILTER_LANES - 1));
+	struct workspace *w = workspaces.lookup(&at);
+	struct filter *f = filters.lookup(&index);
+	struct filter_lane *l = filter_lanes.lookup(&lane);
+	return w && f && l ? filter_lane_atoms(f, l, more >> 8, w->text, more & 0xff) : 0;
+}
+
+u64 filter_members(u64 argument)
+{
+	u32 at = FILTER_WORKSPACE(argument), index = FILTER_INDEX(argument);
+	struct workspace *w = workspaces.lookup(&at);
+	struct filter *f = filters.lookup(&index);
+	if (w && f)
+		filter_add_members(f, FILTER_MORE(argument), w->facts, w->atoms);
+	return 0;
+}
+
+u64 filter_step_on(u64 argument)
+{
+	u32 at = FILTER_WORKSPACE(argument), index = FILTER_INDEX(argument);
+	struct workspace *w = workspaces.lookup(&at);
+	struct filter *f = filters.lookup(&index);
+	return w && f ? filter_steps(f, w->words, FILTER_MORE(argument)) : FILTER_ACCEPT;
+}
+
+/* Puts into the endpoint of the sock w->judged what the filter says of it by now.  0: there is no such endpoint. */
+u64 judge_endpoint(u64 argument)
+{
+	u32 at = FILTER_WORKSPACE(argument), index = FILTER_INDEX(argument), generation = FILTER_MORE(argument);
+	u64 context = FILTER_ARGUMENT(at, generation, 0);
+	struct workspace *w = workspaces.lookup(&at);
+	struct filter *f = filters.lookup(&index);
+	if (!w || !f)
+		return 0;
+	u64 sk = w->judged;
+	struct endpoint *ep = endpoints.lookup(&sk);
+	if (!ep)
+		return 0;
 	struct verdict *v = &ep->verdicts[generation & 1];
+	/* What comes after this makes another verdict. */
+	u32 socket_changes = ep->socket_changes, owner_changes = ep->owner_changes;
+	u64 socket_atoms = f->atoms_of_any_name, owner_atoms = 0;
+
 	u32 pid = ep->pid, parent = ep->parent;
 	ep->capturer = capturers.lookup(&pid) != NULL || capturers.lookup(&parent) != NULL;
-	struct cgroup_line *line = cgroups.lookup(&ep->cgroup);
-	if (!line)
-		line = &w->no_cgroup;
-	struct end_question end = {
-		.comm = ep->owner ? ep->comm : NULL,
-		.cgroups = line->ids,
-		.work = &w->filter,
-		.inode = ep->inode,
-		.netns = ep->netns,
-		.pid = pid,
-		.uid = ep->uid,
-	};
-	ask_end(&end);
-	v->socket_atoms = w->atoms[i] | end.socket_atoms;
-	v->owner_atoms = end.owner_atoms;
+	if (f->lanes[0] && ep->named) {
+		bpf_probe_read_kernel(w->text, sizeof(w->text), ep->name);
+		socket_atoms |= match_text(f, context, 0, ep->name_len);
+		/* A relative name counts by its path as well. */
+		struct place *place = ep->place ? places.lookup(&ep->place) : NULL;
+		if (place && place->len <= FILTER_NAME_BYTES) {
+			bpf_probe_read_kernel(w->text, sizeof(w->text), place->path);
+			socket_atoms |= match_text(f, context, 0, place->len);
+		}
+	}
+	if (f->lanes[1] && ep->owner) {
+		bpf_probe_read_kernel(w->text, sizeof(ep->comm), ep->comm);
+		owner_atoms = match_text(f, context, 1, sizeof(ep->comm));
+	}
+	w->atoms[0] = socket_atoms;
+	w->atoms[1] = owner_atoms;
+	u32 members = f->members;
+	if (members) {
+		struct cgroup_line *line = cgroups.lookup(&ep->cgroup);
+		if (!line)
+			line = &w->no_cgroup;
+		w->facts[FILTER_FACT_inode] = ep->inode;
+		w->facts[FILTER_FACT_netns] = ep->netns;
+		w->facts[FILTER_FACT_pid] = pid;
+		w->facts[FILTER_FACT_uid] = ep->uid;
+		bpf_probe_read_kernel(&w->facts[FILTER_FACT_cgroup], sizeof(line->ids), line->ids);
+#pragma clang loop unroll(disable)
+		for (u32 i = 0; i < FILTER_MEMBERS / FILTER_STRIDE; FILTER_NEXT(i)) {
+			u32 first = i * FILTER_STRIDE;
+			if (first >= members)
+				break;
+			call_filter_members(context | (u64)first << 32);
+		}
+	}
+	v->socket_atoms = w->atoms[0];
+	v->owner_atoms = ep->owner ? w->atoms[1] : 0;
 	if (v->generation != generation)
 		v->rejected_peer = 0;
-	v->socket_changes = w->socket_changes[i];
-	v->owner_changes = w->owner_changes[i];
+	v->socket_changes = socket_changes;
+	v->owner_changes = owner_changes;
 	v->generation = generation;
+	return 1;
 }
 
-/* Whether the filter lets this message through. */
+/* Whether the filter lets this message through.  `at`: where `w` is. */
 static __always_inline bool wanted(volatile struct message *m, struct sides *sides, volatile struct call *call,
-				   u32 fds, u32 creds, struct workspace *w, u32 generation)
+				   u32 fds, u32 creds, struct workspace *w, u32 at, u32 generation)
 {
 	struct endpoint *src = sides->src, *dst = sides->dst;
 	struct totals *t = get_totals();
+	u32 key = generation & 1;
+	struct filter *f = filters.lookup(&key);
+	u64 index = generation;
+	FILTER_MASK(index, 1);
 
-	if (!t)
+	if (!t || !f)
 		return false;
 	/* Before anything is looked at: a name that comes meanwhile makes what is decided here outdated. */
 	u32 renames = *(volatile u64 *)&t->renames;
-	u32 stale = outdated(src, generation);
-	if (dst)
-		stale |= outdated(dst, generation);
-	if (stale) {
-		/* Looked up anew, and what has no peer twice: the verifier would follow all this for each way to it. */
-		u64 first = call->sk, second = call->other;
-		if (!second)
-			second = first;
-		struct endpoint *ends[2] = { endpoints.lookup(&first), endpoints.lookup(&second) };
-		if (!ends[0] || !ends[1])
+	if (outdated(src, generation)) {
+		w->judged = call->sk;
+		if (!call_judge_endpoint(FILTER_ARGUMENT(at, generation, generation)))
 			return false;
-		match_names(ends, w);
-#pragma clang loop unroll(disable)
-		for (u32 i = 0; i < 2; i++)
-			judge(ends[i], i, w, generation);
-		sides->src = src = ends[0];
-		sides->dst = dst = call->other ? ends[1] : NULL;
 	}
-	struct verdict *from = &src->verdicts[generation & 1];
-	struct verdict *to = dst ? &dst->verdicts[generation & 1] : &w->endpoint.verdicts[0]; /* all zero */
-	struct message_question q = {
-		.src = from->socket_atoms,
-		.src_owner = from->owner_atoms,
-		.dst = to->socket_atoms,
-		.dst_owner = to->owner_atoms,
-		.src_inode_known = src->inode != 0,
-		.dst_inode_known = dst && dst->inode != 0,
-		.two_ends = dst != NULL,
-		.type = m->type,
-		.event = m->event,
-		.len = m->len,
-		.fds = fds,
-		.creds = creds,
-	};
-	int verdict = ask_message(&q);
-	if (verdict == NEVER_WANTED) {
-		from->rejected_at = renames;
-		from->rejected_peer = call->other;
-		/* Streams and seqpackets can have no other peer at this address. */
-		if (dst && m->type == TYPE_DGRAM)
-			dst->refused = 1;
-		return false;
+	if (dst && outdated(dst, generation)) {
+		w->judged = call->other;
+		if (!call_judge_endpoint(FILTER_ARGUMENT(at, generation, generation)))
+			return false;
 	}
-#ifndef WITH_CAPTURERS
-	if (src->capturer || (dst && dst->capturer))
-		return false;
-#endif
-	return verdict == WANTED;
+	if (f->entry != FILTER_ACCEPT) {
+		struct verdict *from = &src->verdicts[index];
+		struct filter_question *q = &w->question;
+		q->src = from->socket_atoms;
+		q->src_owner = from->owner_atoms;
+		q->dst = q->dst_owner = q->two_ends = q->inodes_known = 0;
+		if (dst) {
+			q->dst = dst->verdicts[index].socket_atoms;
+			q->dst_owner = dst->verdicts[index].owner_atoms;
+			q->two_ends = 1;
+			q->inodes_known = src->inode && dst->inode;
+		}
+		q->type = m->type;
+		q->event = m->event;
+		q->len = m->len;
+		q->fds = fds;
+		q->creds = creds;
+		u32 verdict = filter_verdict(f, q, w->words, FILTER_ARGUMENT(at, generation, 0));
+		if (verdict == NEVER_WANTED) {
+			from->rejected_at = renames;
+			from->rejected_peer = call->other;
+			/* Streams and seqpackets can have no other peer at this address. */
+			if (dst && m->type == TYPE_DGRAM)
+				dst->refused = 1;
+		}
+		if (verdict != WANTED)
+			return false;
+	}
+	return !src->capturer && !(dst && dst->capturer);
 }
 
 #endif

@@ -6,8 +6,7 @@
  * A hook only notes what it saw (struct call in state/state.h) and goes on through its gate, a PROG_ARRAY of
  * its own, since programs on functions with other arguments may not share one (Linux commit
  * 28ead3eaabc1 ("bpf: Prevent tail call between progs attached to different hooks"), v6.12).  The
- * loader puts the right one of them there, and when the filter changes, that of the next
- * generation: so each message goes by one filter or the other, never by both or by none. */
+ * loader puts the right one of them there. */
 #ifndef UNIXSOCK_HOOKS_H
 #define UNIXSOCK_HOOKS_H
 
@@ -189,9 +188,6 @@ static __always_inline void run_again(void *ctx)
 #define NEWS_ON_ENTRY TELL_ON_ENTRY
 #define NEWS_ON_RARE_ENTRY TELL_ON_RARE_ENTRY
 #define NEWS_ON_RARE_RETURN TELL_ON_RARE_RETURN
-#define MOMENT_ON_RETURN TELL_ON_RETURN /* an event or news */
-#define MOMENT_ON_RARE_ENTRY TELL_ON_RARE_ENTRY
-#define MOMENT_ON_RARE_RETURN TELL_ON_RARE_RETURN
 
 #include "hooks/tail_calls.h"
 #endif

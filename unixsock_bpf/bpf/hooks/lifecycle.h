@@ -42,7 +42,7 @@ static __always_inline bool on_connect(u32 slot, const struct arguments *args, i
 	s->call.listener = listener;
 	return true;
 }
-MOMENT_ON_RARE_RETURN(security_unix_stream_connect, on_connect, 3)
+EVENT_ON_RARE_RETURN(security_unix_stream_connect, on_connect, 3)
 #else
 /* without CONFIG_SECURITY_NETWORK */
 static __always_inline bool on_connect(u32 slot, const struct arguments *args, int result)
@@ -51,7 +51,7 @@ static __always_inline bool on_connect(u32 slot, const struct arguments *args, i
 	u64 other = peer_of(sk);
 	return !result && other && is_connected(slot, sk, other);
 }
-MOMENT_ON_RETURN(unix_stream_connect, on_connect, ARGS_UNIX_STREAM_CONNECT)
+EVENT_ON_RETURN(unix_stream_connect, on_connect, ARGS_UNIX_STREAM_CONNECT)
 #endif
 
 static __always_inline bool is_accepted(u32 slot, u64 sk)
@@ -65,14 +65,14 @@ static __always_inline bool on_graft(u32 slot, u64 sk, u64 unused)
 {
 	return LOAD(u16, sk, SOCK_FAMILY) == AF_UNIX && is_accepted(slot, sk);
 }
-MOMENT_ON_RARE_ENTRY(security_sock_graft, on_graft)
+EVENT_ON_RARE_ENTRY(security_sock_graft, on_graft)
 #else
 /* without CONFIG_SECURITY_NETWORK */
 static __always_inline bool on_accept(u32 slot, const struct arguments *args, int result)
 {
 	return !result && is_accepted(slot, LOAD(u64, args->second, SOCKET_SK));
 }
-MOMENT_ON_RETURN(unix_accept, on_accept, ARGS_UNIX_ACCEPT)
+EVENT_ON_RETURN(unix_accept, on_accept, ARGS_UNIX_ACCEPT)
 #endif
 
 static __always_inline bool on_socketpair(u32 slot, const struct arguments *args, int result)
@@ -85,9 +85,7 @@ static __always_inline bool on_socketpair(u32 slot, const struct arguments *args
 	s->call.flags = FLAG_SOCKETPAIR;
 	return true;
 }
-MOMENT_ON_RARE_RETURN(unix_socketpair, on_socketpair, 2)
-
-#if defined(WITH_EVENTS) || defined(UNIX_SOCK_INQ_LEN)
+EVENT_ON_RARE_RETURN(unix_socketpair, on_socketpair, 2)
 
 static __always_inline bool on_stream_sent(u32 slot, const struct arguments *args, int result)
 {
@@ -96,9 +94,6 @@ static __always_inline bool on_stream_sent(u32 slot, const struct arguments *arg
 	return result < 0 && tell_more(slot, sk, peer_of(sk), EVENT_SEND_ERROR, ELEMENT_ERROR, -result);
 }
 EVENT_ON_RETURN(unix_stream_sendmsg, on_stream_sent, 3)
-#endif
-
-#ifdef WITH_EVENTS
 
 static __always_inline bool on_shutdown(u32 slot, const struct arguments *args, int result)
 {
@@ -113,4 +108,3 @@ static __always_inline bool on_dgram_sent(u32 slot, const struct arguments *args
 	return result < 0 && tell_more(slot, sk, peer_of(sk), EVENT_SEND_ERROR, ELEMENT_ERROR, -result);
 }
 EVENT_ON_RETURN(unix_dgram_sendmsg, on_dgram_sent, 3)
-#endif

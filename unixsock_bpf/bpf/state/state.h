@@ -1,11 +1,12 @@
 /* What the probe remembers: settings from the reader, totals for it, and a state for each socket.
  *
- * The filter can be changed while a capture runs.  Each filter is a generation of programs: records.bpf.c
- * takes over hook by hook (hooks/attach.h), and shares all maps with the one before.  What one filter decided
+ * The filter can be changed while a capture runs: that is another generation.  What one filter decided
  * about a socket must not be taken for another's decision, so that is kept apart for odd and even
  * generations. */
 #ifndef UNIXSOCK_STATE_H
 #define UNIXSOCK_STATE_H
+
+#include "filter/layout.h"
 
 #define NAME_SIZE 128 /* sun_path has 108 bytes; the rest keeps the verifier and the filter happy */
 
@@ -20,7 +21,7 @@ struct flow {
 	u32 lost_message; /* number of the first lost message */
 };
 
-/* What the filter says of an endpoint: see filter/__init__.py.  Written back to front, so that it
+/* What the filter says of an endpoint: see filter/verdict.h.  Written back to front, so that it
  * holds whenever `generation` and the counts fit. */
 struct verdict {
 	u64 socket_atoms; /* which of the filter's terms hold for the socket... */
@@ -107,7 +108,7 @@ struct settings {
 	u64 reader_waits; /* 1: the reader sleeps until it is woken */
 	u64 running; /* 0: look at nothing: the filter's tables and the snapshot are not there yet, or a pause */
 	u64 reader; /* its process */
-	u64 generation; /* whose programs are behind the gates; 0: none for sure */
+	u64 generation; /* whose filter holds (filter/verdict.h); 0: none yet */
 };
 
 /* Addresses that the probe reads from.  Written once and frozen: the reader, which belongs to the user who
@@ -168,9 +169,6 @@ BPF_RINGBUF(ring, PAGE_SIZE);
 /* The slot that the program runs for; the loader writes it over this number. */
 #define SLOT_HERE 0x510775
 #define GET_SLOT(slot) asm volatile("%0 = " STRING(SLOT_HERE) : "=r"(slot))
-/* The same for the number of its generation. */
-#define GENERATION_HERE 0x6e6e7a
-#define GET_GENERATION(generation) asm volatile("%0 = " STRING(GENERATION_HERE) : "=r"(generation))
 /* The same for how many bytes of a message are wanted. */
 #define SNAPLEN_HERE 0x5a9e1e
 #define GET_SNAPLEN(snaplen) asm volatile("%0 = " STRING(SNAPLEN_HERE) : "=r"(snaplen))
@@ -274,10 +272,13 @@ struct workspace {
 	struct endpoint endpoint; /* a new one; most of it is and stays zero */
 	struct cgroup_line no_cgroup; /* all zero */
 	struct cgroup_line new_cgroup;
-	struct filter_work filter;
-	u64 atoms[2]; /* of both ends' names... */
-	u32 socket_changes[2], owner_changes[2]; /* ...as of then */
-	u8 name[112];
+	/* The filter's: see filter/verdict.h. */
+	struct filter_question question;
+	u64 words[WORDS];
+	u64 judged; /* a sock */
+	u64 facts[FILTER_FACTS];
+	u64 atoms[2];
+	u8 text[NAME_SIZE];
 };
 BPF_TABLE("array", u32, struct workspace, workspaces, SLOTS * CPUS);
 
@@ -326,9 +327,14 @@ static __always_inline struct small_scratch *get_small_scratch(u32 slot)
 	return small_scratches.lookup(&at);
 }
 
+static __always_inline u32 workspace_at(u32 slot)
+{
+	return bpf_get_smp_processor_id() * SLOTS + slot;
+}
+
 static __always_inline struct workspace *get_workspace(u32 slot)
 {
-	u32 at = bpf_get_smp_processor_id() * SLOTS + slot;
+	u32 at = workspace_at(slot);
 	return workspaces.lookup(&at);
 }
 

@@ -1,6 +1,5 @@
 /* What several programs have in common and the compiler translates once, in records.bpf.c: the loader puts these parts
- * behind the programs that call them, as it does with the filter's (filter/abi.h).  What a part works on lies on
- * its caller's stack, too. */
+ * behind the programs that call them.  What a part works on lies on its caller's stack, too. */
 #ifndef UNIXSOCK_PARTS_H
 #define UNIXSOCK_PARTS_H
 
