@@ -156,7 +156,7 @@ def test_flow_graph_draws_the_processes(session: Session) -> None:
     wireshark, desktop = session.wireshark, session.desktop
     wireshark.menu("Statistics", "Flow Graph")
     flow = wireshark.window("Flow")
-    told = flow.find("label", r"\d+ nodes?, \d+ items?").name
+    told = flow.find("label", "node").name
     desktop.picture("flow")
     desktop.keys("Escape")
     nodes, items = map(int, re.findall(r"(\d+) (?:node|item)", told))
@@ -226,12 +226,13 @@ def test_the_saved_file_has_every_packet(session: Session) -> None:
     assert len(packets) == session.all_packets
     records = [record.decode(packet.data) for packet in packets]
     assert numbers(records) == session.numbers
-    fields = ("-T", "fields", "-e", "frame.number", "-e", "http.request.uri")
+    fields = ("-T", "fields", "-e", "http.request.method", "-e", "http.request.uri")
     command = ["tshark", "-r", str(session.file), *fields]
     env = {"HOME": str(session.file.parent), "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
     told = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.splitlines()
     assert len(told) == session.all_packets
-    assert [uri for line in told if (uri := line.split("\t")[1])] == session.pages
+    rows = [line.split("\t") for line in told]
+    assert [uri for method, uri in rows if method] == session.pages  # from 4.4 on answers have the URI, too
 
 
 def test_kill_9_of_wireshark_in_a_burst_leaves_nothing(session: Session) -> None:
