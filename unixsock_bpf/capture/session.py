@@ -20,7 +20,7 @@ from unixsock_bpf.formats import pcapng
 from unixsock_bpf.formats.pcapng import Block
 from unixsock_bpf.linux import wall_clock
 from unixsock_bpf.record import ANNOUNCEMENT, endpoint_name
-from unixsock_bpf.timeouts import IDLE_WAIT_S, UNFINISHED_RECORD_WAIT_S
+from unixsock_bpf.timeouts import IDLE_WAIT_S, LAST_RECORD_WAIT_S, UNFINISHED_RECORD_WAIT_S
 
 if TYPE_CHECKING:
     from unixsock_bpf.capture.ringbuf import Ring
@@ -189,10 +189,20 @@ class Capture(Poller):
                     rest = UNFINISHED_RECORD_WAIT_S
             self._wait(rest)
         self.detach_messages()
-        while batch := self._take(self._ring):
-            yield batch
-            self._ring.release()
+        yield from self._rest()
         yield self._pending_losses()
+
+    def _rest(self) -> Iterator[Sequence[Block]]:
+        """Yield what is in the ring at the end.  A program that has begun a record completes it soon."""
+        deadline = time.monotonic() + LAST_RECORD_WAIT_S
+        while True:
+            if batch := self._take(self._ring):
+                yield batch
+                self._ring.release()
+            elif self._ring.empty or time.monotonic() > deadline:
+                return
+            else:
+                time.sleep(UNFINISHED_RECORD_WAIT_S)
 
     def _take(self, ring: Ring) -> list[Block]:
         return ring.take(BATCH, BATCH_BYTES, pcapng.EPB, _translated)
@@ -204,7 +214,9 @@ class Capture(Poller):
 
     def _wait(self, rest: float) -> None:
         """Wait for ``rest`` seconds, or until there may be something to do."""
-        self._probe.settings.clock_offset = wall_clock.offset()
+        offset = wall_clock.offset()
+        if abs(offset - self._probe.settings.clock_offset) > wall_clock.NOTABLE:
+            self._probe.settings.clock_offset = offset
         if rest or not self._ring.empty:
             # The toolbar and the end of the fifo are looked at however much comes in.
             events = self._poll_others(rest)

@@ -123,16 +123,26 @@ class Map:
             raise ProbeError("a map can't be frozen")
 
     def items(self) -> Iterator[tuple[Any, Any]]:
-        """All elements, except such as come and go meanwhile."""
+        """Yield all elements once, except such as come and go meanwhile.
+
+        After a key that was deleted the kernel begins anew: what was there is skipped, in bounded steps.
+        """
         import bcc
 
-        key = self.Key()
+        key, seen = self.Key(), set()
         more = bcc.lib.bpf_get_first_key(self.fd, ctypes.byref(key), ctypes.sizeof(key))
-        while more == 0:
+        for _ in range(4 * self.shape.max_entries):
+            if more != 0:
+                break
             following = self.Key()
             more = bcc.lib.bpf_get_next_key(self.fd, ctypes.byref(key), ctypes.byref(following))
             leaf = self.Leaf()
-            if bcc.lib.bpf_lookup_elem(self.fd, ctypes.byref(key), ctypes.byref(leaf)) == 0:
+            known = bytes(key)
+            if (
+                known not in seen
+                and bcc.lib.bpf_lookup_elem(self.fd, ctypes.byref(key), ctypes.byref(leaf)) == 0
+            ):
+                seen.add(known)
                 yield key, leaf
             key = following
 
