@@ -227,7 +227,7 @@ def test_commands_in_a_refusal_have_lines_of_their_own_in_a_window(tmp_path, cap
     control.touch()
     session.run_refused(None, str(control) if in_window else None, told)
     said = capfd.readouterr().err
-    assert ("sudo unixsock install --system --group wireshark" in said.splitlines()) == in_window
+    assert ("sudo unixsock install --system --group unixsock" in said.splitlines()) == in_window
     assert (said == told + "\n") != in_window
 
 
