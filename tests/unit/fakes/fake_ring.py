@@ -20,7 +20,7 @@ _REFUSAL = "Thirteen is refused."
 def probe() -> SimpleNamespace:
     """What Capture wants of a probe, without a hook."""
     return SimpleNamespace(
-        settings=SimpleNamespace(),
+        settings=SimpleNamespace(clock_offset=0),
         totals=SimpleNamespace(lost_messages=0),
         skipped=lambda: 0,
         detach_messages=lambda: None,
