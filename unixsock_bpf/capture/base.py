@@ -22,12 +22,18 @@ class Statistics:
     truncated: int = 0
     untracked: int = 0
     lost_events: int = 0
-    skipped: int = 0  # at most: see probe/program_set.py
+    skipped: int | None = 0  # at most; None: unknown (probe/program_set.py)
 
     @property
     def lost(self) -> int:
         """Messages that could not be captured, for whatever reason."""
-        return self.lost_messages + self.untracked + self.skipped
+        return self.lost_messages + self.untracked + (self.skipped or 0)
+
+    @property
+    def lost_text(self) -> str:
+        """Return how many messages were lost, and whether that is all that is known."""
+        unknown = "; how many the hooks missed is unknown, since this kernel does not count them"
+        return f"{self.lost} lost{unknown if self.skipped is None else ''}"
 
 
 class CaptureSource(Protocol):

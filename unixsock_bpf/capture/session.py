@@ -165,6 +165,11 @@ class Capture(Poller):
         return str(self._probe.attached)
 
     @property
+    def countable(self) -> set[int]:
+        """Descriptors that ``statistics`` needs open."""
+        return set(self._probe.countable())
+
+    @property
     def statistics(self) -> Statistics:
         """Messages and bytes seen and lost so far."""
         totals = {one.name: getattr(self._probe.totals, one.name, 0) for one in fields(Statistics)}

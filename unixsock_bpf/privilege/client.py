@@ -178,7 +178,10 @@ class RemoteCapture(Poller):
         elif kind == "lost":
             self.statistics.lost_messages = int(value)
         elif kind == "ended":
-            self.statistics = Statistics(messages=value["messages"], lost_messages=value["lost"])
+            skipped = None if value.get("unknown") else 0
+            self.statistics = Statistics(
+                messages=value["messages"], lost_messages=value["lost"], skipped=skipped
+            )
         elif kind == "changed" and self._changes:
             self._changes.pop(0)(str(value))
         elif kind == "error":

@@ -153,7 +153,7 @@ def _drain(capture: Capture, uid: int, keep: list[int], settings: Settings) -> N
     signal.signal(signal.SIGIO, drain.stop)
     capture.watch(_IN, select.POLLIN, drain.stop)
     capture.each_second = _Losses(capture).tell
-    _release_programs()
+    _release_programs(capture.countable)
     sandbox.enter(
         uid, {_IN, capture.wake, capture.jumps, capture.idle_time.fd}, {_OUT, _ERR, capture.waker}, keep
     )
@@ -162,7 +162,8 @@ def _drain(capture: Capture, uid: int, keep: list[int], settings: Settings) -> N
         statistics = drain.run()
     except ReaderGone:
         return
-    _report("ended", {"messages": statistics.messages, "lost": statistics.lost})
+    unknown = {"unknown": True} if statistics.skipped is None else {}
+    _report("ended", {"messages": statistics.messages, "lost": statistics.lost, **unknown})
 
 
 class _Losses:
@@ -179,14 +180,14 @@ class _Losses:
             _report("lost", lost)
 
 
-def _release_programs() -> None:
+def _release_programs(counted: set[int]) -> None:
     """Closes what only a loader needs."""
     for name in os.listdir("/proc/self/fd"):
         try:
             target = os.readlink(f"/proc/self/fd/{name}")
         except OSError:  # the one that listed them
             continue
-        if "bpf-prog" in target or "btf" in target:
+        if ("bpf-prog" in target and int(name) not in counted) or "btf" in target:
             os.close(int(name))
 
 

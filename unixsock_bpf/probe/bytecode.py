@@ -13,7 +13,7 @@ from unixsock_bpf.probe import bpf_syscall
 #: Bytes of an instruction: u8 operation, u8 registers, s16 offset, s32 immediate value.
 _SIZE = 8
 #: BPF_ALU64 | BPF_MOV | BPF_K and BPF_LD | BPF_DW | BPF_IMM in linux/bpf.h.
-_MOV64_IMM = 0xB7
+_MOV_IMM = (0xB7, 0xB4)  # of 64 bits, and of 32: BPF_ALU | BPF_MOV | BPF_K
 _LD_IMM64 = 0x18
 #: The source register, in the high bits, that says that the value is a map's descriptor.
 _PSEUDO_MAP_FD = 1
@@ -56,7 +56,7 @@ class Code:
         (at,) = (
             at
             for at in range(0, len(self.instructions), _SIZE)
-            if self.instructions[at] == _MOV64_IMM and self._immediate(at) == mark
+            if self.instructions[at] in _MOV_IMM and self._immediate(at) == mark
         )
         changed = self.instructions[: at + 4] + value.to_bytes(4, "little") + self.instructions[at + _SIZE :]
         return Code(changed, self.maps, self.functions)
@@ -133,10 +133,10 @@ def programs(bpf: Any) -> dict[str, Code]:
     return {name.decode(): of(bpf.dump_func(name), fds) for name in names}
 
 
-def skipped(fd: int) -> int:
-    """How often the kernel did not run a program because it was running on that processor already.
+def skipped(fd: int) -> int | None:
+    """Return how often the kernel did not run a program because it was running on that processor already.
 
-    0 where the kernel does not count that (before 5.12) or does not say.
+    None where the kernel does not count that (before 5.12) or does not tell.
     """
     import bcc
 
@@ -144,7 +144,9 @@ def skipped(fd: int) -> int:
     size = ctypes.c_uint32(_INFO_SIZE)
     get = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
     if get(("bpf_obj_get_info", bcc.lib))(fd, ctypes.byref(info), ctypes.byref(size)):
-        return 0
+        return None
+    if size.value < _RECURSION_MISSES + 8:
+        return None
     return int.from_bytes(bytes(info[_RECURSION_MISSES : _RECURSION_MISSES + 8]), "little")
 
 

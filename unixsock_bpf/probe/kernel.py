@@ -37,7 +37,7 @@ def kernel() -> Kernel:
         os.environ["BCC_KERNEL_SOURCE"] = str(_SHIM)
         import bcc
 
-        cpus = len(bcc.utils.get_possible_cpus())
+        cpus = max(bcc.utils.get_possible_cpus()) + 1  # their numbers may have gaps
     except Exception as error:  # no libbcc, or another package of that name
         raise ProbeError(
             f"The Python package bcc is missing or of no use ({error}): "

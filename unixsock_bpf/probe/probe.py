@@ -111,9 +111,13 @@ class Probe:
         """Detach all hooks; the maps stay until the object goes."""
         self._programs.detach()
 
-    def skipped(self) -> int:
-        """Messages at most that were missed because a hook does not interrupt itself."""
+    def skipped(self) -> int | None:
+        """Messages at most that were missed because a hook does not interrupt itself; None: unknown."""
         return self._programs.skipped()
+
+    def countable(self) -> set[int]:
+        """Return the descriptors that ``skipped`` needs open."""
+        return self._programs.countable()
 
     @property
     def ring_fd(self) -> int:

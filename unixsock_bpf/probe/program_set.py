@@ -206,16 +206,20 @@ class ProgramSet:
                 again = self.maps["again"]
                 again[again.Key(0)] = again.Leaf(fd)
 
-    def skipped(self) -> int:
+    def skipped(self) -> int | None:
         """Messages and events at most that its hooks missed: their programs ran already on that processor.
+        None: the kernel does not tell.
 
         That happens where the kernel may take the processor from a thread while it fills an
         sk_buff.  Others than Unix sockets fill them, too, so that it may be fewer.
         """
+        counts = [bytecode.skipped(fd) for fd in self.countable()]
+        return None if None in counts else sum(count or 0 for count in counts)
+
+    def countable(self) -> set[int]:
+        """Return the descriptors that ``skipped`` needs open."""
         functions = _INTERRUPTIBLE + (_INTERRUPTIBLE_EVENTS if self._events else ())
-        return sum(
-            bytecode.skipped(fd) for program, fd in self._programs.items() if program.function in functions
-        )
+        return {fd for program, fd in self._programs.items() if program.function in functions}
 
     def attach(self) -> None:
         """Attaches the hooks that are loaded and not attached.  Raises ProbeError."""

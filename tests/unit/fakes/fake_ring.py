@@ -27,6 +27,7 @@ def probe() -> SimpleNamespace:
         detach=lambda: None,
         attached="fentry",
         maps_can_be_read=True,
+        countable=set,
     )
 
 
