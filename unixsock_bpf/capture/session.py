@@ -52,6 +52,8 @@ class Capture(Poller):
         self.jumps = wall_clock.jumps()
         self._poll.register(self.jumps, select.POLLIN)
         self.idle_time = IdleTime()
+        #: The wall clock's offset that the probe has; 0: none yet.
+        self._clock_offset = 0
         #: Changes of the settings that are wanted, and one that was prepared, or failed, meanwhile.
         self._wanted: list[tuple[Settings, Callable[[str], None]]] = []
         self._preparing: threading.Thread | None = None
@@ -220,8 +222,8 @@ class Capture(Poller):
     def _wait(self, rest: float) -> None:
         """Wait for ``rest`` seconds, or until there may be something to do."""
         offset = wall_clock.offset()
-        if abs(offset - self._probe.settings.clock_offset) > wall_clock.NOTABLE:
-            self._probe.settings.clock_offset = offset
+        if abs(offset - self._clock_offset) > wall_clock.NOTABLE:
+            self._probe.settings.clock_offset = self._clock_offset = offset
         if rest or not self._ring.empty:
             # The toolbar and the end of the fifo are looked at however much comes in.
             events = self._poll_others(rest)
