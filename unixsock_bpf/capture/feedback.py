@@ -136,7 +136,7 @@ class Feedback:
         self._recent.add((stamp - self._first) % _MINUTE)  # as tshark shows it
 
     def _keep(self, block: Block) -> bool:
-        if block[:4] != b"\x06\0\0\0":
+        if block[:4] != b"\x06\0\0\0" or len(block) < _RECORD + _HEAD.size:
             return True
         head = _HEAD.unpack_from(block, _RECORD)
         src, dst = head[-2], head[-1]
