@@ -60,7 +60,8 @@ unit: setup
 	$(VENV)/pytest --numprocesses auto --quiet tests/unit
 
 # The whole must finish within 35 minutes under emulation; slow suites have targets of their own.
-FAULTS := $(addprefix tests/kernel/,test_faults.py test_hostile.py test_ordinary_users.py test_filter_change.py)
+FAULTS := $(addprefix tests/kernel/,test_faults.py test_hostile.py test_ordinary_users.py test_filter_change.py \
+    test_capture_feedback.py)
 ifeq ($(TESTS),)
 test: export UNIXSOCK_WIRESHARK ?= all
 test: export UNIXSOCK_WINDOWS ?= local,4.6

@@ -38,6 +38,10 @@ def in_pieces(data: bytes, count: int) -> list[Turn]:
     return [(True, data[at : at + size]) for at in range(0, len(data), size)]
 
 
+#: Further measurements of what took too long.
+RETRIES = 4
+
+
 class Clock:
     """Processor time for conversations, less that of starting tshark, beside that of plain bytes."""
 
@@ -58,7 +62,8 @@ class Clock:
     def check(self, name: str, conversations: list[list[Turn]], sample: Sample, path: bytes = b"") -> None:
         """Fails if ``conversations`` take more than ten times what plain bytes take in records of the same size.
 
-        For the clock's own resolution, start-up time counts once more; and what is too slow is tried again.
+        For the clock's own resolution, start-up time counts once more; and what is too slow is tried again,
+        as other work on the machine makes processors slower, too.
         """
         sizes = tuple(tuple((client, len(data)) for client, data in turns) for turns in conversations)
         if sizes not in self.plain:
@@ -66,8 +71,9 @@ class Clock:
             self.plain[sizes] = max(self.seconds(plain, PLAIN), 0)
         allowed = 10 * self.plain[sizes] + self.start
         taken = self.seconds(conversations, sample, path)
-        if taken > allowed:
-            taken = min(taken, self.seconds(conversations, sample, path))
+        for _ in range(RETRIES):
+            if taken > allowed:
+                taken = min(taken, self.seconds(conversations, sample, path))
         assert taken <= allowed, f"{name}: {taken:.2f} s, where {allowed:.2f} s are allowed"
 
     def check_growth(self, name: str, conversations: list[list[Turn]], sample: Sample, path: bytes) -> None:

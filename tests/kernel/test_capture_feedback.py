@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from live import CHECKOUT, READY_TIMEOUT
@@ -150,48 +149,3 @@ def test_relays(kind: str, count: int, uid: int, form: str) -> None:
         assert reader.grown(QUIET) == 0
         said = stopped(dump)
         assert count == 1 or "left out that repeat this output: python" in said
-
-
-@contextlib.contextmanager
-def journald() -> Iterator[Reader]:
-    """Run the real journald, with a syslog daemon behind it, as on Debian; what that gets is counted."""
-    syslog = Path("/run/systemd/journal/syslog")
-    syslog.parent.mkdir(parents=True, exist_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
-        end.bind(str(syslog))
-        journal = subprocess.Popen(["/lib/systemd/systemd-journald"], stderr=subprocess.DEVNULL)
-        try:
-            deadline = time.monotonic() + 60
-            while not syslog.with_name("stdout").is_socket():
-                assert journal.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.2)
-            yield Reader(end)
-        finally:
-            journal.kill()
-            journal.wait()
-            syslog.unlink()
-
-
-def test_journald_and_syslog() -> None:
-    """As a service: journald passes each line on, and other programs' lines are still captured."""
-    with journald() as syslog:
-        dump = subprocess.Popen(
-            ["systemd-cat", "--stderr-priority=info", *DUMP, "--format", "string", "*"], cwd=CHECKOUT
-        )
-        try:
-            syslog.wait_for(b"capturing")
-            for _ in range(3):
-                one_message()
-                syslog.settle()
-            assert MARKER in syslog.data
-            assert len(syslog.data) < 16_384
-            assert syslog.grown(QUIET) == 0
-            subprocess.run(["logger", "honest line"], check=True)
-            syslog.wait_for(b"dev-log dgram")
-            dump.send_signal(signal.SIGINT)
-            dump.wait(60)
-            syslog.wait_for(b"left out that repeat this output: systemd-journal")
-        finally:
-            dump.kill()
-            dump.wait()

@@ -15,7 +15,7 @@ local M = {}
 -- Bytes that Wireshark may copy for one message: so many, and so many times what there is of it.
 local COPIES, TIMES = 4194304, 16
 -- For Wireshark's dissectors more, as nothing collects for them: HTTP's chunks add up to half a megabyte.
-local COPIES_OF_OTHERS = 33554432
+local COPIES_OF_OTHERS = 20971520
 local MAX_LONG = 16777216 -- a longer message is counted, but not shown
 local MAX_KEPT = 16777216 -- bytes of long messages that are kept to be shown again
 
