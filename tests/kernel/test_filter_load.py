@@ -337,6 +337,7 @@ LARGE = {
 WHOLE = """
 import sys
 from unixsock_bpf import filter as capture_filter
+from unixsock_bpf.options import Settings
 from unixsock_bpf.probe.probe import Probe
 
 Probe(Settings(filter=capture_filter.parse(sys.argv[1]))).detach()
