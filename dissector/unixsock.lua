@@ -152,6 +152,8 @@ local function info_text(rec, bytes, part)
         return words .. "  " .. (el.lost or "records lost")
     elseif event == EVENT.SEND_ERROR then
         return words .. "  send failed: " .. (el.error or "unknown error") .. "  len=" .. rec.len
+    elseif event == EVENT.UNDELIVERED then
+        return words .. "  not delivered  len=" .. rec.len
     elseif event == EVENT.SHUTDOWN then
         return words .. "  " .. (layout.SHUTDOWN_HOW[el.how] or "shutdown")
     elseif event == EVENT.CONNECT and layout.has(says.flags, FLAG.SOCKETPAIR) then
@@ -203,6 +205,7 @@ local of_text = addresses.of_text
 local choices, read, dissect_stream = host.prefs, record.read, stream.dissect
 local FILLED, DIRECT, tostring = payload.FILLED, payload.DIRECT, tostring
 local DATA, LOST, SEND_ERROR, STREAM = EVENT.DATA, EVENT.LOST, EVENT.SEND_ERROR, SOCKET_TYPE.STREAM
+local UNDELIVERED = EVENT.UNDELIVERED
 
 function proto.dissector(tvb, pinfo, tree)
     local bytes = raw(tvb)
@@ -214,7 +217,7 @@ function proto.dissector(tvb, pinfo, tree)
 
     local cols, asked = get_cols(pinfo), referenced(tree, self) -- true, too, where the tree is shown
     rec.asked = asked
-    local remarkable = says.remarkable or rec.wrong or event == SEND_ERROR
+    local remarkable = says.remarkable or rec.wrong or event == SEND_ERROR or event == UNDELIVERED
     local t
     if asked or remarkable then
         t = tree:add(proto, tvb:range(0, says.header_len))
@@ -229,7 +232,7 @@ function proto.dissector(tvb, pinfo, tree)
     local dst = src and of_text(says.dst_text, pinfo, t or tree)
 
     local handled = false -- and nothing was queued by a failed or lost send
-    if event == LOST or event == SEND_ERROR then
+    if event == LOST or event == SEND_ERROR or event == UNDELIVERED then
         handled = false
     elseif says.type == STREAM then
         handled = dissect_stream(rec, bytes, tvb, pinfo, tree, t)

@@ -11,6 +11,8 @@ READER_TIMEOUT_S = 0.8
 IDLE_WAIT_S = 1.0
 #: A record that the kernel has begun and not ended is looked at again.
 UNFINISHED_RECORD_WAIT_S = 0.001
+#: For which such a record is waited for at the end of a capture.
+LAST_RECORD_WAIT_S = 0.05
 #: A privileged helper that refused, or whose caller has left, ends.
 HELPER_EXIT_TIMEOUT_S = 5.0
 #: ``unixsock dump``, started for a Python program, ends in order; then it is killed.

@@ -20,7 +20,7 @@ from unixsock_bpf.formats import pcapng
 from unixsock_bpf.formats.pcapng import Block
 from unixsock_bpf.linux import wall_clock
 from unixsock_bpf.record import ANNOUNCEMENT, endpoint_name
-from unixsock_bpf.timeouts import IDLE_WAIT_S, UNFINISHED_RECORD_WAIT_S
+from unixsock_bpf.timeouts import IDLE_WAIT_S, LAST_RECORD_WAIT_S, UNFINISHED_RECORD_WAIT_S
 
 if TYPE_CHECKING:
     from unixsock_bpf.capture.ringbuf import Ring
@@ -74,12 +74,13 @@ class Capture(Poller):
         from unixsock_bpf.capture.own_processes import capture_processes, shown
         from unixsock_bpf.capture.ringbuf import Ring
         from unixsock_bpf.linux.cgroups import groups
+        from unixsock_bpf.linux.pid_namespace import own_pid
         from unixsock_bpf.linux.sockets import owners, visit_relative_names
         from unixsock_bpf.probe.probe import Probe
 
         probe = Probe(settings)
         probe.settings.clock_offset = wall_clock.offset()
-        probe.settings.reader = os.getpid()
+        probe.settings.reader = own_pid()
         existing = groups()
         probe.fill_groups(existing)
         probe.fill_holders(owners(), existing)
@@ -160,6 +161,11 @@ class Capture(Poller):
         return bool(self._probe.maps_can_be_read)
 
     @property
+    def memory(self) -> int:
+        """About how many bytes of kernel memory the probe takes, without the ring."""
+        return self._probe.memory
+
+    @property
     def attached(self) -> str:
         """How the probe is attached: ``fentry`` or ``kprobe``."""
         return str(self._probe.attached)
@@ -189,10 +195,20 @@ class Capture(Poller):
                     rest = UNFINISHED_RECORD_WAIT_S
             self._wait(rest)
         self.detach_messages()
-        while batch := self._take(self._ring):
-            yield batch
-            self._ring.release()
+        yield from self._rest()
         yield self._pending_losses()
+
+    def _rest(self) -> Iterator[Sequence[Block]]:
+        """Yield what is in the ring at the end.  A program that has begun a record completes it soon."""
+        deadline = time.monotonic() + LAST_RECORD_WAIT_S
+        while True:
+            if batch := self._take(self._ring):
+                yield batch
+                self._ring.release()
+            elif self._ring.empty or time.monotonic() > deadline:
+                return
+            else:
+                time.sleep(UNFINISHED_RECORD_WAIT_S)
 
     def _take(self, ring: Ring) -> list[Block]:
         return ring.take(BATCH, BATCH_BYTES, pcapng.EPB, _translated)
@@ -204,14 +220,14 @@ class Capture(Poller):
 
     def _wait(self, rest: float) -> None:
         """Wait for ``rest`` seconds, or until there may be something to do."""
-        self._probe.settings.clock_offset = wall_clock.offset()
+        offset = wall_clock.offset()
+        if abs(offset - self._probe.settings.clock_offset) > wall_clock.NOTABLE:
+            self._probe.settings.clock_offset = offset
         if rest or not self._ring.empty:
             # The toolbar and the end of the fifo are looked at however much comes in.
             events = self._poll_others(rest)
         else:
-            self._probe.settings.reader_waits = 1
             events = self._poll.poll(IDLE_WAIT_S * 1000 if self.each_second else None)
-            self._probe.settings.reader_waits = 0
         if self.jumps in self._dispatch(events):
             wall_clock.seen(self.jumps)
 

@@ -100,14 +100,15 @@ def run(arguments: argparse.Namespace, start: Callable[[Settings], CaptureSource
                 # A close is recorded without --events, too, for the dissector; text does not show it.
                 quiet = not form.binary and not settings.events
                 captured = _transfer(source, output, writer, arguments.count, quiet, feedback)
-                lost = source.statistics.lost
+                lost, lost_events = source.statistics.lost, source.statistics.lost_events
         except _refusals() as error:
             raise Failure(str(error)) from None
         left_out = feedback.summary if feedback else ""
         output.write(writer.trailer(time.time_ns(), captured + lost, lost, left_out))
         output.close()
     plural = "" if captured == 1 else "s"
-    _say(f"{captured} record{plural} captured, {lost} lost" + (left_out and f"; {left_out}"))
+    events = f", and {lost_events} events" if lost_events else ""
+    _say(f"{captured} record{plural} captured, {lost} lost{events}" + (left_out and f"; {left_out}"))
     return 0
 
 

@@ -184,6 +184,7 @@ def _tells_where_pages_are(kcore: str) -> bool:
 
 def tracing() -> Check:
     """Whether the kernel takes the probe: it is loaded, attached and taken out again."""
+    from unixsock_bpf.capture.session import Capture
     from unixsock_bpf.errors import ProbeError
     from unixsock_bpf.options import Settings
     from unixsock_bpf.privilege.client import source
@@ -191,9 +192,15 @@ def tracing() -> Check:
     try:
         with source(Settings(buffer_mib=1)) as capture:
             attached = capture.attached
+            # Of an ordinary user's the part that root runs has it.
+            memory = (
+                f", in {capture.memory / 2**20:.0f} MiB of memory besides its buffer"
+                if isinstance(capture, Capture)
+                else ""
+            )
     except ProbeError as error:
         return Check("tracing", False, _sentence(error), _tracing_remedy(_sentence(error)))
-    return Check("tracing", True, f"the probe loads ({attached})")
+    return Check("tracing", True, f"the probe loads ({attached}{memory})")
 
 
 def _sentence(error: Exception) -> str:

@@ -159,6 +159,14 @@ static __always_inline bool on_passed(u64 list)
 	return p->again;
 }
 
+/* The end of a send with descriptors, or of a receive. */
+static __always_inline void on_passed_end(u64 scm, u64 unused)
+{
+	u64 thread = bpf_get_current_pid_tgid();
+	passed.delete(&thread);
+}
+ON_RARE_ENTRY(__scm_destroy, on_passed_end)
+
 #ifdef HAS_UNIX_PREPARE_FPL
 /* Linux commit 1fbfdfaa5902 ("af_unix: Allocate struct unix_vertex for each inflight AF_UNIX fd."), v6.10, and
  * in stable kernels. */

@@ -7,9 +7,17 @@ static __always_inline bool on_close(u32 slot, u64 sk, u64 unused)
 	if (!ep || ep->closed)
 		return false;
 	ep->closed = 1;
-	return tell_event(slot, sk, peer_of(sk), EVENT_CLOSE, 0);
+	return tell_event(slot, sk, peer_of(sk), EVENT_CLOSE, NEWS_ENDED);
 }
 EVENT_ON_RARE_ENTRY(unix_release_sock, on_close)
+
+/* No message will count here any more. */
+static __always_inline void forget_flow(struct pair *pair)
+{
+	struct flow *flow = flows.lookup(pair);
+	if (flow && !flow->lost_messages)
+		flows.delete(pair);
+}
 
 /* The kernel frees the sock: its address may be used again. */
 static __always_inline void on_free(u64 sk, u64 unused)
@@ -20,8 +28,13 @@ static __always_inline void on_free(u64 sk, u64 unused)
 		return;
 	if (ep->refused)
 		__sync_fetch_and_add(&t->renames, 1);
-	if (ep->lossy)
+	if (ep->lossy) {
 		orphans.update(&ep->id, ep);
+	} else if (ep->type == TYPE_DGRAM) {
+		struct pair pair = { ep->id, ep->peer_id }, back = { ep->peer_id, ep->id };
+		forget_flow(&pair);
+		forget_flow(&back);
+	}
 	endpoints.delete(&sk);
 }
 ON_RARE_ENTRY(unix_sock_destructor, on_free)
@@ -87,10 +100,32 @@ static __always_inline bool on_socketpair(u32 slot, const struct arguments *args
 }
 EVENT_ON_RARE_RETURN(unix_socketpair, on_socketpair, 2)
 
+#ifdef UNIX_SOCK_INQ_LEN
+/* `len` bytes from `seq` on were not queued, though the probe saw them filled. */
+static __always_inline bool tell_undelivered(u32 slot, u64 sk, u32 len, u64 seq, int result)
+{
+	struct small_scratch *s = get_small_scratch(slot);
+	if (!s || !tell_event(slot, sk, peer_of(sk), EVENT_UNDELIVERED, NEWS_USED | NEWS_ENDED))
+		return false;
+	s->call.len = len;
+	s->call.seq = seq;
+	s->call.element = result < 0 ? ELEMENT_ERROR : 0;
+	s->call.value = -result;
+	return true;
+}
+#endif
+
+
 static __always_inline bool on_stream_sent(u32 slot, const struct arguments *args, int result)
 {
 	u64 sk = PEEK(u64, args->first, SOCKET_SK);
-	end_writing(sk);
+#ifdef UNIX_SOCK_INQ_LEN
+	struct endpoint *ep = endpoints.lookup(&sk);
+	u64 seq = 0;
+	u32 undelivered = ep ? end_writing(ep, result, &seq) : 0;
+	if (undelivered)
+		return tell_undelivered(slot, sk, undelivered, seq, result);
+#endif
 	return result < 0 && tell_more(slot, sk, peer_of(sk), EVENT_SEND_ERROR, ELEMENT_ERROR, -result);
 }
 EVENT_ON_RETURN(unix_stream_sendmsg, on_stream_sent, 3)

@@ -15,6 +15,7 @@ struct begin_part {
 	volatile struct message *m;
 	struct sides *sides;
 	struct settings *set;
+	struct workspace *w;
 };
 
 /* The loader reads these lines. */
@@ -33,9 +34,10 @@ static __always_inline int remembered(struct sides *sides, struct workspace *w, 
 	return call_remember(&part);
 }
 
-static __always_inline int begun(u8 *data, volatile struct message *m, struct sides *sides, struct settings *set)
+static __always_inline int begun(u8 *data, volatile struct message *m, struct sides *sides, struct settings *set,
+				 struct workspace *w)
 {
-	struct begin_part part = { data, m, sides, set };
+	struct begin_part part = { data, m, sides, set, w };
 	return call_begin_record(&part);
 }
 
