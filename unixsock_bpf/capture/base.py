@@ -22,12 +22,12 @@ class Statistics:
     truncated: int = 0
     untracked: int = 0
     lost_events: int = 0
-    skipped: int = 0  # at most: see probe/program_set.py
+    skipped: int | None = 0  # at most; None: the kernel does not tell (probe/program_set.py)
 
     @property
     def lost(self) -> int:
         """Messages that could not be captured, for whatever reason."""
-        return self.lost_messages + self.untracked + self.skipped
+        return self.lost_messages + self.untracked + (self.skipped or 0)
 
 
 class CaptureSource(Protocol):

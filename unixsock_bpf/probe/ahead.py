@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from unixsock_bpf.options import Settings
-from unixsock_bpf.probe import kernel
+from unixsock_bpf.probe import hook_programs, kernel
 from unixsock_bpf.probe.compiler import compiled, errors_told
 from unixsock_bpf.probe.program_set import sources
 
@@ -13,7 +13,8 @@ def compile_ahead() -> None:
 
     Then a capture has no more to compile than its filter.  Raises ProbeError.
     """
-    macros = kernel.kernel().macros
+    here = kernel.kernel()
+    plan = hook_programs.plan(here, "fentry", here.has_sessions)
     with errors_told():
         for events in (False, True):
-            compiled(sources(Settings(events=events), macros, "fentry"))
+            compiled(sources(Settings(events=events), here.macros, plan, plan.hooks(events)))

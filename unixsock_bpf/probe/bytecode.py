@@ -12,22 +12,21 @@ from unixsock_bpf.probe.libbpf import ProgramOptions, load_program
 
 #: Bytes of an instruction: u8 operation, u8 registers, s16 offset, s32 immediate value.
 _SIZE = 8
-#: BPF_ALU64 | BPF_MOV | BPF_K and BPF_LD | BPF_DW | BPF_IMM in linux/bpf.h.
-_MOV64_IMM = 0xB7
+#: BPF_MOV | BPF_K of BPF_ALU64 and of BPF_ALU, and BPF_LD | BPF_DW | BPF_IMM in linux/bpf.h.
+_MOV_IMM = (0xB7, 0xB4)
 _LD_IMM64 = 0x18
 #: The source register, in the high bits, that says that the value is a map's descriptor.
 _PSEUDO_MAP_FD = 1
-#: BPF_JMP | BPF_CALL, and the source register that says that the value is the distance to a function.
+#: BPF_JMP | BPF_CALL, and the source registers that say that the value is the distance to a function, or the
+#: number in BTF of one of the kernel's.
 _CALL = 0x85
 _PSEUDO_CALL = 1
+_PSEUDO_KFUNC_CALL = 2
 #: An addition to 64 bits (BPF_STX | BPF_DW | BPF_ATOMIC, BPF_ADD); with the offset that marks it in
 #: state/state.h; and the value that has the register get what was there before (BPF_FETCH).
 _ADD = 0xDB
 _FETCH_MARK = 0x7E7C
 _FETCH = 1
-#: struct bpf_prog_info: its size, and where its u64 recursion_misses is.
-_INFO_SIZE = 224
-_RECURSION_MISSES = 208
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Code:
         (at,) = (
             at
             for at in range(0, len(self.instructions), _SIZE)
-            if self.instructions[at] == _MOV64_IMM and self._immediate(at) == mark
+            if self.instructions[at] in _MOV_IMM and self._immediate(at) == mark
         )
         changed = self.instructions[: at + 4] + value.to_bytes(4, "little") + self.instructions[at + _SIZE :]
         return Code(changed, self.maps)
@@ -69,6 +68,15 @@ class Code:
             distance = begins[number] - at // _SIZE - 1
             joined[at + 4 : at + _SIZE] = distance.to_bytes(4, "little")
         return Code(bytes(joined), maps_)
+
+    def calling_kernel(self, functions: dict[int, int]) -> Code:
+        """Return the same calling the kernel's functions, by their BTF numbers, in place of these helpers."""
+        changed = bytearray(self.instructions)
+        for at in range(0, len(self.instructions), _SIZE):
+            if self.instructions[at] == _CALL and self._immediate(at) in functions:
+                changed[at + 1] = _PSEUDO_KFUNC_CALL << 4
+                changed[at + 4 : at + _SIZE] = functions[self._immediate(at)].to_bytes(4, "little")
+        return Code(bytes(changed), self.maps)
 
     def _immediate(self, at: int) -> int:
         return int.from_bytes(self.instructions[at + 4 : at + _SIZE], "little")
@@ -107,21 +115,6 @@ def programs(bpf: Any) -> dict[str, Code]:
     count = bcc.lib.bpf_num_functions(bpf.module)
     names = [bcc.lib.bpf_function_name(bpf.module, at) for at in range(count)]
     return {name.decode(): of(bpf.dump_func(name), fds) for name in names}
-
-
-def skipped(fd: int) -> int:
-    """How often the kernel did not run a program because it was running on that processor already.
-
-    0 where the kernel does not count that (before 5.12) or does not say.
-    """
-    import bcc
-
-    info = (ctypes.c_uint8 * _INFO_SIZE)()
-    size = ctypes.c_uint32(_INFO_SIZE)
-    get = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-    if get(("bpf_obj_get_info", bcc.lib))(fd, ctypes.byref(info), ctypes.byref(size)):
-        return 0
-    return int.from_bytes(bytes(info[_RECURSION_MISSES : _RECURSION_MISSES + 8]), "little")
 
 
 def load(name: str, type_: int, instructions: bytes, hook: tuple[int, int] = (0, 0)) -> int:

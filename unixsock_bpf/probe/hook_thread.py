@@ -18,12 +18,17 @@ import signal
 import threading
 
 from unixsock_bpf.linux import sandbox
+from unixsock_bpf.probe import libbpf
 
 #: From linux/sched.h.
 _CLONE_FILES = 0x400
 
 #: Bytes for a thread that mostly waits; there are up to two dozen.
 _STACK = 1 << 18
+
+
+#: Seconds that a thread may take to ask the kernel one thing, on a busy machine.
+_ANSWER_TIMEOUT_S = 5.0
 
 
 class Keeper:
@@ -34,7 +39,12 @@ class Keeper:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._let_go = threading.Event()
+        self._let_go = False
+        #: Where struct bpf_link_info has the count that ``missed`` asks for, and what it was.
+        self._asked: int | None = None
+        self._count: int | None = None
+        self._answered = threading.Event()
+        self._wake = threading.Event()
         self._ready = threading.Event()
         #: Whether the descriptor is in a table of its own.
         self.apart = False
@@ -58,7 +68,21 @@ class Keeper:
 
         In a forked process, which has no such thread, the hook stays.
         """
-        self._let_go.set()
+        self._let_go = True
+        self._wake.set()
+
+    def missed(self, offset: int) -> int | None:
+        """Return how many calls the hook, a link, missed; None if the kernel does not tell.
+
+        ``offset``: of the count in struct bpf_link_info.  Only the thread itself has the descriptor; a
+        forked process has no such thread, and is told None.
+        """
+        if not self._thread.is_alive():
+            return None
+        self._answered.clear()
+        self._asked = offset
+        self._wake.set()
+        return self._count if self._answered.wait(_ANSWER_TIMEOUT_S) else None
 
     def join(self) -> None:
         """Waits until the hook is taken out."""
@@ -72,7 +96,12 @@ class Keeper:
             with contextlib.suppress(sandbox.SandboxError):
                 sandbox.forbid_new_privileges()
         self._ready.set()
-        self._let_go.wait()
+        while not self._let_go:
+            self._wake.wait()
+            self._wake.clear()
+            if self._asked is not None:
+                self._count, self._asked = libbpf.missed(self._fd, self._asked), None
+                self._answered.set()
         os.close(self._fd)
 
 

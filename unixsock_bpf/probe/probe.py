@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.linux.cgroups import cgroup_of
-from unixsock_bpf.probe import kernel
+from unixsock_bpf.probe import hook_programs, kernel
 from unixsock_bpf.probe.fd_kinds import PSEUDO_FILES
 from unixsock_bpf.probe.ksyms import addresses
 from unixsock_bpf.probe.maps import MAX_HOLDERS, Map
@@ -55,10 +55,14 @@ class Probe:
         """The first generation, attached in the best way that this kernel permits, and that way."""
         wanted = os.environ.get("UNIXSOCK_ATTACH", "auto")
         failures = []
-        for way in ["fentry", "kprobe"] if wanted == "auto" else [wanted]:
+        ways = [(way, self._kernel.has_sessions) for way in ("fentry", "kprobe") if wanted in ("auto", way)]
+        if self._kernel.has_sessions:
+            ways.append((ways[-1][0], False))
+        for way, sessions in ways:
             generation = None
             try:
-                generation = Generation(settings, self._kernel, way, 1)
+                self._plan = hook_programs.plan(self._kernel, way, sessions)
+                generation = Generation(settings, self._kernel, self._plan, 1)
                 generation.take_over(generation)
                 generation.attach()
                 return generation, way
@@ -77,7 +81,7 @@ class Probe:
         The ring's size stays.  Raises ProbeError.
         """
         number = self._generation.number + 1
-        return Generation(settings, self._kernel, self.attached, number, self._kept)
+        return Generation(settings, self._kernel, self._plan, number, self._kept)
 
     def switch(self, generation: Generation) -> None:
         """Lets ``generation`` take over: each message goes by the old filter or the new one, once."""
@@ -116,9 +120,21 @@ class Probe:
         for generation in self._kept:
             generation.detach()
 
-    def skipped(self) -> int:
-        """Messages at most that were missed because a hook does not interrupt itself."""
-        return sum(generation.skipped() for generation in self._kept)
+    def skipped(self) -> int | None:
+        """Messages at most that the hooks missed; None where the kernel does not tell."""
+        counts = [generation.skipped() for generation in self._kept]
+        if None in counts:
+            return None
+        return sum(count or 0 for count in counts) + int(self.totals.skipped_returns)
+
+    def countable(self) -> set[int]:
+        """Descriptors that ``skipped`` needs open."""
+        return set().union(*(generation.countable() for generation in self._kept))
+
+    @property
+    def unattached(self) -> list[str]:
+        """A sentence for each hook that could not be attached and is not needed."""
+        return [sentence for generation in self._kept for sentence in generation.unattached]
 
     @property
     def ring_fd(self) -> int:

@@ -1,7 +1,7 @@
 """The probe's programs for one filter: compiled, loaded and attached through bcc.
 
 The first generation makes the maps and is attached.  A later one, for another filter, shares
-the maps and takes over through the gates that hooks/attach.h tells of; it adds hooks only where
+the maps and takes over through the tail calls that hooks/attach.h tells of; it adds hooks only where
 events are wanted that no earlier one was to tell of.
 """
 
@@ -17,9 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.filter import everything
-from unixsock_bpf.probe import bytecode, maps
+from unixsock_bpf.probe import bytecode, hook_programs, libbpf, maps
+from unixsock_bpf.probe.btf import BtfError
 from unixsock_bpf.probe.compiler import Compiled, compiled, errors_told, source
+from unixsock_bpf.probe.hook_programs import Mode, Placed, Plan
+from unixsock_bpf.probe.hook_table import Need, Purpose
 from unixsock_bpf.probe.hook_thread import Keeper
+from unixsock_bpf.probe.kernel import SESSION_FUNCTIONS
 from unixsock_bpf.probe.maps import Map, Shape
 
 if TYPE_CHECKING:
@@ -27,30 +31,16 @@ if TYPE_CHECKING:
     from unixsock_bpf.options import Settings
     from unixsock_bpf.probe.kernel import Kernel
 
-#: A hook in the C, by the function: ON_ENTRY(function, body), EVENT_ON_RETURN(function, body, ...).
-_HOOK = re.compile(
-    r"^(?:(MESSAGE|EVENT|NEWS|MOMENT)_)?ON_(?:EVERY_|RARE_)?(?:ENTRY|RETURN)\((\w+), \w+", re.MULTILINE
-)
-#: A hook's working memory, by its function, and that of all kprobes.
-_SLOT = re.compile(r"^#define SLOT_(\w+) (\w+)$", re.MULTILINE)
-#: What stands for the generation's number and for the snapshot length in programs that make records.
-_MARK = re.compile(r"^#define (GENERATION|SNAPLEN)_HERE (\w+)$", re.MULTILINE)
+#: What stands for the slot, the generation's number and the snapshot length in programs that are loaded
+#: more than once.
+_MARK = re.compile(r"^#define (SLOT|GENERATION|SNAPLEN)_HERE (\w+)$", re.MULTILINE)
 #: What programs call of others, and the number of the helper that they take it for: bpf/filter/abi.h,
-#: bpf/state/subprograms.h.
+#: bpf/state/subprograms.h, and of the kernel's functions bpf/hooks/attach.h.
 _CALL = re.compile(r"^#define CALL_(\w+) (\w+)$", re.MULTILINE)
-#: A program's name, as bcc wants it.
-_PROGRAM = re.compile(r"(kfunc|kretfunc|kprobe|kretprobe|raw_tracepoint)__(?:vmlinux__)?(\w+)")
-#: What the kernel calls the kinds that BTF describes: BPF_TRACE_FENTRY and _FEXIT in linux/bpf.h.
-_ATTACH_TYPES = {"kfunc": 24, "kretfunc": 25}
-#: Functions that tell of messages and that a thread may lose its processor in.
-_INTERRUPTIBLE = ("skb_copy_datagram_from_iter", "skb_splice_from_iter")
-#: The same of events.
-_INTERRUPTIBLE_EVENTS = ("unix_stream_connect", "unix_accept", "unix_socketpair", "unix_shutdown")
-#: The function, one of these, whose program runs itself again: AGAIN_ON_RARE_ENTRY and ..._RETURN in
-#: bpf/hooks/attach.h.
-_AGAIN = ("unix_prepare_fpl", "__scm_send")
-#: The function whose hook serves while the reader lists the sockets that are there already.
-_LISTING = "sock_diag_save_cookie"
+#: BPF_TRACE_FENTRY, BPF_TRACE_FEXIT and BPF_TRACE_KPROBE_SESSION in linux/bpf.h.
+_ATTACH_TYPES = {Mode.FENTRY: 24, Mode.FEXIT: 25, Mode.SESSION: libbpf.KPROBE_SESSION}
+#: The programs behind tail calls, by purpose; which one for EVENT_OR_UPDATE depends on the settings.
+_BEHIND = {Purpose.MESSAGE: "message", Purpose.EVENT: "event", Purpose.UPDATE: "news"}
 #: The map that each generation has for itself.
 _OWN = "filter_tables"
 #: Settings that the hooks don't depend on.
@@ -59,22 +49,31 @@ _RECORDS_ONLY = ("WITH_CAPTURERS",)
 
 @dataclass(frozen=True)
 class Program:
-    """One program: its name, its kind and what it hooks.
+    """One program of a hook.  ``keeps``: the entry probe of a kretprobe, which only keeps arguments."""
 
-    Kinds are kfunc, kretfunc, kprobe, kretprobe and raw_tracepoint.  The entry probe of a
-    kretprobe only keeps arguments, and has no gate.
-    """
+    placed: Placed
+    keeps: bool = False
 
-    name: str
-    kind: str
-    function: str
-    has_gate: bool
+    @property
+    def function(self) -> str:
+        """The hooked function."""
+        return self.placed.hook.function
+
+    @property
+    def mode(self) -> Mode:
+        """How it is attached."""
+        return Mode.KPROBE if self.keeps else self.placed.mode
+
+    @property
+    def purpose(self) -> Purpose:
+        """What the hook goes on to."""
+        return self.placed.hook.purpose
 
 
 class Generation:
     """Programs for ``settings``, loaded but not attached.  Raises ProbeError.
 
-    ``way``: fentry or kprobe.
+    ``plan``: how each hook is attached.
     ``earlier``: generations that are attached, the one whose maps are shared first; none: this is it.
     ``number``: from 1 on.
     """
@@ -83,40 +82,41 @@ class Generation:
         self,
         settings: Settings,
         kernel: Kernel,
-        way: str,
+        plan: Plan,
         number: int,
         earlier: Sequence[Generation] = (),
     ) -> None:
         self.number = number
-        self._btf = kernel.btf
+        self._kernel = kernel
+        self._plan = plan
         #: The hooks that are its own, and their descriptors.
         self._programs: dict[Program, int] = {}
         #: What is attached, and the descriptor or its keeper.
         self._hooks: dict[Program, int | Keeper] = {}
+        #: A sentence for each hook that could not be attached and is not needed.
+        self.unattached: list[str] = []
         #: Descriptors of what only this generation has.
         self._open: list[int] = []
-        text = source("hooks.bpf.c")
-        slots = {match[1]: int(match[2], 0) for match in _SLOT.finditer(text)}
-        #: Functions whose hooks have a gate, and the name of what belongs behind it.
-        self._behind = _behind_gates(text, settings.events)
+        #: Descriptors of what is behind tail calls, by map and element; some share one.
+        self._behind: dict[tuple[str, int], int] = {}
         self._events = settings.events
         attached: frozenset[Program] = frozenset().union(*(one.attached for one in earlier))
         hooked = any(one._events or not settings.events for one in earlier)
-        #: Descriptors of what is behind gates; some share one.
-        self._gated: dict[Program, int] = {}
+        placed = [] if hooked else plan.hooks(settings.events)
         try:
             with errors_told():
-                found = compiled(sources(settings, kernel.macros, way, hooks=not hooked))
+                found = compiled(sources(settings, kernel.macros, plan, placed))
                 self._code = {name: program for part in found for name, program in part.programs.items()}
-                self._complete(settings, text)
+                marks = self._complete(settings)
                 if earlier:
                     self._code = {**earlier[0].unfiltered, **self._code}
                 self.maps = self._take_maps(found, settings.buffer_mib, earlier)
-                hooks = self._new_hooks({program.function for one in earlier for program in one._programs})
-                # News is the same for all filters: its gates stay as they are.
-                for_ever = {match[2] for match in _HOOK.finditer(text) if match[1] == "NEWS" and earlier}
-                gates = [one for one in attached if one.function not in for_ever]
-                self._load(hooks, self._behind_gates_of([*gates, *hooks], slots))
+                there = {program.function for program in attached}
+                hooks = self._new_hooks([one for one in placed if one.hook.function not in there])
+                # Updates are the same for all filters: what tells of them stays as it is.
+                going_on = {program.placed for program in [*attached, *hooks]}
+                behind = [one for one in going_on if not earlier or one.hook.purpose is not Purpose.UPDATE]
+                self._load(hooks, behind, marks["SLOT"])
         except ProbeError:
             self.close()
             raise
@@ -126,10 +126,12 @@ class Generation:
                 settings.filter.tables.ljust(ctypes.sizeof(table.Leaf), b"\0")
             )
 
-    def _complete(self, settings: Settings, text: str) -> None:
-        """Puts into the programs what they are compiled without.  ``text``: the C of all hooks."""
+    def _complete(self, settings: Settings) -> dict[str, int]:
+        """Put into the programs what they are compiled without; return what stands for the rest."""
+        text = source("records.bpf.c") + source("hooks/attach.h")
         marks = {name: int(value, 0) for name, value in _MARK.findall(text)}
-        parts = {int(value, 0): self._code[name] for name, value in _CALL.findall(source("records.bpf.c"))}
+        numbers = {name: int(value, 0) for name, value in _CALL.findall(text)}
+        parts = {number: self._code[name] for name, number in numbers.items() if name in self._code}
         for name in ("message", "event"):
             self._code[name] = self._code[name].with_value(marks["GENERATION"], self.number).calling(parts)
         if "news" in self._code:
@@ -137,10 +139,15 @@ class Generation:
         self._code["message"] = self._code["message"].with_value(
             marks["SNAPLEN"], settings.snaplen or 0x7FFFFFFF
         )
+        if any(one.mode is Mode.SESSION for one in self._plan.placed):
+            btf = self._kernel.btf
+            functions = {numbers[name.removeprefix("bpf_")]: btf.function(name) for name in SESSION_FUNCTIONS}
+            self._code = {name: code.calling_kernel(functions) for name, code in self._code.items()}
+        return marks
 
     @property
     def unfiltered(self) -> dict[str, bytecode.Code]:
-        """What goes behind gates and is the same for all filters."""
+        """What goes behind tail calls and is the same for all filters."""
         return {"news": self._code["news"]}
 
     def _take_maps(
@@ -165,97 +172,152 @@ class Generation:
         _side_by_side(make, sorted(shapes.items(), key=lambda one: -one[1].max_entries))
         return {**shared, **found}
 
-    def _new_hooks(self, there: set[str]) -> dict[Program, bytecode.Code]:
-        """The hooks on other functions than those."""
+    def _new_hooks(self, placed: Iterable[Placed]) -> dict[Program, bytecode.Code]:
+        """The programs of these hooks."""
         found = {}
-        for name, instructions in self._code.items():
-            match = _PROGRAM.fullmatch(name)
-            if match and match[2] not in there:
-                alone = match[1] != "kprobe" or f"kretprobe__{match[2]}" not in self._code
-                found[Program(name, match[1], match[2], alone)] = instructions
+        for one in placed:
+            names = [name for name in hook_programs.program_names(one) if name in self._code]
+            if keeper := hook_programs.keeper_name(one):
+                found[Program(one, keeps=True)] = self._code[keeper]
+            found[Program(one)] = self._code[names[0]]
         return found
 
-    def _behind_gates_of(
-        self, hooks: Sequence[Program], slots: dict[str, int]
-    ) -> dict[tuple[Program, ...], bytecode.Code]:
-        """What belongs behind these gates, for their slot: a program for all kprobes, one for each other."""
-        found: dict[tuple[str, int], list[Program]] = {}
-        for program in hooks:
-            name = self._behind.get(program.function)
-            if program.has_gate and name in self._code:
-                slot = slots["KPROBE" if "probe" in program.kind else program.function]
-                found.setdefault((name, slot), []).append(program)
-        return {
-            tuple(programs): self._code[name].with_value(slots["HERE"], slot)
-            for (name, slot), programs in found.items()
-        }
-
-    def _load(
-        self, hooks: dict[Program, bytecode.Code], gated: dict[tuple[Program, ...], bytecode.Code]
-    ) -> None:
-        """Loads ``hooks`` and what goes behind gates, side by side: the kernel checks a program in the thread
-        that loads it, message in a twentieth of a second."""
+    def _load(self, hooks: dict[Program, bytecode.Code], behind: Iterable[Placed], mark: int) -> None:
+        """Load ``hooks`` and what they go on to, side by side: the kernel checks a program in the thread
+        that loads it, message in a twentieth of a second.  ``mark``: what stands for the slot."""
         fds = {name: one.fd for name, one in self.maps.items()}
 
-        def load(
-            programs: tuple[Program, ...], instructions: bytecode.Code, into: dict[Program, int]
-        ) -> None:
-            first = programs[0]
-            attach_type = _ATTACH_TYPES.get(first.kind)
-            hook = (attach_type, self._btf.function(first.function)) if attach_type else (0, 0)
-            fd = bytecode.load(first.name, _bpf_type(first.kind), instructions.linked(fds), hook)
-            into.update(dict.fromkeys(programs, fd))
+        def load(one: Placed, mode: Mode, name: str, code: bytecode.Code, put: Callable[[int], None]) -> None:
+            function = one.hook.function
+            hook = (_ATTACH_TYPES.get(mode, 0), self._kernel.btf.function(function) if mode.typed else 0)
+            put(bytecode.load(name, _bpf_type(mode), code.linked(fds), hook))
 
-        jobs: list[tuple[tuple[Program, ...], bytecode.Code, dict[Program, int]]] = [
-            ((program,), instructions, self._programs) for program, instructions in hooks.items()
+        def load_hook(program: Program, code: bytecode.Code) -> None:
+            def put(fd: int) -> None:
+                self._programs[program] = fd
+
+            try:
+                load(program.placed, program.mode, f"{program.mode.value}__{program.function}", code, put)
+            except (BtfError, ProbeError) as error:
+                self._leave_out(program, error)
+
+        def load_behind(one: Placed) -> None:
+            def put(fd: int) -> None:
+                self._behind[one.tail_calls, one.hook.purpose.value] = fd
+
+            name = self._name_behind(one.hook.purpose)
+            load(one, one.mode, name, self._code[name].with_value(mark, one.slot), put)
+
+        # Kprobes share what they go on to.
+        shared = {(one.tail_calls, one.hook.purpose): one for one in behind}
+        jobs: list[tuple[Any, ...]] = [
+            (load_behind, one) for (_, purpose), one in shared.items() if purpose is not Purpose.ITSELF
         ]
-        jobs += [(*one, self._gated) for one in gated.items()]
-        # First what some kernels refuse, then what takes long: loops of many steps, and what is long.
-        jobs.sort(
-            key=lambda job: (
-                "func" not in job[0][0].kind,
-                job[0][0].function not in _AGAIN,
-                -len(job[1].instructions),
-            )
-        )
+        jobs += [(load_hook, *one) for one in hooks.items()]
+
+        def rank(job: tuple[Any, ...]) -> tuple[bool, bool, int]:
+            """First what some kernels refuse, then what takes long: loops of many steps, and what is long."""
+            if job[0] is load_hook:
+                one, size = job[1].placed, len(job[2].instructions)
+            else:
+                one, size = job[1], len(self._code[self._name_behind(job[1].hook.purpose)].instructions)
+            return not one.mode.typed, not one.hook.again, -size
+
         try:
-            _side_by_side(load, jobs)
+            _side_by_side(lambda work, *rest: work(*rest), sorted(jobs, key=rank))
         finally:
             self._open += self._programs.values()
         for program, fd in self._programs.items():
-            if program.function in _AGAIN and program.has_gate:
+            if program.placed.hook.again and not program.keeps:
                 again = self.maps["again"]
                 again[again.Key(0)] = again.Leaf(fd)
 
-    def skipped(self) -> int:
-        """Messages and events at most that its hooks missed: their programs ran already on that processor.
+    def _name_behind(self, purpose: Purpose) -> str:
+        """The program that a purpose names."""
+        if purpose is Purpose.EVENT_OR_UPDATE:
+            purpose = Purpose.EVENT if self._events else Purpose.UPDATE
+        return _BEHIND[purpose]
+
+    def _leave_out(self, program: Program, error: Exception) -> None:
+        """Go on without a hook that is not needed.  Raises ProbeError."""
+        hook = program.placed.hook
+        reason = f"{hook.function} cannot be hooked: {error}"
+        if hook.need is Need.NEEDED:
+            raise ProbeError(reason) from None
+        self.unattached.append(f"{reason}. Unknown without it: {hook.without}.")
+
+    def skipped(self) -> int | None:
+        """Messages and events at most that its hooks missed; None where the kernel does not tell.
 
         That happens where the kernel may take the processor from a thread while it fills an
         sk_buff.  Others than Unix sockets fill them, too, so that it may be fewer.
         """
-        functions = _INTERRUPTIBLE + (_INTERRUPTIBLE_EVENTS if self._events else ())
-        return sum(
-            bytecode.skipped(fd) for program, fd in self._programs.items() if program.function in functions
-        )
+        counts = [self._skipped_by(program) for program in self._hooks if self._counts(program)]
+        return None if None in counts else sum(count or 0 for count in counts)
+
+    def _counts(self, program: Program) -> bool:
+        """Whether what this program misses is missing in the capture."""
+        if program.purpose is Purpose.MESSAGE:
+            return True
+        return self._events and program.purpose in (Purpose.EVENT, Purpose.EVENT_OR_UPDATE)
+
+    def _skipped_by(self, program: Program) -> int | None:
+        """How many calls of its function a program missed.
+
+        Without preemption only an interrupt can come while another program runs, and none sends on
+        Unix sockets.
+        """
+        kernel, mode = self._kernel, program.mode
+        count: int | None = 0
+        if mode is Mode.SESSION or kernel.preemptible:
+            counted = mode in (Mode.SESSION, Mode.FENTRY, Mode.FEXIT) or kernel.missed_offset is not None
+            count = libbpf.skipped(self._programs[program]) if counted else None
+        if mode is Mode.KRETPROBE and program.placed.hook.sleeps and count is not None:
+            link, offset = self._hooks[program], kernel.missed_offset
+            missed = link.missed(offset) if isinstance(link, Keeper) and offset is not None else None
+            count = None if missed is None else count + missed
+        return count
+
+    def countable(self) -> set[int]:
+        """Descriptors that ``skipped`` needs open."""
+        return {self._programs[program] for program in self._hooks if self._counts(program)}
 
     def take_over(self, first: Generation) -> None:
-        """Goes behind the gates of ``first``, which made them, and of others."""
-        for program, fd in self._gated.items():
-            gate = first.maps[f"gate_{program.function}"]
-            gate[gate.Key(0)] = gate.Leaf(fd)
+        """Goes behind the tail calls of ``first``, which made them, and of others."""
+        for (name, element), fd in self._behind.items():
+            table = first.maps[name]
+            table[table.Key(element)] = table.Leaf(fd)
 
     def attach(self) -> None:
         """Attaches the hooks that no earlier generation has.  Raises ProbeError."""
         with errors_told():
-            for program in sorted(self._programs, key=self._rank):
-                hook = _attached(program, self._programs[program])
-                self._hooks[program] = Keeper(hook) if "probe" in program.kind else hook
+            left_out: set[Placed] = set()
+            for program in sorted(self._programs, key=_rank):
+                if program.placed in left_out:  # the other half of a kretprobe
+                    continue
+                try:
+                    hook = self._attached(program)
+                except OSError as error:
+                    self._leave_out(program, _no_function(program, error))
+                    left_out.add(program.placed)
+                    self._take_out([one for one in self._hooks if one.placed == program.placed])
+                    continue
+                closes_slowly = program.mode in (Mode.KPROBE, Mode.KRETPROBE, Mode.SESSION)
+                self._hooks[program] = Keeper(hook) if closes_slowly else hook
 
-    def _rank(self, program: Program) -> tuple[bool, bool]:
-        """Entries come before returns, so that no return is seen without its entry, and those that tell of
-        messages come last: detach, and the kernel at the end of a process that was killed, begin with
-        the last, and closing each that is no kprobe took an eighth of a second where it was measured."""
-        return self._behind.get(program.function) == "message", "ret" in program.kind
+    def _attached(self, program: Program) -> int:
+        """A hook's descriptor: it is there as long as that is open.  Raises OSError."""
+        fd, function, mode = self._programs[program], program.function, program.mode
+        if mode is Mode.TRACEPOINT:
+            return libbpf.attach_tracepoint(fd, function)
+        if mode.typed:
+            return libbpf.attach_tracing(fd)
+        if mode is Mode.SESSION:
+            return libbpf.attach_session(fd, function)
+        at_return = mode is Mode.KRETPROBE
+        counts = at_return and self._counts(program) and program.placed.hook.sleeps
+        link = counts and self._kernel.missed_offset is not None
+        return libbpf.attach_kprobe(fd, function, at_return, link)
 
     @property
     def attached(self) -> frozenset[Program]:
@@ -264,14 +326,17 @@ class Generation:
 
     def end_listing(self) -> None:
         """Takes out, sooner or later, what is only needed while the reader lists the sockets."""
-        for program in [one for one in self._hooks if one.function == _LISTING]:
+        for program in [one for one in self._hooks if one.placed.hook.listing]:
             hook = self._hooks.pop(program)
             if isinstance(hook, Keeper):
                 hook.let_go()
 
     def silence(self) -> None:
         """Takes out the hooks that tell of messages and events."""
-        telling = [one for one in self._hooks if self._behind.get(one.function) in ("message", "event")]
+        silent = {Purpose.UPDATE, Purpose.ITSELF}
+        if not self._events:
+            silent.add(Purpose.EVENT_OR_UPDATE)
+        telling = [one for one in self._hooks if one.purpose not in silent]
         self._take_out(telling)
 
     def detach(self) -> None:
@@ -297,10 +362,10 @@ class Generation:
             os.close(self._open.pop())
 
     def close_gated(self) -> None:
-        """Lets go of what lies behind the gates, which hold it as long as they need it."""
-        for fd in set(self._gated.values()):
+        """Lets go of what lies behind the tail calls, whose maps hold it as long as they need it."""
+        for fd in set(self._behind.values()):
             os.close(fd)
-        self._gated.clear()
+        self._behind.clear()
 
 
 def _side_by_side(work: Callable[..., None], jobs: Iterable[tuple[Any, ...]]) -> None:
@@ -317,39 +382,34 @@ def _side_by_side(work: Callable[..., None], jobs: Iterable[tuple[Any, ...]]) ->
             raise
 
 
-def _attached(program: Program, fd: int) -> int:
-    """A hook's descriptor: it is there as long as that is open.  Raises ProbeError."""
-    import bcc
-
-    lib, function = bcc.lib, program.function.encode()
-    if program.kind == "raw_tracepoint":
-        hook = lib.bpf_attach_raw_tracepoint(fd, function)
-    elif "func" in program.kind:
-        hook = lib.bpf_attach_kfunc(fd)
-    else:
-        hook = lib.bpf_attach_kprobe(fd, int(program.kind == "kretprobe"), _event(program), function, 0, 0)
-    if hook < 0:
-        raise ProbeError(f"the kernel has no {program.kind} for {program.function}")
-    return int(hook)
+def _rank(program: Program) -> tuple[bool, bool]:
+    """Entries come before returns, so that no return is seen without its entry, and those that tell of
+    messages come last: detach, and the kernel at the end of a process that was killed, begin with
+    the last, and closing each that is no kprobe took an eighth of a second where it was measured."""
+    return program.purpose is Purpose.MESSAGE, program.mode in (Mode.KRETPROBE, Mode.FEXIT, Mode.SESSION)
 
 
-def _event(program: Program) -> bytes:
-    """The name that bcc gives a kprobe's event, where the kernel needs one."""
-    return f"{program.kind[:-5]}_{program.function}".encode()
+def _no_function(program: Program, error: OSError) -> ProbeError:
+    kind = program.mode.name.lower()
+    return ProbeError(f"the kernel permits no {kind} there: {os.strerror(error.errno or 0)}")
 
 
 def sources(
-    settings: Settings, macros: dict[str, int], way: str, hooks: bool = True
+    settings: Settings, macros: dict[str, int], plan: Plan, hooks: Sequence[Placed]
 ) -> list[tuple[str, list[str]]]:
     """What has to be compiled, each a C text and its flags: first what depends on the filter, then what all
-    filters share.  ``macros``: layouts and sizes.  ``hooks``: whether hooks are wanted."""
-    macros = macros | _settings_macros(settings)
-    files: list[tuple[str, Filter, dict[str, int]]] = [("filter.bpf.c", settings.filter, {})]
-    files.append(("records.bpf.c", everything(), macros))
+    filters share.  ``macros``: layouts and sizes.  ``hooks``: those that are wanted."""
+    macros = macros | plan.macros | _settings_macros(settings)
+    way = plan.way
+    parts = [
+        _with_flags("filter.bpf.c", settings.filter, {}, way),
+        _with_flags("records.bpf.c", everything(), macros, way),
+    ]
     if hooks:
         shared = {name: value for name, value in macros.items() if name not in _RECORDS_ONLY}
-        files.append(("hooks.bpf.c", everything(), shared))
-    return [_with_flags(*one, way) for one in files]
+        text, flags = _with_flags("hooks.bpf.c", everything(), shared, way)
+        parts.append((text + hook_programs.source(plan, hooks), flags))
+    return parts
 
 
 def _with_flags(name: str, filter_: Filter, macros: dict[str, int], way: str) -> tuple[str, list[str]]:
@@ -359,19 +419,12 @@ def _with_flags(name: str, filter_: Filter, macros: dict[str, int], way: str) ->
     return text, [*flags, *(["-DATTACH_FENTRY"] if way == "fentry" else [])]
 
 
-def _behind_gates(text: str, events: bool) -> dict[str, str]:
-    """By function, the program behind its gate, from the C of all hooks."""
-    behind = {match[2]: match[1].lower() for match in _HOOK.finditer(text) if match[1]}
-    moment = "event" if events else "news"
-    return {function: moment if kind == "moment" else kind for function, kind in behind.items()}
-
-
-def _bpf_type(kind: str) -> int:
+def _bpf_type(mode: Mode) -> int:
     import bcc
 
-    if kind == "raw_tracepoint":
+    if mode is Mode.TRACEPOINT:
         return int(bcc.BPF.RAW_TRACEPOINT)
-    return int(bcc.BPF.TRACING if "func" in kind else bcc.BPF.KPROBE)
+    return int(bcc.BPF.TRACING if mode.typed else bcc.BPF.KPROBE)
 
 
 def _settings_macros(settings: Settings) -> dict[str, int]:
