@@ -29,6 +29,12 @@ class Statistics:
         """Messages that could not be captured, for whatever reason."""
         return self.lost_messages + self.untracked + (self.skipped or 0)
 
+    @property
+    def lost_text(self) -> str:
+        """Return how many messages were lost, and whether that is all that is known."""
+        unknown = "; how many the hooks missed is unknown, since this kernel does not count them"
+        return f"{self.lost} lost{unknown if self.skipped is None else ''}"
+
 
 class CaptureSource(Protocol):
     """A capture from ``with`` to ``stop``: ``Capture``, or ``RemoteCapture`` for an unprivileged user.
@@ -45,6 +51,14 @@ class CaptureSource(Protocol):
     @property
     def attached(self) -> str:
         """How the probe is attached: ``fentry`` or ``kprobe``."""
+
+    @property
+    def proofs(self) -> list[str]:
+        """What the probe sent through sockets of its own before the capture, and its hooks saw."""
+
+    @property
+    def unattached(self) -> list[str]:
+        """A sentence for each hook that is not attached, with what is unknown without it."""
 
     @property
     def statistics(self) -> Statistics:

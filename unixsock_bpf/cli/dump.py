@@ -89,6 +89,8 @@ def run(arguments: argparse.Namespace, start: Callable[[Settings], CaptureSource
             with source:
                 output, writer = early or _opened(path, form, arguments, settings)
                 _say(f"unixsock: capturing {settings.filter.text.strip() or 'all Unix sockets'}; Ctrl-C ends")
+                for sentence in source.unattached:
+                    _say(f"unixsock: {sentence}")
                 if arguments.autostop:
                     signals.stop_after(arguments.autostop)
                 if output.is_pipe:  # notices that its reader goes while there is no traffic
@@ -96,12 +98,13 @@ def run(arguments: argparse.Namespace, start: Callable[[Settings], CaptureSource
                 # A close is recorded without --events, too, for the dissector; text does not show it.
                 quiet = not form.binary and not settings.events
                 captured = _transfer(source, output, writer, arguments.count, quiet)
-                lost = source.statistics.lost
+                statistics = source.statistics
         except _refusals() as error:
             raise Failure(str(error)) from None
+        lost = statistics.lost
         output.write(writer.trailer(time.time_ns(), captured + lost, lost))
         output.close()
-    _say(f"{captured} record{'' if captured == 1 else 's'} captured, {lost} lost")
+    _say(f"{captured} record{'' if captured == 1 else 's'} captured, {statistics.lost_text}")
     return 0
 
 

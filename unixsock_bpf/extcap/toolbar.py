@@ -52,6 +52,8 @@ class Toolbar:
         if self._asked.include_capture_processes:
             self._send(Control.INCLUDE_CAPTURE_PROCESSES, Command.SET, "\1")
         self._log(f"Attached with {self._capture.attached}. {self._filter_sentence()}")
+        for sentence in self._capture.unattached:
+            self._log(sentence)
 
     def _filter_sentence(self) -> str:
         text = self._settings.filter.text.strip()

@@ -38,7 +38,7 @@ def checks() -> Iterator[Check]:
     basic = [root(), btf(), bcc(), libraries(), lockdown(), kallsyms()]
     yield from basic
     if all(check.met for check in basic if check.needed):
-        yield tracing()
+        yield from tracing()
     else:
         yield Check("tracing", False, "not tried, because of what is missing above")
     yield wireshark()
@@ -179,18 +179,24 @@ def _tells_where_pages_are(kcore: str) -> bool:
         return False
 
 
-def tracing() -> Check:
-    """Whether the kernel takes the probe: it is loaded, attached and taken out again."""
+def tracing() -> Iterator[Check]:
+    """Whether the kernel takes the probe: it is loaded, attached, sends through sockets of its own, and is
+    taken out again."""
     from unixsock_bpf.errors import ProbeError
     from unixsock_bpf.options import Settings
     from unixsock_bpf.privilege.client import source
 
     try:
         with source(Settings(buffer_mib=1)) as capture:
-            attached = capture.attached
+            attached, proofs, unattached = capture.attached, capture.proofs, capture.unattached
     except ProbeError as error:
-        return Check("tracing", False, _sentence(error), _tracing_remedy(_sentence(error)))
-    return Check("tracing", True, f"the probe loads ({attached})")
+        yield Check("tracing", False, _sentence(error), _tracing_remedy(_sentence(error)))
+        return
+    yield Check("tracing", True, f"the probe loads ({attached})")
+    for way in proofs:
+        yield Check("self-test", True, f"{way}: captured")
+    for sentence in unattached:
+        yield Check("hook", False, sentence.rstrip("."), needed=False)
 
 
 def _sentence(error: Exception) -> str:

@@ -22,9 +22,11 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522
 
-#: Commands of bpf(2) on maps that are open: to read one, at the end, for losses that nothing reported.
+#: Commands of bpf(2) on what is open: to read a map, at the end, for losses that nothing reported; and to ask
+#: how many runs of a program the kernel skipped.
 _BPF_MAP_LOOKUP_ELEM = 1
 _BPF_MAP_GET_NEXT_KEY = 4
+_BPF_OBJ_GET_INFO_BY_FD = 15
 #: To read files whoever owns them, to use more memory for maps than others may, to see addresses in
 #: /proc/kallsyms, and to make maps.
 CAP_DAC_READ_SEARCH = 2
@@ -193,7 +195,7 @@ def filter_system_calls(readable: Iterable[int], writable: Iterable[int]) -> Non
     for fd in writable:
         calls.add_rule(ALLOW, "write", Arg(0, EQ, fd))
         calls.add_rule(ALLOW, "writev", Arg(0, EQ, fd))
-    for command in (_BPF_MAP_LOOKUP_ELEM, _BPF_MAP_GET_NEXT_KEY):
+    for command in (_BPF_MAP_LOOKUP_ELEM, _BPF_MAP_GET_NEXT_KEY, _BPF_OBJ_GET_INFO_BY_FD):
         calls.add_rule(ALLOW, "bpf", Arg(0, EQ, command))
     # Memory for Python: of no file, and never to be executed.
     calls.add_rule(

@@ -72,6 +72,8 @@ class RemoteCapture(Poller):
         self._changes: list[Callable[[str], None]] = []
         #: How the probe is attached: ``fentry`` or ``kprobe``.
         self.attached = ""
+        self.proofs: list[str] = []
+        self.unattached: list[str] = []
         self.filling = False
         self.writes_output = output is not None
         #: As far as the privileged part has told: losses about once a second, all at the end.
@@ -164,12 +166,17 @@ class RemoteCapture(Poller):
     def _take_report(self, kind: str, value: Any) -> None:
         if kind == "hello":
             self._hello = str(value)
+        elif kind == "hooks":
+            self.proofs, self.unattached = list(value["proofs"]), list(value["unattached"])
         elif kind == "attached":
             self.attached = str(value)
         elif kind == "lost":
             self.statistics.lost_messages = int(value)
         elif kind == "ended":
-            self.statistics = Statistics(messages=value["messages"], lost_messages=value["lost"])
+            skipped = None if value.get("unknown") else 0
+            self.statistics = Statistics(
+                messages=value["messages"], lost_messages=value["lost"], skipped=skipped
+            )
         elif kind == "changed" and self._changes:
             self._changes.pop(0)(str(value))
         elif kind == "error":

@@ -147,16 +147,18 @@ def _drain(capture: Capture, uid: int, keep: list[int], buffer_mib: int) -> None
     signal.signal(signal.SIGIO, drain.stop)
     capture.watch(_IN, select.POLLIN, drain.stop)
     capture.each_second = _Losses(capture).tell
-    _release_programs()
+    _release_programs(capture.countable)
     sandbox.enter(
         uid, {_IN, capture.wake, capture.jumps, capture.idle_time.fd}, {_OUT, _ERR, capture.waker}, keep
     )
+    _report("hooks", {"proofs": capture.proofs, "unattached": capture.unattached})
     _report("attached", capture.attached)
     try:
         statistics = drain.run()
     except ReaderGone:
         return
-    _report("ended", {"messages": statistics.messages, "lost": statistics.lost})
+    unknown = statistics.skipped is None
+    _report("ended", {"messages": statistics.messages, "lost": statistics.lost, "unknown": unknown})
 
 
 class _Losses:
@@ -173,14 +175,14 @@ class _Losses:
             _report("lost", lost)
 
 
-def _release_programs() -> None:
-    """Closes what only a loader needs."""
+def _release_programs(counted: set[int]) -> None:
+    """Close what only a loader needs.  ``counted``: programs that the kernel is asked for what it skipped."""
     for name in os.listdir("/proc/self/fd"):
         try:
             target = os.readlink(f"/proc/self/fd/{name}")
         except OSError:  # the one that listed them
             continue
-        if "bpf-prog" in target or "btf" in target:
+        if ("bpf-prog" in target and int(name) not in counted) or "btf" in target:
             os.close(int(name))
 
 

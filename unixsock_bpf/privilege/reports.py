@@ -4,6 +4,7 @@ Before the first, ``hello``, it is sudo or pkexec that speaks.  No I/O happens h
 
 ========== ===================================================================
 hello      its version: it runs, and waits for the request
+hooks      ``proofs``: what the probe's test of itself saw; ``unattached``: what is unknown without which hook
 attached   ``fentry`` or ``kprobe``: the capture runs, and root's rights are gone
 lost       how many messages were lost so far
 changed    empty, or why a change was not made
@@ -17,7 +18,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-_KINDS = ("hello", "attached", "lost", "changed", "ended", "error")
+_KINDS = ("hello", "hooks", "attached", "lost", "changed", "ended", "error")
 #: The longest line that is kept of someone who does not speak this language.
 _MAX_LINE = 65_536
 

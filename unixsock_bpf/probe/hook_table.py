@@ -57,6 +57,8 @@ class Hook:
     0 stands for no.
     ``facts``, ``lacks``: functions, and members of structures, that the kernel's BTF has to have or to
     lack.
+    ``proves``: what the probe's test of itself sends through it (``self_test.py``); without any, all that no
+    other row names.
     ``often``: called for each message or read, so that fentry is worth its slow detaching.
     ``sleeps``: threads may sleep, or be preempted, inside: too many for a kretprobe's instances.
     ``again``: the program runs itself again as long as the body says so.
@@ -72,6 +74,7 @@ class Hook:
     body: str
     tells: str
     without: str
+    proves: tuple[str, ...] = ()
     wants: str = ""
     keep: str = ""
     facts: tuple[str, ...] = ()
@@ -86,6 +89,9 @@ class Hook:
         """Whether a kernel that has these facts is hooked here."""
         return all(map(has, self.facts)) and not any(map(has, self.lacks))
 
+
+#: What the probe's test of itself sends with MSG_OOB.
+URGENT = "stream, MSG_OOB"
 
 _INQ_LEN = "unix_sock.inq_len"
 _NOT_CAPTURED = "no capture is possible"
@@ -115,6 +121,7 @@ HOOKS = (
         "on_copied",
         "streams from Linux 6.17 on",
         _NOT_CAPTURED,
+        proves=("stream, write",),
         keep="keep_copied",
         facts=(_INQ_LEN,),
         sleeps=True,
@@ -127,6 +134,7 @@ HOOKS = (
         "on_spliced",
         "sendfile and splice into streams from Linux 6.17 on",
         _NOT_CAPTURED,
+        proves=("stream, splice",),
         keep="keep_spliced",
         facts=(_INQ_LEN,),
         sleeps=True,
@@ -140,6 +148,7 @@ HOOKS = (
         "on_appended",
         "sendfile and splice into streams before Linux 6.5",
         _NOT_CAPTURED,
+        proves=("stream, splice",),
         wants="is_unix_skb",
         facts=("unix_stream_sendpage",),
     ),
@@ -151,6 +160,7 @@ HOOKS = (
         "on_urgent",
         "bytes sent with MSG_OOB",
         _NOT_CAPTURED,
+        proves=(URGENT,),
         facts=("unix_sock.oob_skb",),
     ),
     Hook(
@@ -392,15 +402,15 @@ A hook is **needed**: there is no capture without it; or for **attribution**: wi
 sockets and processes; or **optional**. One that cannot be attached, unless it is needed, is a line in the
 capture's log and in `unixsock check`, and what it would have told is unknown.
 
-| at | how a hook is attached |
-| --- | --- |
-| entry | fentry where the function is called often and the kernel has fentry; else a kprobe |
-| return | a kprobe.session link where the kernel makes these of its function graph tracer (Linux 6.14 and later): any number of threads may be inside, and what is skipped is counted; else fexit where threads may sleep inside; else a kretprobe, which has max(10, 2 x processors) instances |
-| tracepoint | a raw tracepoint |
+At an entry, a hook is fentry where the function is called often and the kernel has fentry; else a kprobe.
 
-On kernels that can be preempted, hooks for messages are kprobes or sessions, whose programs run with preemption
-off: an fentry program is skipped while a preempted run of it waits for its processor. What such hooks miss is
-part of the messages lost, where the kernel counts it (Linux 6.7 and later), else "unknown".
+At a return, it is a kprobe.session link where the kernel makes these of its function graph tracer (Linux 6.14
+and later): any number of threads may be inside, and what is skipped is counted. Elsewhere it is fexit where
+threads may sleep inside, or else a kretprobe, which has max(10, 2 x processors) instances.
+
+On kernels that can be preempted, hooks for messages are kprobes or sessions, whose programs run with
+preemption off: an fentry program is skipped while a preempted run of it waits for its processor. What such
+hooks miss is part of the lost messages, where the kernel counts it (Linux 6.7 and later), else unknown.
 
 """
 

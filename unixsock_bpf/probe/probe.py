@@ -11,10 +11,12 @@ from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.linux.cgroups import cgroup_of
 from unixsock_bpf.probe import hook_programs, kernel
 from unixsock_bpf.probe.fd_kinds import PSEUDO_FILES
+from unixsock_bpf.probe.hook_table import URGENT, Purpose
 from unixsock_bpf.probe.ksyms import addresses
 from unixsock_bpf.probe.maps import MAX_HOLDERS, Map
 from unixsock_bpf.probe.page_bases import BASES, page_bases
 from unixsock_bpf.probe.program_set import Generation
+from unixsock_bpf.probe.self_test import Proof, proofs
 from unixsock_bpf.record import Event, Record
 
 if TYPE_CHECKING:
@@ -41,12 +43,14 @@ class Probe:
 
     def __init__(self, settings: Settings) -> None:
         self._kernel = kernel.kernel()
-        self._generation, self.attached = self._first(settings)
         #: Those that others took over from, but that are attached.
-        self._kept = [self._generation]
+        self._kept: list[Generation] = []
         #: ``struct settings`` and ``struct totals`` of bpf/state/, in memory that the probe shares.
-        self.settings = self._shared("settings")
-        self.totals = self._shared("totals")
+        self.settings: Any
+        self.totals: Any
+        #: What the probe sent through its own sockets, and what its hooks saw of it.
+        self.proofs: list[Proof] = []
+        self._generation, self.attached = self._first(settings)
         self.settings.generation = self._generation.number
         self._fill_page_bases()
         self._fill_pseudo_files()
@@ -65,6 +69,9 @@ class Probe:
                 generation = Generation(settings, self._kernel, self._plan, 1)
                 generation.take_over(generation)
                 generation.attach()
+                self._kept = [generation]
+                self.settings, self.totals = self._shared("settings"), self._shared("totals")
+                self._prove()
                 return generation, way
             except ProbeError as error:
                 failures.append(f"{way}: {error}")
@@ -74,6 +81,24 @@ class Probe:
         if "Operation not permitted" in failures[0]:
             raise ProbeError(_NOT_PERMITTED)
         raise ProbeError("The kernel refused the probe: " + "; ".join(failures))
+
+    def _prove(self) -> None:
+        """Send through own sockets.  Raises ProbeError, naming the function whose hook does not see it."""
+
+        def announce(inode: int) -> None:
+            self.settings.prover = inode
+
+        hooks = [one.hook for one in self._plan.placed if one.hook.purpose is Purpose.MESSAGE]
+        urgent = any(URGENT in hook.proves for hook in hooks)
+        self.proofs = list(proofs(announce, lambda: int(self.totals.proved), urgent))
+        for proof in self.proofs:
+            if not proof.holds:
+                named = [hook.function for hook in hooks if proof.way in hook.proves]
+                named = named or [hook.function for hook in hooks if not hook.proves]
+                raise ProbeError(
+                    f"the hook on {named[0]} saw {proof.seen} of {proof.sent} bytes that the probe itself "
+                    f"sent ({proof.way})"
+                )
 
     def prepare(self, settings: Settings) -> Generation:
         """Programs for another filter and other settings, ready for ``switch``.  Takes its time.

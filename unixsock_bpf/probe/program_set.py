@@ -93,6 +93,9 @@ class Generation:
         self._programs: dict[Program, int] = {}
         #: What is attached, and the descriptor or its keeper.
         self._hooks: dict[Program, int | Keeper] = {}
+        #: Those that were attached and whose missed calls count, and what a kretprobe's link said at its end.
+        self._counting: list[Program] = []
+        self._missed: dict[Program, int | None] = {}
         #: A sentence for each hook that could not be attached and is not needed.
         self.unattached: list[str] = []
         #: Descriptors of what only this generation has.
@@ -252,7 +255,7 @@ class Generation:
         That happens where the kernel may take the processor from a thread while it fills an
         sk_buff.  Others than Unix sockets fill them, too, so that it may be fewer.
         """
-        counts = [self._skipped_by(program) for program in self._hooks if self._counts(program)]
+        counts = [self._skipped_by(program) for program in self._counting]
         return None if None in counts else sum(count or 0 for count in counts)
 
     def _counts(self, program: Program) -> bool:
@@ -273,14 +276,20 @@ class Generation:
             counted = mode in (Mode.SESSION, Mode.FENTRY, Mode.FEXIT) or kernel.missed_offset is not None
             count = libbpf.skipped(self._programs[program]) if counted else None
         if mode is Mode.KRETPROBE and program.placed.hook.sleeps and count is not None:
-            link, offset = self._hooks[program], kernel.missed_offset
-            missed = link.missed(offset) if isinstance(link, Keeper) and offset is not None else None
+            missed = self._missed_by(program)
             count = None if missed is None else count + missed
         return count
 
+    def _missed_by(self, program: Program) -> int | None:
+        """Return how many calls found all instances of a kretprobe taken; None where that is not known."""
+        link, offset = self._hooks.get(program), self._kernel.missed_offset
+        if not isinstance(link, Keeper):
+            return self._missed.get(program)
+        return None if offset is None else link.missed(offset)
+
     def countable(self) -> set[int]:
         """Descriptors that ``skipped`` needs open."""
-        return {self._programs[program] for program in self._hooks if self._counts(program)}
+        return {self._programs[program] for program in self._counting}
 
     def take_over(self, first: Generation) -> None:
         """Goes behind the tail calls of ``first``, which made them, and of others."""
@@ -304,6 +313,7 @@ class Generation:
                     continue
                 closes_slowly = program.mode in (Mode.KPROBE, Mode.KRETPROBE, Mode.SESSION)
                 self._hooks[program] = Keeper(hook) if closes_slowly else hook
+            self._counting = [program for program in self._hooks if self._counts(program)]
 
     def _attached(self, program: Program) -> int:
         """A hook's descriptor: it is there as long as that is open.  Raises OSError."""
@@ -345,6 +355,9 @@ class Generation:
 
     def _take_out(self, programs: Sequence[Program]) -> None:
         """The last first."""
+        for program in self._counting:
+            if program in programs and program.mode is Mode.KRETPROBE:
+                self._missed[program] = self._missed_by(program)
         hooks = [self._hooks.pop(program) for program in reversed(programs)]
         keepers = [hook for hook in hooks if isinstance(hook, Keeper)]
         for keeper in keepers:

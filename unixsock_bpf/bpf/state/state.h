@@ -116,6 +116,7 @@ struct page_bases {
 	u64 vmemmap_base;
 	u64 page_offset; /* what is in these variables, if their addresses are 0; or 0 */
 	u64 vmemmap;
+	u64 prover; /* inode of the socket whose messages the probe's test of itself counts; 0: no test */
 };
 
 /* Added up by the probe, read by the reader through mmap. */
@@ -129,6 +130,7 @@ struct totals {
 	u64 lost_events;
 	u64 renames; /* how often a socket that was known got a name */
 	u64 skipped_returns; /* calls whose arguments could not be kept until their return */
+	u64 proved; /* bytes that the prover sent */
 };
 
 /* hooks.bpf.c and records.bpf.c are compiled apart, and share them.  Some are made larger than they are here: probe/maps.py. */
