@@ -151,14 +151,15 @@ def _drain(capture: Capture, uid: int, keep: list[int], buffer_mib: int) -> None
     sandbox.enter(
         uid, {_IN, capture.wake, capture.jumps, capture.idle_time.fd}, {_OUT, _ERR, capture.waker}, keep
     )
-    _report("hooks", {"proofs": capture.proofs, "unattached": capture.unattached})
+    if capture.proofs or capture.unattached:
+        _report("hooks", {"proofs": capture.proofs, "unattached": capture.unattached})
     _report("attached", capture.attached)
     try:
         statistics = drain.run()
     except ReaderGone:
         return
-    unknown = statistics.skipped is None
-    _report("ended", {"messages": statistics.messages, "lost": statistics.lost, "unknown": unknown})
+    unknown = {"unknown": True} if statistics.skipped is None else {}
+    _report("ended", {"messages": statistics.messages, "lost": statistics.lost, **unknown})
 
 
 class _Losses:

@@ -8,7 +8,7 @@ hooks      ``proofs``: what the probe's test of itself saw; ``unattached``: what
 attached   ``fentry`` or ``kprobe``: the capture runs, and root's rights are gone
 lost       how many messages were lost so far
 changed    empty, or why a change was not made
-ended      messages and losses in all: everything is written
+ended      messages and losses in all, and ``unknown`` if the hooks may have missed more: all is written
 error      the sentence that says why there is no capture
 ========== ===================================================================
 """

@@ -10,11 +10,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from unixsock_bpf import record
+from unixsock_bpf.capture.base import Statistics
 from unixsock_bpf.cli import dump
 from unixsock_bpf.cli.arguments import chosen_settings, filter_text
 from unixsock_bpf.cli.errors import Failure
@@ -30,7 +30,8 @@ class Fake:
 
     def __init__(self, *batches: Sequence[bytes], lost: int = 0) -> None:
         self.batches = batches
-        self.statistics = SimpleNamespace(lost=lost)
+        self.statistics = Statistics(lost_messages=lost)
+        self.unattached: list[str] = []
         self.stopped = False
 
     def __enter__(self) -> Fake:

@@ -20,6 +20,7 @@ class FakeCapture:
     """Stands in for ``Capture``: notes what it is asked for."""
 
     attached = "fentry"
+    unattached: tuple[str, ...] = ()
 
     def __init__(self):
         self.watched = {}

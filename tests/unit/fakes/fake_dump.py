@@ -11,9 +11,9 @@ import select
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from types import SimpleNamespace
 
 from unixsock_bpf import record
+from unixsock_bpf.capture.base import Statistics
 from unixsock_bpf.cli import dump
 from unixsock_bpf.cli.main import main
 from unixsock_bpf.formats import pcapng
@@ -24,7 +24,8 @@ class Source:
     """As unixsock_bpf.capture.session.Capture."""
 
     def __init__(self) -> None:
-        self.statistics = SimpleNamespace(lost=0)
+        self.statistics = Statistics()
+        self.unattached: list[str] = []
         self._stopped = False
         self._poll = select.poll()
         self._watched: dict[int, Callable[[int], None]] = {}

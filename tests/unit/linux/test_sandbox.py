@@ -7,9 +7,11 @@ import errno
 import json
 import os
 import socket
+import struct
 from collections.abc import Callable
 
 from unixsock_bpf.linux import sandbox
+from unixsock_bpf.probe import libbpf
 
 
 def test_what_is_forbidden_after_the_probe_is_attached_fails() -> None:
@@ -64,6 +66,26 @@ _ATTEMPTS = {
     "perf": lambda: _system_call(_PERF_EVENT_OPEN, 0, 0, 0, 0, 0),
     "map executable memory": lambda: _system_call(9, 0, 4096, 7, 0x22, -1, 0),
 }
+
+
+def test_what_a_programs_hook_skipped_can_still_be_asked() -> None:
+    """A program is held open for that; loading one is no longer possible."""
+    returns_0 = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)
+    program = libbpf.load_program(1, b"skipped", returns_0, libbpf.ProgramOptions())
+    assert program is not None
+    assert program > 0
+    results, report = os.pipe()
+    child = os.fork()
+    if child == 0:
+        sandbox.enter(65534, {results}, {report})
+        found = [libbpf.skipped(program), libbpf.skipped(results)]
+        os.write(report, json.dumps(found).encode())
+        os._exit(0)
+    os.close(report)
+    os.close(program)
+    with os.fdopen(results, "rb") as pipe:
+        assert json.loads(pipe.read()) == [0, None]  # a pipe has no such count: unknown, not 0
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_draining_still_works_and_the_status_tells_what_is_left() -> None:

@@ -48,6 +48,17 @@ def test_one_number_is_replaced() -> None:
         changed.with_value(0x510775, 13)
 
 
+def test_a_number_may_be_moved_as_32_bits() -> None:
+    code = Code(instruction(0xB4, 0x02, 0x510775), {}).with_value(0x510775, 12)
+    assert code.instructions == instruction(0xB4, 0x02, 12)
+
+
+def test_functions_of_the_kernel_are_called_by_their_btf_number() -> None:
+    text = b"".join(instruction(0x85, 0, number) for number in (900, 5)) + instruction(0x95, 0, 0)
+    called = Code(text, {}).calling_kernel({900: 65562})
+    assert called.instructions == instruction(0x85, 0x20, 65562) + text[8:]
+
+
 def test_what_is_called_is_put_behind_once() -> None:
     """Calls of helpers 7 and 900 become calls of two functions, that of helper 5 stays; maps move along."""
     text = b"".join(instruction(0x85, 0, number) for number in (900, 5, 7, 900)) + instruction(0x95, 0, 0)
