@@ -57,9 +57,10 @@ class Probe:
 
     def _first(self, settings: Settings) -> tuple[Generation, str]:
         """The first generation, attached in the best way that this kernel permits, and that way."""
-        wanted = os.environ.get("UNIXSOCK_ATTACH", "auto")
+        wanted = os.environ.get("UNIXSOCK_ATTACH")
         failures = []
-        ways = [(way, self._kernel.has_sessions) for way in ("fentry", "kprobe") if wanted in ("auto", way)]
+        others = {"fentry": "kprobe", "kprobe": "fentry"}
+        ways = [(way, self._kernel.has_sessions) for way, other in others.items() if wanted != other]
         if self._kernel.has_sessions:
             ways.append((ways[-1][0], False))
         for way, sessions in ways:

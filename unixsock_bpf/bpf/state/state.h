@@ -106,7 +106,8 @@ struct settings {
 	u64 reader_waits; /* 1: the reader sleeps until it is woken */
 	u64 running; /* 0: look at nothing: the filter's tables and the snapshot are not there yet, or a pause */
 	u64 reader; /* its process */
-	u64 generation; /* whose programs are behind the gates; 0: none for sure */
+	u64 generation; /* whose programs are behind the tail calls; 0: none for sure */
+	u64 prover; /* inode of the socket whose messages the probe's test of itself counts; 0: no test */
 };
 
 /* Addresses that the probe reads from.  Written once and frozen: the reader, which belongs to the user who
@@ -116,7 +117,6 @@ struct page_bases {
 	u64 vmemmap_base;
 	u64 page_offset; /* what is in these variables, if their addresses are 0; or 0 */
 	u64 vmemmap;
-	u64 prover; /* inode of the socket whose messages the probe's test of itself counts; 0: no test */
 };
 
 /* Added up by the probe, read by the reader through mmap. */
