@@ -43,45 +43,40 @@ RETRIES = 4
 
 
 class Clock:
-    """Processor time for conversations, less that of starting tshark, beside that of plain bytes."""
+    """Processor time of tshark, beside that of plain bytes in the same run."""
 
     def __init__(self, tshark: Tshark, folder: Path) -> None:
         self.tshark, self.folder = tshark, folder
         self.plain: dict[tuple[tuple[tuple[bool, int], ...], ...], float] = {}
-        self.start = min(self._seconds([[(True, b"q")]], PLAIN) for _ in range(3))
 
-    def _seconds(self, conversations: Iterable[list[Turn]], sample: Sample, path: bytes = b"") -> float:
+    def seconds(self, conversations: Iterable[list[Turn]], sample: Sample, path: bytes = b"") -> float:
         records: list[Record] = []
         for number, turns in enumerate(conversations):
             records += apart(conversation(path or sample.path, turns, sample.kind), number)
         return self.tshark.usage(write(self.folder / "time.pcapng", records))[0]
 
-    def seconds(self, conversations: list[list[Turn]], sample: Sample, path: bytes = b"") -> float:
-        return self._seconds(conversations, sample, path) - self.start
-
-    def check(self, name: str, conversations: list[list[Turn]], sample: Sample, path: bytes = b"") -> None:
-        """Fails if ``conversations`` take more than ten times what plain bytes take in records of the same size.
-
-        For the clock's own resolution, start-up time counts once more; and what is too slow is tried again,
-        as other work on the machine makes processors slower, too.
-        """
-        sizes = tuple(tuple((client, len(data)) for client, data in turns) for turns in conversations)
-        if sizes not in self.plain:
-            plain = [[(client, b"q" * size) for client, size in turns] for turns in sizes]
-            self.plain[sizes] = max(self.seconds(plain, PLAIN), 0)
-        allowed = 10 * self.plain[sizes] + self.start
+    def _check(
+        self, name: str, allowed: float, conversations: list[list[Turn]], sample: Sample, path: bytes
+    ) -> None:
+        """Fail if each of a few runs takes longer: other work on the machine makes processors slower, too."""
         taken = self.seconds(conversations, sample, path)
         for _ in range(RETRIES):
             if taken > allowed:
-                taken = min(taken, self.seconds(conversations, sample, path))
+                taken = self.seconds(conversations, sample, path)
         assert taken <= allowed, f"{name}: {taken:.2f} s, where {allowed:.2f} s are allowed"
 
+    def check(self, name: str, conversations: list[list[Turn]], sample: Sample, path: bytes = b"") -> None:
+        """Fail if ``conversations`` take more than ten times what plain bytes take in records of the same size."""
+        sizes = tuple(tuple((client, len(data)) for client, data in turns) for turns in conversations)
+        if sizes not in self.plain:
+            plain = [[(client, b"q" * size) for client, size in turns] for turns in sizes]
+            self.plain[sizes] = self.seconds(plain, PLAIN)
+        self._check(name, 10 * self.plain[sizes], conversations, sample, path)
+
     def check_growth(self, name: str, conversations: list[list[Turn]], sample: Sample, path: bytes) -> None:
-        """Fails if ``conversations`` take more than three times what they take with half of each last turn."""
+        """Fail if ``conversations`` take more than three times what they take with half of each last turn."""
         half = [[*turns[:-1], (turns[-1][0], turns[-1][1][: SIZE // 2])] for turns in conversations]
-        allowed = 3 * max(self.seconds(half, sample, path), 0) + self.start
-        taken = self.seconds(conversations, sample, path)
-        assert taken <= allowed, f"{name}: {taken:.2f} s, where {allowed:.2f} s are allowed"
+        self._check(name, 3 * self.seconds(half, sample, path), conversations, sample, path)
 
 
 #: Decoded by Wireshark's own dissectors, which are as fast as they are.
@@ -174,7 +169,7 @@ def test_endless_http_head(clock: Clock) -> None:
     turns = [head, *[(True, filled(b"a", 2000))] * 2000]
     sample = Sample(b"/run/docker.sock", [], "", [])
     half = clock.seconds([turns[:1000]], sample)
-    assert clock.seconds([turns], sample) < 3 * half + clock.start
+    assert min(clock.seconds([turns], sample) for _ in range(2)) < 4 * half
 
 
 @pytest.mark.parametrize("count", [600, 20_000] if LONG else [600])
@@ -267,7 +262,7 @@ def test_names_that_are_too_long(tshark: Tshark, tmp_path: Path, unit: bytes) ->
         records = [replace(one, dst_name=name, seq=number) for number, name in enumerate(names)]
         return tshark.usage(write(tmp_path / "c.pcapng", records))[0]
 
-    assert min(seconds(unit) for _ in range(2)) < 2 * max(seconds(b"q") for _ in range(2))
+    assert min(seconds(unit) for _ in range(2)) < 10 * max(seconds(b"q") for _ in range(2))
 
 
 def test_memory_of_long_captures(tshark: Tshark, tmp_path: Path) -> None:
