@@ -10,7 +10,8 @@ _unixsock() {
         mapfile -t COMPREPLY < <(compgen -W 'dump sockets check install uninstall export --help --version' -- "$current")
         return
     fi
-    [[ $command == export ]] && formats='json python go rust hexstring'
+    [[ $command == export ]] && formats='json python go rust hexstring tcp dbus har mermaid plantuml dot raw umockdev'
+    [[ $command == sockets ]] && formats='table json dot'
     case $previous in
         --format) mapfile -t COMPREPLY < <(compgen -W "$formats" -- "$current"); return ;;
         --colour | --color) mapfile -t COMPREPLY < <(compgen -W 'auto always never' -- "$current"); return ;;
@@ -35,7 +36,7 @@ _unixsock() {
                 --colour --color --snaplen --buffer-size --events --include-capture-processes --privilege \
                 -h --help" -- "$current")
             ;;
-        sockets) mapfile -t COMPREPLY < <(compgen -W "$terms $choices --json -h --help" -- "$current") ;;
+        sockets) mapfile -t COMPREPLY < <(compgen -W "$terms $choices --format --json -h --help" -- "$current") ;;
         check) mapfile -t COMPREPLY < <(compgen -W '--filter -h --help' -- "$current") ;;
         install) mapfile -t COMPREPLY < <(compgen -W '--user --system --group --no-group --yes -h --help' -- "$current") ;;
         uninstall) mapfile -t COMPREPLY < <(compgen -W '--user --system -h --help' -- "$current") ;;

@@ -34,7 +34,8 @@ def add(commands: Any) -> None:
         "sockets", help="list the present sockets with both endpoints", allow_abbrev=False
     )
     add_filter(parser)
-    parser.add_argument("--json", action="store_true", help="print a JSON array instead of a table")
+    parser.add_argument("--format", choices=("table", "json", "dot"), default="table", help="default: table")
+    parser.add_argument("--json", action="store_const", const="json", dest="format", help="as --format json")
     add_options(parser, terms_only=True)
     parser.set_defaults(run=run)
 
@@ -48,8 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise Failure(str(error)) from None
     by_inode = {socket.inode: socket for socket in present}
     shown = sorted((socket for socket, _ in select(present, wanted)), key=lambda one: (one.name, one.inode))
-    if arguments.json:
+    if arguments.format == "json":
         _print_json(shown, by_inode)
+    elif arguments.format == "dot":
+        _print_graph(shown, by_inode)
     else:
         _print_table(shown, by_inode)
         if os.geteuid() != 0:
@@ -126,3 +129,26 @@ def _print_json(shown: list[Socket], by_inode: dict[int, Socket]) -> None:
         }
         objects.append(json.dumps(_end(one) | about))
     sys.stdout.write("[" + ",\n ".join(objects) + "]\n")
+
+
+def _print_graph(shown: list[Socket], by_inode: dict[int, Socket]) -> None:
+    """Print who is connected to whom, as a graph for Graphviz."""
+    from unixsock_bpf.export.dot import graph
+
+    pairs: dict[tuple[str, str, str, str], int] = {}
+    seen: set[int] = set()
+    for one in shown:
+        peer = by_inode.get(one.peer)
+        if peer is None or one.inode in seen:
+            continue
+        seen.add(peer.inode)
+        client, server = (peer, one) if one.name and not peer.name else (one, peer)
+        name = name_text(server.name or client.name) or "(unnamed)"
+        key = processes_text(client), processes_text(server), name, type_name(one.type)
+        pairs[key] = pairs.get(key, 0) + 1
+    edges = (
+        (client, server, [name, f"{count} {kind}{'' if count == 1 else 's'}"])
+        for (client, server, name, kind), count in pairs.items()
+    )
+    text = "".join(graph(edges))
+    sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))

@@ -105,9 +105,11 @@ class _Language:
     comment: str
     escape: Callable[[int], str]
 
-    def source(self, found: list[Fixture]) -> str:
-        """Return the whole file."""
-        return self.head + "".join(map(self._row, found)) + self.tail
+    def source(self, found: Iterable[Fixture]) -> Iterator[str]:
+        """Yield the file in pieces."""
+        yield self.head
+        yield from map(self._row, found)
+        yield self.tail
 
     def _row(self, one: Fixture) -> str:
         row = self.row.format(
@@ -192,18 +194,18 @@ pub const MESSAGES: &[Message] = &[
 )
 
 
-def _hexstring(found: list[Fixture]) -> str:
+def _hexstring(found: Iterable[Fixture]) -> Iterator[str]:
     def escaped(code: int) -> str:
         return f"\\u{code:04x}"
 
-    return "".join(
+    return (
         f"# {one.conversation} {one.direction} {one.type} {_text(one.path, escaped) or '(unnamed)'}"
         f"{_note(one)}\n{escapes(one.payload)}\n"
         for one in found
     )
 
 
-def _json(found: list[Fixture]) -> str:
+def _json(found: Iterable[Fixture]) -> Iterator[str]:
     def entry(one: Fixture) -> dict[str, Any]:
         values: dict[str, Any] = {
             "conversation": one.conversation,
@@ -218,11 +220,15 @@ def _json(found: list[Fixture]) -> str:
             values["missing"] = one.missing
         return values
 
-    return "[" + ",\n ".join(json.dumps(entry(one)) for one in found) + "]\n"
+    before = "["
+    for one in found:
+        yield before + json.dumps(entry(one))
+        before = ",\n "
+    yield "[]\n" if before == "[" else "]\n"
 
 
 #: The languages of a file of fixtures, by name.
-LANGUAGES: dict[str, Callable[[list[Fixture]], str]] = {
+LANGUAGES: dict[str, Callable[[Iterable[Fixture]], Iterator[str]]] = {
     "json": _json,
     "python": _PYTHON.source,
     "go": _GO.source,
@@ -231,6 +237,6 @@ LANGUAGES: dict[str, Callable[[list[Fixture]], str]] = {
 }
 
 
-def source(found: list[Fixture], language: str) -> str:
-    """Return the fixtures as a file in one of LANGUAGES."""
+def source(found: Iterable[Fixture], language: str) -> Iterator[str]:
+    """Yield the pieces of a file in one of LANGUAGES."""
     return LANGUAGES[language](found)

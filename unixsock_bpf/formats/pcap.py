@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import mmap
 import struct
 from collections.abc import Iterator, Sequence
 
 from unixsock_bpf.formats import pcapng
 from unixsock_bpf.formats.base import Format
-from unixsock_bpf.formats.pcapng import Block, Packet
+from unixsock_bpf.formats.pcapng import Block, Buffer, Packet, Span
 
 _MAGIC_NS = 0xA1B23C4D
 _FILE_HEADER = struct.Struct("<IHHiIII")
@@ -42,28 +41,33 @@ class PcapWriter:
         return []
 
 
-def frames(data: bytes | mmap.mmap) -> Iterator[tuple[int, Packet | None]]:
-    """Yield the frame number of each packet, and the packet if it is ours.  Raises PcapError."""
-    unit_ns = UNITS_NS[data[:4]]
+def spans(data: Buffer) -> Iterator[Span]:
+    """Yield each packet's place in ``data``, as ``pcapng.spans`` does.  Raises PcapError."""
+    unit_ns = UNITS_NS[bytes(data[:4])]
     if len(data) < _FILE_HEADER.size:
         raise PcapError("it ends in its header")
     ours = struct.unpack_from("<I", data, 20)[0] & 0xFFFF == pcapng.LINKTYPE_UPPER_PDU
+    prefix = pcapng.PACKET_PREFIX
     at, number = _FILE_HEADER.size, 0
     while at < len(data):
         if at + _PACKET_HEADER.size > len(data):
             raise PcapError(f"it ends in the head of a packet, at byte {at}")
         seconds, rest, caplen, _ = _PACKET_HEADER.unpack_from(data, at)
         begin = at + _PACKET_HEADER.size
-        if begin + caplen > len(data):
-            raise PcapError(f"packet at byte {at} is cut short")
-        packet = data[begin : begin + caplen]
-        number += 1
-        if ours and packet.startswith(pcapng.PACKET_PREFIX):
-            time_ns = seconds * 1_000_000_000 + rest * unit_ns
-            yield number, Packet(time_ns, packet[len(pcapng.PACKET_PREFIX) :])
-        else:
-            yield number, None
         at = begin + caplen
+        if at > len(data):
+            raise PcapError(f"packet at byte {begin - _PACKET_HEADER.size} is cut short")
+        number += 1
+        if ours and data[begin : min(begin + len(prefix), at)] == prefix:
+            yield Span(number, seconds * 1_000_000_000 + rest * unit_ns, begin + len(prefix), at, 0)
+        else:
+            yield Span(number, 0, 0, 0, 0)
+
+
+def frames(data: Buffer) -> Iterator[tuple[int, Packet | None]]:
+    """Yield the frame number of each packet, and the packet if it is ours.  Raises PcapError."""
+    for number, time_ns, begin, end, _ in spans(data):
+        yield number, Packet(time_ns, bytes(data[begin:end])) if begin else None
 
 
 FORMAT = Format("pcap", lambda _: PcapWriter(), binary=True)

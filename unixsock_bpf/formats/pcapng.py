@@ -8,16 +8,19 @@ nanoseconds.  Source: draft-ietf-opsawg-pcapng.  No I/O happens here.
 from __future__ import annotations
 
 import ipaddress
+import mmap
 import os
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Union
+from typing import NamedTuple, Union
 
 from unixsock_bpf.version import __version__
 
 #: A whole block; captured ones are views of the ring.
 Block = Union[bytes, memoryview]
+#: A file's content.
+Buffer = Union[bytes, memoryview, mmap.mmap]
 
 SHB = 0x0A0D0D0A
 IDB = 1
@@ -31,6 +34,10 @@ _COUNTED = {2, 3, EPB, 9, 0xBAD, 0x40000BAD}
 
 #: LINKTYPE_WIRESHARK_UPPER_PDU: packets name their own dissector, which USER0 to USER15 cannot.
 LINKTYPE_UPPER_PDU = 252
+
+#: An enhanced packet's block up to its data.
+_EPB = struct.Struct("<IIIIIII")
+_LENGTH = struct.Struct("<I")
 
 _LINKTYPE = struct.pack("<H", LINKTYPE_UPPER_PDU)
 #: The byte-order magic of a section, as this package writes it.
@@ -205,26 +212,103 @@ def blocks(stream: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
         raise PcapngError(f"file ends in the head of a block, at byte {end}")
 
 
-def frames(stream: bytes | memoryview) -> Iterator[tuple[int, Packet | None]]:
-    """Yield the frame number that Wireshark gives each packet, and the packet if it is ours.
+class Span(NamedTuple):
+    """Where a packet's record lies in a file: ``begin`` is 0 for a packet of another link type or program.
 
-    Understands interfaces of any time resolution.  Raises PcapngError as ``blocks`` does.
+    ``interface`` counts the file's interfaces from 0, over all sections.
     """
-    per_second: list[int | None] = []  # of our interfaces; None for others
-    number = 0
-    for kind, body in blocks(stream):
-        if kind == SHB:
-            _require(body, 16, "section header")
-            if body[:4] != _LITTLE_ENDIAN:
-                raise PcapngError("big-endian pcapng sections are not supported")
-            per_second = []
-        elif kind == IDB:
-            _require(body, 8, "interface description")
-            ours = body[:2] == _LINKTYPE
-            per_second.append(_resolution(body[8:]) if ours else None)
-        elif kind in _COUNTED:
+
+    number: int
+    time_ns: int
+    begin: int
+    end: int
+    interface: int
+
+
+@dataclass(frozen=True)
+class Interface:
+    """An interface of a file.  ``per_second``: units of its time stamps, 0 for another link type."""
+
+    per_second: int
+    description: str = ""
+
+
+def spans(data: Buffer, interfaces: list[Interface]) -> Iterator[Span]:
+    """Yield each packet's place in ``data``, numbered as in Wireshark; add to ``interfaces``.
+
+    Understands interfaces of any time resolution.  Raises PcapngError as ``blocks`` does.  For captures of
+    millions of packets, so a packet costs no more than it has to: no object beyond the span.
+    """
+    size = len(data)
+    prefix, prefix_length = PACKET_PREFIX, len(PACKET_PREFIX)
+    unpack, trailer, make = _EPB.unpack_from, _LENGTH.unpack_from, tuple.__new__
+    at = number = first = 0
+    nanoseconds: set[int] = set()  # our interfaces of this section with the time stamps that we write
+    while at + 28 <= size:
+        kind, length, interface, high, low, caplen, _ = unpack(data, at)
+        end = at + length
+        if kind == EPB and interface in nanoseconds and 32 + caplen <= length and end <= size:
+            if length % 4 or trailer(data, end - 4)[0] != length:
+                raise PcapngError(_why_not(data, at))
             number += 1
-            yield number, _our_packet(body, per_second) if kind == EPB else None
+            begin = at + 28
+            if data[begin : begin + prefix_length] == prefix and caplen >= prefix_length:
+                place = number, high << 32 | low, begin + prefix_length, begin + caplen, first + interface
+            else:
+                place = number, 0, 0, 0, 0
+            yield make(Span, place)
+            at = end
+            continue
+        if length < 12 or length % 4 or end > size or trailer(data, end - 4)[0] != length:
+            raise PcapngError(_why_not(data, at))
+        if kind == SHB:
+            first, nanoseconds = len(interfaces), set()
+        found = _other(kind, memoryview(data)[at + 8 : end - 4], interfaces, first)
+        if kind == IDB and interfaces[-1].per_second == 1_000_000_000:
+            nanoseconds.add(len(interfaces) - 1 - first)
+        if found is not None:
+            number += 1
+            time_ns, caplen, interface = found
+            begin = at + 28 + prefix_length if caplen else 0
+            yield Span(number, time_ns, begin, begin and at + 28 + caplen, interface)
+        at = end
+    # What is left is too short for a packet.
+    for kind, body in blocks(memoryview(data)[at:]) if at < size else ():
+        if _other(kind, body, interfaces, first) is not None:
+            number += 1
+            yield Span(number, 0, 0, 0, 0)
+
+
+def _why_not(data: Buffer, at: int) -> str:
+    """Tell what is wrong with the block at ``at``."""
+    (length,) = _LENGTH.unpack_from(data, at + 4)
+    if length < 12 or length % 4 or at + length > len(data):
+        return f"block at byte {at} is cut short or has no valid length"
+    return f"block at byte {at} has two different lengths"
+
+
+def _other(
+    kind: int, body: memoryview, interfaces: list[Interface], first: int
+) -> tuple[int, int, int] | None:
+    """Take any block; return time, captured length (0: not ours) and interface if it counts as a packet."""
+    if kind == SHB:
+        _require(body, 16, "section header")
+        if body[:4] != _LITTLE_ENDIAN:
+            raise PcapngError("big-endian pcapng sections are not supported")
+    elif kind == IDB:
+        _require(body, 8, "interface description")
+        interfaces.append(_interface(body))
+    elif kind == EPB:
+        return _our_packet(body, interfaces, first)
+    elif kind in _COUNTED:
+        return 0, 0, 0
+    return None
+
+
+def frames(stream: Buffer) -> Iterator[tuple[int, Packet | None]]:
+    """Yield the frame number that Wireshark gives each packet, and the packet if it is ours."""
+    for number, time_ns, begin, end, _ in spans(stream, []):
+        yield number, Packet(time_ns, bytes(stream[begin:end])) if begin else None
 
 
 def _require(body: memoryview, size: int, what: str) -> None:
@@ -233,27 +317,33 @@ def _require(body: memoryview, size: int, what: str) -> None:
         raise PcapngError(f"{what} block of {len(body)} bytes, which has to have {size} at least")
 
 
-def _our_packet(body: memoryview, per_second: list[int | None]) -> Packet | None:
-    """Return the packet in an enhanced packet block's body; None if another interface or program sent it."""
+def _our_packet(body: memoryview, interfaces: list[Interface], first: int) -> tuple[int, int, int]:
+    """Return time, captured length and interface of a packet; length 0 for another link type or program."""
     _require(body, 20, "packet")
-    interface_id, high, low, caplen = struct.unpack_from("<IIII", body)
-    if interface_id >= len(per_second):
-        raise PcapngError(f"packet of interface {interface_id}, and only {len(per_second)} are described")
+    interface, high, low, caplen = struct.unpack_from("<IIII", body)
+    if first + interface >= len(interfaces):
+        raise PcapngError(
+            f"packet of interface {interface}, and only {len(interfaces) - first} are described"
+        )
     _require(body, 20 + caplen, "packet")
-    units = per_second[interface_id]
-    data = bytes(body[20 : 20 + caplen])
-    if not units or not data.startswith(PACKET_PREFIX):
-        return None
-    return Packet((high << 32 | low) * 1_000_000_000 // units, data[len(PACKET_PREFIX) :])
+    units = interfaces[first + interface].per_second
+    prefix = len(PACKET_PREFIX)
+    if not units or caplen < prefix or body[20 : 20 + prefix] != PACKET_PREFIX:
+        return 0, 0, 0
+    return (high << 32 | low) * 1_000_000_000 // units, caplen, first + interface
 
 
-def packets(stream: bytes | memoryview) -> Iterator[Packet]:
+def packets(stream: Buffer) -> Iterator[Packet]:
     """Yield the packets of ours in ``stream``; others are left out.  Raises PcapngError."""
     return (packet for _, packet in frames(stream) if packet is not None)
 
 
-def _resolution(options: memoryview) -> int:
-    """Return the time stamp units in a second, from an interface's options (default: microseconds)."""
+def _interface(body: memoryview) -> Interface:
+    """Return what an interface description's body says (default: time stamps in microseconds)."""
+    if body[:2] != _LINKTYPE:
+        return Interface(0)
+    per_second, description = 1_000_000, ""
+    options = body[8:]
     at = 0
     while at + 4 <= len(options):
         code, length = struct.unpack_from("<HH", options, at)
@@ -261,8 +351,10 @@ def _resolution(options: memoryview) -> int:
             break
         if at + 4 + length > len(options):
             raise PcapngError(f"an interface's option {code} is cut short")
+        value = bytes(options[at + 4 : at + 4 + length])
         if code == 9 and length == 1:
-            value = int(options[at + 4])
-            return int(2 ** (value & 0x7F) if value & 0x80 else 10**value)
+            per_second = int(2 ** (value[0] & 0x7F) if value[0] & 0x80 else 10 ** value[0])
+        elif code == 3:
+            description = value.decode(errors="replace")
         at += 4 + length + -length % 4
-    return 1_000_000
+    return Interface(per_second, description)

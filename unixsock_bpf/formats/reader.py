@@ -5,14 +5,17 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from unixsock_bpf import record
 from unixsock_bpf.formats import pcap, pcapng
-from unixsock_bpf.formats.pcapng import Packet
+from unixsock_bpf.formats.pcapng import Buffer, Interface, Span
 
 _PCAPNG = struct.pack("<I", pcapng.SHB)
+#: Bytes of a mapped file that may stay in memory before they are given back.
+_RESIDENT = 64 << 20
 
 
 class SavedError(ValueError):
@@ -28,30 +31,111 @@ class Saved:
     record: record.Record
 
 
+class SavedCapture:
+    """The records of a file in order, in memory that does not grow with it.
+
+    ``chosen``: the only frames that are wanted, in rising order.  ``tick`` is called now and then, and
+    ends the reading by returning True.  ``at`` tells how far reading has come in ``data``.
+    With ``forgiving``, a problem ends the reading as the file's end does, and is kept in ``problem``.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        chosen: Iterable[int] | None = None,
+        tick: Callable[[SavedCapture], bool] | None = None,
+        *,
+        forgiving: bool = False,
+    ) -> None:
+        """Map the file.  Raises OSError for one that cannot be read."""
+        self.problem = ""
+        self.count = 0  # records that were yielded
+        self._tick = tick
+        self._forgiving = forgiving
+        with open(path, "rb") as file:
+            self.data = _content(file.fileno())
+        self.at = 0
+        self.interfaces: list[Interface] = []
+        self._chosen = chosen
+
+    def spans(self) -> Iterator[Span]:
+        """Yield where each of our records lies in ``data``; packets of other link types are left out.
+
+        Raises SavedError for a file of another kind, without a packet of ours, or cut short.
+        """
+        others = ours = 0
+        chosen = None if self._chosen is None else iter(self._chosen)
+        wanted = resident = 0
+        try:
+            for span in _spans(self.data, self.interfaces):
+                begin = span[2]
+                if not begin:
+                    others += 1
+                    continue
+                ours += 1
+                if not ours & 1023:
+                    self.at = begin
+                    if begin - resident > _RESIDENT:
+                        self._forget()
+                        resident = begin
+                    if self._tick and self._tick(self):
+                        return
+                if chosen is not None:
+                    while wanted < span[0]:
+                        wanted = next(chosen, 1 << 63)
+                    if wanted != span[0]:
+                        continue
+                self.count += 1
+                yield span
+            if others and not ours:
+                raise SavedError("it holds packets, but none of Unix sockets (another link type)")
+        except (pcap.PcapError, pcapng.PcapngError, SavedError) as error:
+            if not self._forgiving:
+                raise SavedError(str(error)) from None
+            self.problem = str(error)
+        self.at = len(self.data)
+
+    def _forget(self) -> None:
+        """Give back the memory of what was read: the file has it, should it be wanted again."""
+        if isinstance(self.data, mmap.mmap):
+            with suppress(OSError):
+                self.data.madvise(mmap.MADV_DONTNEED)
+
+    def __iter__(self) -> Iterator[Saved]:
+        """Yield the records.  Raises SavedError as ``spans`` does, and for a record of a newer version."""
+        for number, time_ns, begin, end, _ in self.spans():
+            try:
+                found = self.decode(number, begin, end)
+            except SavedError as error:
+                if not self._forgiving:
+                    raise
+                self.problem = str(error)
+                return
+            yield Saved(number, time_ns, found)
+
+    def decode(self, number: int, begin: int, end: int) -> record.Record:
+        """Return the record of a span.  Raises SavedError."""
+        try:
+            return record.decode(self.data[begin:end])
+        except record.RecordError as error:
+            self.count -= 1
+            raise SavedError(f"packet {number}: {error}") from None
+
+    def host(self, interface: int) -> str:
+        """Return the host that an interface's description names; empty if it names none."""
+        if interface >= len(self.interfaces):
+            return ""
+        _, found, host = self.interfaces[interface].description.partition("Unix sockets of ")
+        return host if found else ""
+
+
 def read(path: str) -> Iterator[Saved]:
     """Yield the records in a file, in order; packets of other link types are left out.
 
     Raises OSError for a file that cannot be read; SavedError for one of another kind, without
     a packet of ours, cut short, or of a newer version.
     """
-    with open(path, "rb") as file:
-        data = _content(file.fileno())
-    others = 0
-    ours = 0
-    try:
-        for number, packet in _frames(data):
-            if packet is None:
-                others += 1
-                continue
-            ours += 1
-            try:
-                yield Saved(number, packet.time_ns, record.decode(packet.data))
-            except record.RecordError as error:
-                raise SavedError(f"packet {number}: {error}") from None
-    except (pcap.PcapError, pcapng.PcapngError) as error:
-        raise SavedError(str(error)) from None
-    if others and not ours:
-        raise SavedError("it holds packets, but none of Unix sockets (another link type)")
+    yield from SavedCapture(path)
 
 
 def _content(fd: int) -> bytes | mmap.mmap:
@@ -63,13 +147,13 @@ def _content(fd: int) -> bytes | mmap.mmap:
             return file.read()
 
 
-def _frames(data: bytes | mmap.mmap) -> Iterator[tuple[int, Packet | None]]:
-    """Yield the frame number of each packet, and the packet if it is ours."""
-    magic = data[:4]
+def _spans(data: Buffer, interfaces: list[Interface]) -> Iterator[Span]:
+    """Yield the place of each packet, whichever kind of file ``data`` is."""
+    magic = bytes(data[:4])
     if magic == _PCAPNG:
-        return pcapng.frames(memoryview(data))
+        return pcapng.spans(data, interfaces)
     if magic in pcap.UNITS_NS:
-        return pcap.frames(data)
+        return pcap.spans(data)
     if not magic:
         raise SavedError("it is empty")
     raise SavedError("it is neither a pcapng nor a pcap file (little-endian, not compressed)")

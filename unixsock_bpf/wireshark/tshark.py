@@ -7,11 +7,14 @@ confined.py.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Union
 
@@ -45,8 +48,10 @@ def _dissector() -> Path:
     return source
 
 
-def start(arguments: Iterable[str], stdin: _Stream) -> subprocess.Popen[bytes]:
-    """Start tshark without name resolution, with pipes for its output.  Raises TsharkError.
+def start(
+    arguments: Iterable[str], stdin: _Stream, stderr: _Stream = subprocess.PIPE
+) -> subprocess.Popen[bytes]:
+    """Start tshark without name resolution, with a pipe for its output.  Raises TsharkError.
 
     What it is to read has to be open already, as its stdin (``-r -``): root's runs as nobody.
     """
@@ -55,7 +60,7 @@ def start(arguments: Iterable[str], stdin: _Stream) -> subprocess.Popen[bytes]:
         _command(_dissector(), arguments),
         stdin=stdin,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         bufsize=0,
         env=_environment(),
         start_new_session=True,  # a terminal's Ctrl-C is for the program, which may want the rest
@@ -95,12 +100,59 @@ def complaints(lines: Iterable[str]) -> list[str]:
     return [line for line in stripped if line and not line.startswith("Running as user")]
 
 
-def frame_numbers(path: str, display_filter: str) -> set[int]:
-    """Return the frames of a file that a display filter matches.  Raises TsharkError, OSError."""
-    with open(path, "rb") as file:
-        running = start(["-r", "-", "-Y", display_filter, "-T", "fields", "-e", "frame.number"], file)
-    out, err = running.communicate()
-    if running.returncode:
-        problems = complaints(err.decode(errors="replace").splitlines())
-        raise TsharkError(" ".join(problems) or f"tshark failed with status {running.returncode}")
-    return {int(line) for line in out.split()}
+class Lines:
+    """tshark's output for a file, line by line while tshark reads on; ``with`` ends tshark."""
+
+    def __init__(self, path: str, arguments: Iterable[str]) -> None:
+        """Start tshark.  Raises TsharkError, OSError."""
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
+        with open(path, "rb") as file:
+            self._process = start(["-r", "-", *arguments], file, self._stderr)
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the lines.  Raises TsharkError where tshark fails, after its last line."""
+        assert self._process.stdout is not None
+        yield from io.BufferedReader(self._process.stdout, 1 << 16)  # type: ignore[type-var]
+        if self._process.wait():
+            self._stderr.seek(0)
+            lines = self._stderr.read(1 << 16).decode(errors="replace").splitlines()
+            problems = complaints(lines)
+            raise TsharkError(" ".join(problems) or f"tshark failed with status {self._process.returncode}")
+
+    def __exit__(self, *error: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._stderr.close()
+
+
+def _chosen(display_filter: str | None) -> list[str]:
+    return [] if display_filter is None else ["-Y", display_filter]
+
+
+def frame_numbers(path: str, display_filter: str) -> Iterator[int]:
+    """Yield the frames of a file that a display filter matches.  Raises TsharkError, OSError."""
+    with Lines(path, ["-Y", display_filter, "-T", "fields", "-e", "frame.number"]) as lines:
+        yield from map(int, lines)
+
+
+#: Columns that are the same in all versions: the frame's number, and what the packet list says.
+_COLUMNS = 'gui.column.format:"No.","%m","Info","%i"'
+
+
+@contextmanager
+def frame_infos(path: str, display_filter: str | None) -> Iterator[Iterator[tuple[int, str]]]:
+    """Give each frame's number and what the packet list says of it.  Raises TsharkError, OSError."""
+
+    def parsed(lines: Lines) -> Iterator[tuple[int, str]]:
+        for line in lines:
+            number, _, info = line.decode(errors="replace").strip().partition("\t")
+            if number.isdigit():
+                yield int(number), info.strip()
+
+    with Lines(path, ["-o", _COLUMNS, "-T", "tabs", *_chosen(display_filter)]) as lines:
+        yield parsed(lines)

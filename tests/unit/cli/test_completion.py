@@ -58,7 +58,7 @@ def _bash(*words: str) -> list[str]:
 def test_bash() -> None:
     assert _bash("unixsock", "du") == ["dump"]
     assert _bash("unixsock", "dump", "--format", "hex") == ["hex", "hexstring"]
-    assert _bash("unixsock", "export", "x", "--format", "r") == ["rust"]
+    assert _bash("unixsock", "export", "x", "--format", "ru") == ["rust"]
     assert _bash("unixsock", "dump", "-a", "") == ["duration:"]
     assert _bash("unixsock", "dump", "type", "st") == ["stream"]
 
@@ -75,7 +75,7 @@ def test_zsh(tmp_path: Path) -> None:
         "unixsock dump -a d": "unixsock dump -a duration:",
         "unixsock sockets --js": "unixsock sockets --json ",
         "unixsock dump comm x and gre": "unixsock dump comm x and greater ",
-        "unixsock export x --format r": "unixsock export x --format rust ",
+        "unixsock export x --format ru": "unixsock export x --format rust ",
     }
     done = subprocess.run(
         ["zsh", "-f", "-c", _ZSH, "zsh", str(COMPLETIONS), str(tmp_path / "line"), *typed],

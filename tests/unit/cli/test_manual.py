@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from unixsock_bpf.cli.main import parser
-from unixsock_bpf.formats.fixtures import LANGUAGES
+from unixsock_bpf.export.registry import FORMATS as EXPORTS
 from unixsock_bpf.formats.registry import FORMATS
 from unixsock_bpf.options import OPTIONS
 from unixsock_bpf.version import __version__
@@ -62,12 +62,16 @@ def test_the_man_page_has_the_values() -> None:
 
 
 def test_the_documents_know_the_formats() -> None:
-    for name, values in (("DUMP", FORMATS), ("EXPORT", LANGUAGES)):
+    for name, values in (("DUMP", FORMATS), ("EXPORT", EXPORTS)):
         assert "|".join(values) in sections()[f"OPTIONS OF {name}"]
     bash = (DOCS / "completions/unixsock.bash").read_text()
-    assert re.findall(r"formats='(.*?)'", bash) == [" ".join(FORMATS), " ".join(LANGUAGES)]
+    assert re.findall(r"formats='(.*?)'", bash) == [" ".join(FORMATS), " ".join(EXPORTS), "table json dot"]
     zsh = (DOCS / "completions/_unixsock").read_text()
-    assert re.findall(r"--format\b.*?:\((.*?)\)", zsh) == [" ".join(FORMATS), " ".join(LANGUAGES)]
+    assert re.findall(r"--format\b.*?:\((.*?)\)", zsh) == [
+        " ".join(FORMATS),
+        "table json dot",
+        " ".join(EXPORTS),
+    ]
     json_page = (DOCS / "json.md").read_text()
     assert "--format json" in json_page
 

@@ -38,7 +38,7 @@ def parsed(text: str) -> list[tuple[int, str, str, str, str]]:
 
 
 def test_python(tmp_path: Path) -> None:
-    (tmp_path / "exported.py").write_text(source(FOUND, "python"))
+    (tmp_path / "exported.py").write_text("".join(source(FOUND, "python")))
     program = (
         "import exported\n"
         "for m in exported.MESSAGES:\n"
@@ -54,7 +54,7 @@ def test_python(tmp_path: Path) -> None:
 def test_go(tmp_path: Path) -> None:
     (tmp_path / "fixtures").mkdir()
     (tmp_path / "go.mod").write_text("module exported\n")
-    (tmp_path / "fixtures" / "fixtures.go").write_text(source(FOUND, "go"))
+    (tmp_path / "fixtures" / "fixtures.go").write_text("".join(source(FOUND, "go")))
     (tmp_path / "main.go").write_text(
         'package main\nimport ("exported/fixtures"; "fmt")\n'
         "func main() { for _, m := range fixtures.Messages {"
@@ -66,7 +66,7 @@ def test_go(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not shutil.which("rustc"), reason="Rust's compiler (rustc) is not installed")
 def test_rust(tmp_path: Path) -> None:
-    (tmp_path / "fixtures.rs").write_text(source(FOUND, "rust"))
+    (tmp_path / "fixtures.rs").write_text("".join(source(FOUND, "rust")))
     (tmp_path / "main.rs").write_text(
         'mod fixtures;\nfn hex(b: &[u8]) -> String { b.iter().map(|x| format!("{:02x}", x)).collect() }\n'
         'fn main() { for m in fixtures::MESSAGES { println!("{} {} {} {} {}", m.conversation, m.direction,'
@@ -78,11 +78,11 @@ def test_rust(tmp_path: Path) -> None:
 
 
 def test_json_and_hexstring() -> None:
-    read = json.loads(source(FOUND, "json"))
+    read = json.loads("".join(source(FOUND, "json")))
     assert [base64.b64decode(one["payload"]) for one in read] == [one.payload for one in FOUND]
     assert [one["path"] for one in read] == [one.path for one in FOUND]
     assert read[2]["missing"] == 3
-    lines = source(FOUND, "hexstring").splitlines()
+    lines = "".join(source(FOUND, "hexstring")).splitlines()
     assert [bytes.fromhex(line.replace("\\x", "")) for line in lines[1::2]] == [one.payload for one in FOUND]
     assert lines[4].startswith("# 1 forth dgram ")
 
