@@ -220,25 +220,61 @@ def test_many_messages_in_one_record(
         assert last[0]
 
 
+#: Heads and bodies of HTTP messages: of requests and answers, and such as Wireshark understands, too.
+HTTP_BODIES = {
+    "answers": b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n{"a":1}',
+    "requests": b'POST /x HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n{"a":1}',
+    "of no type": b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nabcdefg",
+    "like heads": b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n\nHTTP/1.1 200 OK\r\n\r\n",
+    "chunked": b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n{"a"\r\n3;x\r\n:1}\r\n0\r\nA: b\r\n\r\n',
+    "line feeds": b"POST /x HTTP/1.1\nCONTENT-LENGTH:\t7\n\nabcdefg",
+    "odd lengths": b"HTTP/2 200\r\nContent-Length: 3\r\nContent-Length: +0007\r\n\r\nabcdefg",
+}  # fmt: skip
+
+
 @BOTH_WAYS
 @pytest.mark.parametrize("path", [b"/run/docker.sock", ODD], ids=["path", "content"])
-@pytest.mark.parametrize("request_bodies", [False, True], ids=["answers", "requests"])
+@pytest.mark.parametrize("name", HTTP_BODIES)
 def test_many_http_bodies_in_one_record(
-    tshark: Tshark, tmp_path: Path, request_bodies: bool, path: bytes, options: tuple[str, ...]
+    tshark: Tshark, tmp_path: Path, name: str, path: bytes, options: tuple[str, ...]
 ) -> None:
-    """Wireshark's HTTP adds layers for each body."""
-    first = b"POST /x HTTP/1.1\r\n" if request_bodies else b"HTTP/1.1 200 OK\r\n"
-    message = first + b'Content-Type: application/json\r\nContent-Length: 7\r\n\r\n{"a":1}'
-    turns = [(request_bodies, data) for data in (message, message * 600, message)]
-    capture = write(tmp_path / "c.pcapng", conversation(path, turns, close=False))
-    field = "http.request.method" if request_bodies else "http.response.code"
-    rows = tshark.fields(capture, field, "unixsock.more.messages", "json.object", options=options)
-    assert rows[0][0]
-    assert rows[0] == rows[2]
-    assert len(rows[1][0].split("|")) + int(rows[1][1]) == 600
-    for line in tshark.run(capture, *options).splitlines():
-        assert "client[10]" in line
-        assert "server[20]" in line
+    """Wireshark's HTTP adds layers for each body.  The last message goes on in the next record."""
+    message = HTTP_BODIES[name]
+    plain = (
+        b"POST /x HTTP/1.1\r\n\r\n"
+        if message.startswith(b"POST")
+        else b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    )
+    field = "http.request.method" if message.startswith(b"POST") else "http.response.code"
+    for begun in (10, len(message) - 1):
+        parts = (plain, message * 600 + message[:begun], message[begun:], message)
+        turns = [(message.startswith(b"POST"), data) for data in parts]
+        capture = write(tmp_path / "c.pcapng", conversation(path, turns, close=False))
+        rows = tshark.fields(capture, field, "unixsock.more.messages", "http.file_data", options=options)
+        shown = [len(row[0].split("|")) if row[0] else 0 for row in rows]
+        assert (shown[0], shown[2:], rows[2][1:], rows[3][1:]) == (1, [1, 1], rows[3][1:], rows[2][1:])
+        assert rows[2][2]
+        assert shown[1] + int(rows[1][1]) == 600
+        for line in tshark.run(capture, *options).splitlines():
+            assert "client[10]" in line
+            assert "server[20]" in line
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("path", [b"/run/docker.sock", ODD], ids=["path", "content"])
+def test_many_http_messages_without_bodies(
+    tshark: Tshark, tmp_path: Path, path: bytes, options: tuple[str, ...]
+) -> None:
+    """None of them is counted only: they add no layers."""
+    for message, field in (
+        (b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n", "http.request.method"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", "http.response.code"),
+        (b"HTTP/1.1 304 Not Modified\r\n\r\n", "http.response.code"),
+    ):
+        turns = [(message.startswith(b"GET"), data) for data in (message, message * 600, message)]
+        capture = write(tmp_path / "c.pcapng", conversation(path, turns, close=False))
+        rows = tshark.fields(capture, field, options=options)
+        assert [len(row[0].split("|")) for row in rows] == [1, 600, 1]
 
 
 @BOTH_WAYS

@@ -50,29 +50,6 @@ function M.too_many(name, tvb, length)
     return rule and length > 4 * MOST_PACKETS and rule(tvb:raw(0, length)) or false
 end
 
--- HTTP's bodies go to other dissectors, which add layers to the packet: at 500 Wireshark gives the packet up.
-local MOST_BODIES = 120
-M.LEAST = MOST_BODIES * 40 -- bytes that so many messages have
-
--- Where in `bytes`, of which the first `length` count, the messages begin that are too many for one packet; the offset
--- and their number, or nil.
-function M.too_many_bodies(bytes, length)
-    if length < M.LEAST then return nil end
-    local at = 1
-    for _ = 1, MOST_BODIES do
-        local _, stop = bytes:find("\n[Cc]ontent%-[Tt]ype:", at)
-        if not stop then return nil end
-        at = stop + 1
-    end
-    local start = bytes:find("HTTP/1.", at, true)
-    if not start then return nil end
-    local before = math.max(at, start - 256)
-    local request = bytes:sub(before, start - 1):find("%u+ [^ ]+ $")
-    if request then start = before + request - 1 end
-    local _, count = bytes:sub(start):gsub("HTTP/1%.[01]", "")
-    return start - 1, count
-end
-
 -- Whether the dissector called `name` should get more than the `length` bytes in `tvb`, which begin a message.
 function M.waits(name, tvb, length)
     local rule = RULES[name]

@@ -10,6 +10,7 @@ local registry = host.load("dispatch/registry")
 local record = host.load("record/parse")
 local heuristics = host.load("dispatch/heuristics")
 local desegment = host.load("dispatch/desegment")
+local http_messages = host.load("dispatch/http_messages")
 local framing = host.load("protocols/lib/framing")
 local pieces = host.load("dispatch/pieces")
 local matcher = host.load("util/glob").matcher
@@ -136,6 +137,8 @@ M.DIRECT = DIRECT
 -- After so many messages that look like nothing known, no more are looked at.
 local TRIES = 16
 
+local ONE_MORE_SEGMENT = 0x0fffffff -- Wireshark's DESEGMENT_ONE_MORE_SEGMENT
+
 -- Functions instead of methods: Wireshark looks a method up anew for each call, which costs as much again.
 local raw, len, call_dissector = Tvb.raw, Tvb.len, data.call
 local get_can, set_can = attributes.getter("Pinfo", "can_desegment"), attributes.setter("Pinfo", "can_desegment")
@@ -168,7 +171,7 @@ end
 -- Asks for one more segment before anything is shown.
 local function wait(pinfo, length)
     M.waits = true
-    pinfo.desegment_offset, pinfo.desegment_len = 0, 0x0fffffff -- DESEGMENT_ONE_MORE_SEGMENT
+    pinfo.desegment_offset, pinfo.desegment_len = 0, ONE_MORE_SEGMENT
     return length
 end
 
@@ -206,6 +209,27 @@ local function show_broken(rec, name, tvb, tree)
     framing.show_broken(tvb, tree, wrong)
 end
 
+-- Shows as many HTTP messages as one packet can have, and counts the others; false if there are not too many.  Where
+-- the last one goes on in a later record, `waiting` asks for the rest, so that what follows is read from its beginning.
+local function show_some_http(http, tvb, pinfo, tree, length, waiting)
+    if length < http_messages.LEAST then return false end
+    local text = raw(tvb, 0, length)
+    local cut, count, stop, missing
+    if http_messages.many(text) then cut, count, stop, missing = http_messages.cut(text) end
+    if not cut then return false end
+    set_can(pinfo, 0)
+    call(http, tvb:range(0, cut):tvb(), pinfo, tree, cut)
+    if stop < length and waiting then
+        pinfo.desegment_offset, pinfo.desegment_len = stop, missing or ONE_MORE_SEGMENT
+        pieces.waits(length, stop, pinfo)
+    elseif stop < length then
+        count, stop = count + 1, length
+    end
+    framing.show_more(tvb, pinfo, tree, cut, stop - cut, count)
+    shown = M.FILLED
+    return true
+end
+
 -- Gives the number of bytes that a dissector took, or nil if there is none for them.  `waiting` if the rest of a
 -- message may come in a later record.
 local function dissect(rec, tvb, pinfo, tree, waiting)
@@ -234,17 +258,7 @@ local function dissect(rec, tvb, pinfo, tree, waiting)
             waiting = false
             set_can(pinfo, 0)
         end
-        local cut, more
-        if name == "http" and length >= desegment.LEAST then
-            cut, more = desegment.too_many_bodies(raw(tvb, 0, length), length)
-        end
-        if cut then
-            set_can(pinfo, 0)
-            call(found, tvb:range(0, cut):tvb(), pinfo, tree, cut)
-            framing.show_more(tvb, pinfo, tree, cut, length - cut, more)
-            shown = M.FILLED
-            return length
-        end
+        if name == "http" and show_some_http(found, tvb, pinfo, tree, length, waiting) then return length end
         local taken = call(found, tvb, pinfo, tree, length)
         if others and waiting and get_wanted(pinfo) ~= 0 then pieces.waits(length, pinfo.desegment_offset, pinfo) end
         if taken ~= 0 then
@@ -323,7 +337,7 @@ function M.begin(rec, bytes, tree, elsewhere)
     local own, port = known.own, known.port
     if own and not (says.entire and rec.caplen >= SHORT) and not needs_no_look(rec, bytes, says) then own = nil end
     if own and (elsewhere or pieces.waits_often(rec)
-        or rec.caplen >= desegment.LEAST and desegment.too_many_bodies(bytes, #bytes)) then
+        or rec.caplen >= http_messages.LEAST and http_messages.many(bytes)) then
         own = nil
     end
     if own ~= standing[port] and known.ours then
