@@ -12,11 +12,11 @@ from unixsock_bpf.filter import evaluate
 from unixsock_bpf.filter.ast import EVERYTHING, And, Node, join, terms
 from unixsock_bpf.filter.encode import Encoded
 from unixsock_bpf.filter.errors import FilterError, FilterUnavailable
-from unixsock_bpf.filter.evaluate import End
+from unixsock_bpf.filter.evaluate import Endpoint
 from unixsock_bpf.filter.parser import parse as _parse
 from unixsock_bpf.record import Event, Record
 
-__all__ = ["End", "Filter", "FilterError", "FilterUnavailable", "everything", "parse"]
+__all__ = ["Endpoint", "Filter", "FilterError", "FilterUnavailable", "everything", "parse"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Filter:
         """Whether the filter takes ``record``, as far as the record tells."""
         return evaluate.matches(self.root, record)
 
-    def judge(self, one: End, other: End, kind: int) -> bool | None:
+    def judge(self, one: Endpoint, other: Endpoint, kind: int) -> bool | None:
         """Whether it takes messages between two sockets of type ``kind``; None: that depends."""
         return evaluate.judge(self.root, one, other, kind)
 

@@ -10,8 +10,8 @@ from unixsock_bpf.record import Flag, Record
 
 
 @dataclass(frozen=True)
-class End:
-    """One end of a conversation: a socket and the process that uses it.
+class Endpoint:
+    """A socket and the process that uses it.
 
     None means "not known".  ``name`` is as bound: empty if unnamed, with a leading NUL if
     abstract; ``path`` is the absolute path of a name that is relative.  ``cgroup`` is as in
@@ -28,9 +28,9 @@ class End:
     cgroup: bytes | None = None
 
 
-def ends(record: Record) -> tuple[End, End]:
+def endpoints(record: Record) -> tuple[Endpoint, Endpoint]:
     """Sender and receiver of ``record``."""
-    src = End(
+    src = Endpoint(
         record.src_name,
         record.src_path,
         record.src_inode or None,
@@ -40,7 +40,7 @@ def ends(record: Record) -> tuple[End, End]:
         record.src_comm or None,
         record.cgroup or None,
     )
-    dst = End(
+    dst = Endpoint(
         record.dst_name,
         record.dst_path,
         record.dst_inode or None,
@@ -54,18 +54,18 @@ def ends(record: Record) -> tuple[End, End]:
 
 def matches(root: Node, record: Record) -> bool:
     """Whether the filter takes ``record``; what the record doesn't tell doesn't match."""
-    src, dst = ends(record)
+    src, dst = endpoints(record)
 
     def decide(term: Term) -> bool:
         primitive = PRIMITIVES[term.name]
         if primitive.about is About.MESSAGE:
             return bool(primitive.matches(term.value, record))
-        return bool(_about_ends(term, src, dst))
+        return bool(_endpoints_match(term, src, dst))
 
     return bool(evaluate(root, decide))
 
 
-def judge(root: Node, one: End, other: End, kind: int) -> bool | None:
+def judge(root: Node, one: Endpoint, other: Endpoint, kind: int) -> bool | None:
     """Whether the filter takes messages between two sockets of type ``kind``.
 
     None: that depends on the message, or on something that isn't known.
@@ -76,18 +76,18 @@ def judge(root: Node, one: End, other: End, kind: int) -> bool | None:
             return term.value == kind
         if PRIMITIVES[term.name].about is About.MESSAGE:
             return None
-        forth = _about_ends(term, one, other)
+        forth = _endpoints_match(term, one, other)
         if term.side:
-            # Messages go both ways, so each end is sender once.
-            back = _about_ends(term, other, one)
+            # Messages go both ways, so each endpoint is sender once.
+            back = _endpoints_match(term, other, one)
             return forth if forth == back else None
         return forth
 
     return evaluate(root, decide)
 
 
-def _about_ends(term: Term, src: End, dst: End) -> bool | None:
+def _endpoints_match(term: Term, src: Endpoint, dst: Endpoint) -> bool | None:
     """The truth of a term about sockets or processes, None if not known."""
     asked = {"src": (src,), "dst": (dst,)}.get(term.side, (src, dst))
-    values = [PRIMITIVES[term.name].matches(term.value, end) for end in asked]
+    values = [PRIMITIVES[term.name].matches(term.value, endpoint) for endpoint in asked]
     return True if True in values else None if None in values else False

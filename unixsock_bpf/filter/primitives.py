@@ -20,7 +20,7 @@ from unixsock_bpf.filter.symlinks import aliases
 from unixsock_bpf.record import Event, Record, SocketType, display_name
 
 if TYPE_CHECKING:
-    from unixsock_bpf.filter.evaluate import End
+    from unixsock_bpf.filter.evaluate import Endpoint
 
 #: sockaddr_un.sun_path
 NAME_BYTES = 108
@@ -248,7 +248,7 @@ class Length:
 class Primitive:
     """A primitive.
 
-    ``facts``: what it looks at, of an End or of a Record: one of them has to match; None: not known.
+    ``facts``: what it looks at, of an Endpoint or a Record: one of them has to match; None: not known.
     ``kernel``: where the kernel has that.  ``takes``: which messages a term takes, as docs/filter.md says it.
     ``sided``: ``src`` and ``dst`` may stand before it.
     """
@@ -267,8 +267,8 @@ class Primitive:
         side = "[src|dst] " if self.sided else ""
         return f"{side}{self.name} {self.operand.syntax}".strip()
 
-    def matches(self, value: Any, of: End | Record) -> bool | None:
-        """Whether a term with ``value`` holds for an End, or for a Record; None: unknown."""
+    def matches(self, value: Any, of: Endpoint | Record) -> bool | None:
+        """Whether a term with ``value`` holds for an Endpoint, or for a Record; None: unknown."""
         facts = self.facts(of)
         if facts is None:
             return None
@@ -285,11 +285,11 @@ def _known(name: str) -> Callable[[Any], Iterable[Any] | None]:
     return facts
 
 
-def _names(end: End) -> Iterable[bytes] | None:
+def _names(endpoint: Endpoint) -> Iterable[bytes] | None:
     """A socket's bound name, and the path of a relative one."""
-    if end.name is None:
+    if endpoint.name is None:
         return None
-    return (display_name(end.name), *([end.path] if end.path else []))
+    return (display_name(endpoint.name), *([endpoint.path] if endpoint.path else []))
 
 
 #: In the message's word of bpf/filter/interpreter.h: the type's bits from 0 on, the event's from here on.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from unixsock_bpf.filter.evaluate import End
+from unixsock_bpf.filter.evaluate import Endpoint
 from unixsock_bpf.linux.cgroups import cgroup_of
 from unixsock_bpf.linux.sockets import Socket
 
@@ -16,29 +16,29 @@ if TYPE_CHECKING:
 def select(present: list[Socket], wanted: Filter) -> list[tuple[Socket, bool]]:
     """Return the sockets that ``wanted`` takes, each with whether it takes all that they carry.
 
-    A socket with several holders is taken if it is with any of them; an end that does not
+    A socket with several holders is taken if it is with any of them; an endpoint that does not
     exist matches nothing.
     """
     if wanted.takes_everything:
         return [(one, True) for one in present]
     with_cgroup = "cgroup" in wanted.text
-    ends = {one.inode: _ends(one, with_cgroup) for one in present}
+    endpoints = {one.inode: _endpoints(one, with_cgroup) for one in present}
     found = []
     for one in present:
-        others = ends.get(one.peer, [_NOBODY])
-        verdicts = {wanted.judge(near, far, one.type) for near in ends[one.inode] for far in others}
+        others = endpoints.get(one.peer, [_UNKNOWN_PEER])
+        verdicts = {wanted.judge(near, far, one.type) for near in endpoints[one.inode] for far in others}
         if verdicts != {False}:
             found.append((one, True in verdicts))
     return found
 
 
-def _ends(one: Socket, with_cgroup: bool) -> list[End]:
+def _endpoints(one: Socket, with_cgroup: bool) -> list[Endpoint]:
     """The socket as the filter sees it, once for each process that holds it."""
     known: dict[str, Any] = {"name": one.name, "inode": one.inode, "netns": one.netns}
     if not one.owners:
-        return [End(**known, pid=0, uid=-1, comm=b"", cgroup=b"")]  # nobody that can be seen
+        return [Endpoint(**known, pid=0, uid=-1, comm=b"", cgroup=b"")]  # nobody that can be seen
     return [
-        End(
+        Endpoint(
             **known,
             path=_absolute(one.name, owner.tgid),
             pid=owner.tgid,
@@ -50,7 +50,7 @@ def _ends(one: Socket, with_cgroup: bool) -> list[End]:
     ]
 
 
-_NOBODY = End(name=b"", inode=0, netns=0, pid=0, uid=-1, comm=b"", cgroup=b"")
+_UNKNOWN_PEER = Endpoint(name=b"", inode=0, netns=0, pid=0, uid=-1, comm=b"", cgroup=b"")
 
 
 def _absolute(name: bytes, pid: int) -> bytes:

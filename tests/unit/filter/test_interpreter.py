@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from unixsock_bpf import filter as capture_filter
 from unixsock_bpf.filter import encode
 from unixsock_bpf.filter.ast import evaluate
-from unixsock_bpf.filter.evaluate import End
+from unixsock_bpf.filter.evaluate import Endpoint
 from unixsock_bpf.probe import compiler
 from unixsock_bpf.record import Event, Flag, Record, SocketType
 
@@ -193,9 +193,9 @@ def test_c_equals_python(loaded, src, dst, message, owners):
 @given(src=ENDS, dst=ENDS, kind=st.sampled_from(SocketType), final=st.tuples(st.booleans(), st.booleans()))
 def test_verdict_on_sockets_equals_python_and_never_lies(loaded, src, dst, kind, final):
     """The three-valued verdict is Kleene's, and no message contradicts it."""
-    words = [loaded.socket_word(*end[:3]) for end in (src, dst)]
-    ends = [End(name=end[0], inode=end[1], netns=end[2]) for end in (src, dst)]
-    judged = _judge(loaded.filter, ends, kind, all(final) or "inode" not in loaded.filter.text)
+    words = [loaded.socket_word(*one[:3]) for one in (src, dst)]
+    endpoints = [Endpoint(name=one[0], inode=one[1], netns=one[2]) for one in (src, dst)]
+    judged = _judge(loaded.filter, endpoints, kind, all(final) or "inode" not in loaded.filter.text)
     messages = [
         (words[0], owner, words[1], 0, 1, all(final), kind, event, length, fds, 1)
         for event, length, fds in itertools.product((0, 4), (0, 7, 2**32 - 1), (0, 1))
