@@ -16,8 +16,8 @@ from unixsock_bpf.formats import pcap, pcapng
 from unixsock_bpf.formats.base import Options
 from unixsock_bpf.formats.registry import FORMATS
 from unixsock_bpf.linux import sock_diag
-from unixsock_bpf.privilege import request
-from unixsock_bpf.privilege.reports import Reports
+from unixsock_bpf.privilege import protocol
+from unixsock_bpf.privilege.protocol import Reports
 from unixsock_bpf.version import __version__
 
 
@@ -80,11 +80,11 @@ def filter_target(data: bytes) -> None:
         printable(error)
         position_within(error.position, text)
         return
-    request_target(json.dumps({"filter": request.to_plain(parsed.root)}).encode())
+    request_target(json.dumps({"filter": protocol.to_plain(parsed.root)}).encode())
 
 
 #: A request with all members, which the fuzzer's replace.
-_REQUEST = json.loads(request.encode(request.Request(request.Settings()))[request.HEAD :])
+_REQUEST = json.loads(protocol.encode_request(protocol.Request(protocol.Settings()))[protocol.HEAD :])
 
 
 def request_target(data: bytes) -> None:
@@ -96,8 +96,8 @@ def request_target(data: bytes) -> None:
             candidates.append(json.dumps(_REQUEST | members | {"version": __version__}).encode())
     for body in candidates:
         try:
-            request.decode(body)
-        except request.RequestError as error:
+            protocol.decode_request(body)
+        except protocol.RequestError as error:
             printable(error)
 
 

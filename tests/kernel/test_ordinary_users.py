@@ -27,7 +27,7 @@ from unixsock_bpf.linux import sandbox
 from unixsock_bpf.options import Settings
 from unixsock_bpf.privilege import policy
 from unixsock_bpf.privilege.launch import GROUP, HELPER, LIBRARY
-from unixsock_bpf.privilege.request import MAX_REQUEST, Request, encode
+from unixsock_bpf.privilege.protocol import MAX_REQUEST, Request, encode_request
 from unixsock_bpf.probe import cache
 from unixsock_bpf.record import Event
 
@@ -287,7 +287,7 @@ def ask(message: bytes, *, words: list[str] = SUDO, env: dict[str, str] | None =
 
 
 def body(**changes: object) -> bytes:
-    asked = json.loads(encode(Request(Settings()))[4:]) | changes
+    asked = json.loads(encode_request(Request(Settings()))[4:]) | changes
     return json.dumps(asked).encode()
 
 

@@ -78,11 +78,11 @@ def test_the_command_tells_it(words: list[str]) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_the_privileged_part_does_not_need_it() -> None:
+def test_the_privileged_helper_does_not_need_it() -> None:
     done = python(
         f"import sys; {WITHOUT_LARK}; import unixsock_bpf.privilege.helper\n"
-        "from unixsock_bpf.privilege.request import *; from unixsock_bpf.options import Settings\n"
-        "print(decode(encode(Request(Settings()))[HEAD:]).settings.snaplen)"
+        "from unixsock_bpf.privilege.protocol import *; from unixsock_bpf.options import Settings\n"
+        "print(decode_request(encode_request(Request(Settings()))[HEAD:]).settings.snaplen)"
     )
     assert (done.stdout, done.stderr) == ("0\n", "")
 

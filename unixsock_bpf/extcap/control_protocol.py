@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
+from unixsock_bpf.options import BY_NAME
+
 
 class Control(IntEnum):
     """The controls of our toolbar."""
@@ -22,6 +24,45 @@ class Control(IntEnum):
     LOG = 4
     HELP = 5
 
+
+#: What Wireshark is told of each control, in the words of its doc/extcap.
+CONTROLS: dict[Control, dict[str, str]] = {
+    Control.FILTER: {
+        "type": "string",
+        "display": "Filter",
+        "tooltip": "Capture filter, applied when you press Return. Empty: everything that the options allow",
+        "placeholder": "path /run/*.sock and not comm X*",
+    },
+    Control.PAUSE: {
+        "type": "boolean",
+        "display": "Pause",
+        "default": "false",
+        "tooltip": "Capture nothing for now",
+    },
+    Control.INCLUDE_CAPTURE_PROCESSES: {
+        "type": "boolean",
+        "display": "Include capture processes",
+        "default": "false",
+        "tooltip": BY_NAME["include-capture-processes"].tooltip,
+    },
+    Control.SOCKETS: {
+        "type": "button",
+        "display": "Sockets",
+        "tooltip": "List the sockets that exist now, with their processes",
+    },
+    Control.LOG: {
+        "type": "button",
+        "role": "logger",
+        "display": "Log",
+        "tooltip": "What is attached, the filter, and losses",
+    },
+    Control.HELP: {
+        "type": "button",
+        "role": "help",
+        "display": "Help",
+        "tooltip": "The capture filter language",
+    },
+}
 
 #: Control number of messages that are not about one control.
 NO_CONTROL = 255

@@ -7,7 +7,7 @@ needs: Wireshark asks several times before each capture, and at each key in the 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from unixsock_bpf import dependencies
@@ -171,65 +171,15 @@ def _clean(value: str) -> str:
 
 def interfaces() -> str:
     """Answer --extcap-interfaces: version, interface and toolbar."""
+    from unixsock_bpf.extcap.control_protocol import CONTROLS
+
     manual = Path(__file__).resolve().parents[2] / "docs" / "filter.md"
     return "".join(
         [
             sentence("extcap", version=__version__, help=f"file://{manual}", display=DISPLAY),
             sentence("interface", value=INTERFACE, display=DISPLAY),
-            *_controls(),
+            *(sentence("control", number=int(number), **words) for number, words in CONTROLS.items()),
         ]
-    )
-
-
-def _controls() -> Iterable[str]:
-    from unixsock_bpf.extcap.control_protocol import Control
-
-    yield sentence(
-        "control",
-        number=int(Control.FILTER),
-        type="string",
-        display="Filter",
-        tooltip="Capture filter, applied when you press Return. Empty: everything that the options allow",
-        placeholder="path /run/*.sock and not comm X*",
-    )
-    yield sentence(
-        "control",
-        number=int(Control.PAUSE),
-        type="boolean",
-        display="Pause",
-        default="false",
-        tooltip="Capture nothing for now",
-    )
-    yield sentence(
-        "control",
-        number=int(Control.INCLUDE_CAPTURE_PROCESSES),
-        type="boolean",
-        display="Include capture processes",
-        default="false",
-        tooltip=BY_NAME["include-capture-processes"].tooltip,
-    )
-    yield sentence(
-        "control",
-        number=int(Control.SOCKETS),
-        type="button",
-        display="Sockets",
-        tooltip="List the sockets that exist now, with their processes",
-    )
-    yield sentence(
-        "control",
-        number=int(Control.LOG),
-        type="button",
-        role="logger",
-        display="Log",
-        tooltip="What is attached, the filter, and losses",
-    )
-    yield sentence(
-        "control",
-        number=int(Control.HELP),
-        type="button",
-        role="help",
-        display="Help",
-        tooltip="The capture filter language",
     )
 
 

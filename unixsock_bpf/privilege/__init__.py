@@ -1,7 +1,7 @@
-"""Capturing as an ordinary user: a small part runs as root, and little of that for long.
+"""Capturing as an unprivileged user: a small helper runs as root, and little of it for long.
 
-``client`` is the ordinary user's side: it starts the privileged part through sudo or pkexec.
-``request`` is what it may ask for, ``reports`` what it hears.  ``helper`` is the privileged
-part, started by ``libexec/unixsock-capture``; ``sandbox`` is what it locks itself into once the
-probe is attached; ``policy`` are the files that let a group use it.  docs/security-design.md tells why.
+``client`` starts the helper through sudo or pkexec; ``protocol`` has the requests that it sends, and the
+reports that come back.  ``helper`` is what ``libexec/unixsock-capture`` starts; ``policy`` has the files that
+let a group use it.  Once the probe is attached, the helper confines itself (linux/sandbox.py).
+docs/security-design.md has the reasons.
 """

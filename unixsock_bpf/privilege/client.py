@@ -23,8 +23,7 @@ from unixsock_bpf.formats import pcapng
 from unixsock_bpf.formats.pcapng import Block
 from unixsock_bpf.linux.write import write_all
 from unixsock_bpf.privilege import launch
-from unixsock_bpf.privilege.reports import Reports
-from unixsock_bpf.privilege.request import Request, RequestError, encode
+from unixsock_bpf.privilege.protocol import Reports, Request, RequestError, encode_request
 from unixsock_bpf.timeouts import HELPER_EXIT_TIMEOUT_S
 from unixsock_bpf.version import __version__
 
@@ -125,7 +124,7 @@ class RemoteCapture(Poller):
                 )
             if self._problem:  # it ran, and refused itself
                 raise ProbeError(self._problem)
-            refusals.append(f"{name} said: {self._reports.last_words.rstrip('.') or 'nothing'}")
+            refusals.append(f"{name} said: {self._reports.last_line.rstrip('.') or 'nothing'}")
             self._end()
         raise ProbeError(launch.not_permitted(refusals))
 
@@ -154,7 +153,7 @@ class RemoteCapture(Poller):
             self.left_out = shown(left_out)
         settings = dataclasses.replace(self._settings, capturers=tuple(left_out))
         try:
-            message = encode(Request(settings, self._paused, changes=bool(settings.control_in)))
+            message = encode_request(Request(settings, self._paused, changes=bool(settings.control_in)))
         except RequestError as error:
             raise ProbeError(str(error)) from None
         requests = _there(_there(self._process).stdin)
@@ -189,8 +188,8 @@ class RemoteCapture(Poller):
 
     def _why(self) -> str:
         """Why the privileged part ended."""
-        words = self._reports.last_words
-        return self._problem or words or "The privileged part of the capture was ended by someone else."
+        line = self._reports.last_line
+        return self._problem or line or "The privileged part of the capture was ended by someone else."
 
     def _end(self) -> None:
         """Closes what leads to the privileged part, which then ends, and waits for it."""

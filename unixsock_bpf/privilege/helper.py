@@ -1,7 +1,7 @@
 """The privileged part: one request, one probe, and then nothing but draining.
 
 stdin brings the request; its end is the signal to stop.  stdout takes pcapng blocks, stderr
-reports (reports.py).  ``libexec/unixsock-capture`` has made sure that only root's code runs.
+reports (protocol.py).  ``libexec/unixsock-capture`` has made sure that only root's code runs.
 
 Where the request says that changes may follow, a second process, the loader, stays root to
 write other filters into their map, and to attach the hooks of events; it reads stdin, and never what is
@@ -20,13 +20,13 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from unixsock_bpf.linux import sandbox
-from unixsock_bpf.privilege import reports, request
+from unixsock_bpf.privilege import protocol
 from unixsock_bpf.version import __version__
 
 if TYPE_CHECKING:
     from unixsock_bpf.capture.session import Capture
     from unixsock_bpf.options import Settings
-    from unixsock_bpf.privilege.request import Request
+    from unixsock_bpf.privilege.protocol import Request
 
 _IN, _OUT, _ERR = 0, 1, 2
 
@@ -39,7 +39,7 @@ def main(uid: int) -> NoReturn:
     status = 1
     try:
         status = _serve(uid)
-    except request.RequestError as error:
+    except protocol.RequestError as error:
         _report("error", str(error))
     except sandbox.SandboxError as error:
         _report("error", error.strerror or str(error))
@@ -51,7 +51,7 @@ def main(uid: int) -> NoReturn:
 
 def _report(kind: str, value: object) -> None:
     with contextlib.suppress(OSError):  # nobody listens
-        os.write(_ERR, reports.encode(kind, value))
+        os.write(_ERR, protocol.encode_report(kind, value))
 
 
 def _serve(uid: int) -> int:
@@ -68,7 +68,7 @@ def _serve(uid: int) -> int:
     signal.alarm(REQUEST_TIMEOUT_S)
     wanted = _read_request()
     if wanted is None:
-        raise request.RequestError("The request was cut short.")
+        raise protocol.RequestError("The request was cut short.")
     signal.alarm(0)
     # Until the probe is attached, a caller that goes away simply ends this process.
     _signal_on_input()
@@ -89,14 +89,14 @@ def _serve(uid: int) -> int:
 
 def _read_request() -> Request | None:
     """The next request; None at the end of stdin.  Raises RequestError."""
-    head = _read(request.HEAD)
+    head = _read(protocol.HEAD)
     if not head:
         return None
-    size = request.length(head)
+    size = protocol.request_length(head)
     body = _read(size)
     if len(body) != size:
-        raise request.RequestError("The request was cut short.")
-    return request.decode(body)
+        raise protocol.RequestError("The request was cut short.")
+    return protocol.decode_request(body)
 
 
 def _read(size: int) -> bytes:
@@ -232,7 +232,7 @@ def _serve_changes(capture: Capture, wanted: Request, drainer: int) -> None:
                 return
             problem = _change(capture, wanted, following)
             wanted = following if not problem else wanted
-        except request.RequestError as error:
+        except protocol.RequestError as error:
             _report("error", str(error))
             return  # where the next one begins is anybody's guess
         _report("changed", problem)

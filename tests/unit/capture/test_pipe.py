@@ -19,7 +19,7 @@ from unixsock_bpf.capture.ringbuf import Ring
 from unixsock_bpf.capture.session import Capture
 from unixsock_bpf.formats import pcapng
 from unixsock_bpf.options import Settings
-from unixsock_bpf.privilege import reports
+from unixsock_bpf.privilege import protocol
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_the_privileged_part_keeps_what_nobody_reads(kernel: Kernel) -> None:
     assert privileged.stdin
     assert privileged.stdout
     assert privileged.stderr
-    assert privileged.stderr.readline() == reports.encode("attached", "fentry")
+    assert privileged.stderr.readline() == protocol.encode_report("attached", "fentry")
     said = []
     deadline = time.monotonic() + 30
     for number in range(4000):
@@ -115,7 +115,7 @@ def test_the_privileged_part_keeps_what_nobody_reads(kernel: Kernel) -> None:
     assert len(seen) == sum(map(len, said))  # without a further message to push it
     privileged.stdin.close()
     reader.join(10)
-    assert privileged.stderr.read() == reports.encode("ended", {"messages": 0, "lost": 0})
+    assert privileged.stderr.read() == protocol.encode_report("ended", {"messages": 0, "lost": 0})
     assert privileged.wait(10) == 0
     assert bytes(seen[: -len(END)]) == b"".join(said)
     for pipe in (privileged.stdout, privileged.stderr):

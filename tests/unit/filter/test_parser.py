@@ -234,7 +234,10 @@ def test_links_lead_to_the_bound_name_and_back(tmp_path, monkeypatch):
 
 def test_judging_sockets_before_any_message():
     Endpoint = capture_filter.Endpoint
-    server, client = Endpoint(name=b"/run/a", pid=3, uid=0, comm=b"s"), Endpoint(name=b"", pid=4, uid=1, comm=b"c")
+    server, client = (
+        Endpoint(name=b"/run/a", pid=3, uid=0, comm=b"s"),
+        Endpoint(name=b"", pid=4, uid=1, comm=b"c"),
+    )
     for text, verdict in (
         ("", True),
         ("path /run/a", True),

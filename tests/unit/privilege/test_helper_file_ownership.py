@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from unixsock_bpf.linux import sandbox
-from unixsock_bpf.privilege import reports
+from unixsock_bpf.privilege import protocol
 
 ROOT = Path(__file__).resolve().parents[3]
 SOMEBODY = 4711
@@ -46,14 +46,14 @@ def start(library: Path, *arguments: str, **more: object) -> tuple[int, str]:
     return running.returncode, said
 
 
-HELLO = reports.encode("hello", "").decode()[:10]
+HELLO = protocol.encode_report("hello", "").decode()[:10]
 
 
 def test_it_runs_where_only_root_can_write(library: Path) -> None:
     status, said = start(library)
     hello, error = said.splitlines()
     assert hello.startswith(HELLO)
-    assert error == reports.encode("error", "The request was cut short.").decode().strip()
+    assert error == protocol.encode_report("error", "The request was cut short.").decode().strip()
     assert status == 1
 
 

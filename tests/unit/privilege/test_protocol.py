@@ -24,9 +24,17 @@ from unixsock_bpf.options import Settings
 from unixsock_bpf.options import settings as chosen
 from unixsock_bpf.privilege import launch, policy
 from unixsock_bpf.privilege.client import RemoteCapture
-from unixsock_bpf.privilege.reports import Reports
-from unixsock_bpf.privilege.reports import encode as report
-from unixsock_bpf.privilege.request import HEAD, MAX_REQUEST, Request, RequestError, decode, encode, length
+from unixsock_bpf.privilege.protocol import (
+    HEAD,
+    MAX_REQUEST,
+    Reports,
+    Request,
+    RequestError,
+    decode_request,
+    encode_report,
+    encode_request,
+    request_length,
+)
 
 FILTERS = [
     "",
@@ -42,7 +50,7 @@ FILTERS = [
 @pytest.mark.parametrize("text", FILTERS)
 def test_a_filter_is_the_same_data_on_the_other_side(text: str) -> None:
     here = parse(text)
-    there = decode(encode(Request(Settings(filter=here)))[HEAD:]).settings.filter
+    there = decode_request(encode_request(Request(Settings(filter=here)))[HEAD:]).settings.filter
     assert (there.head(False), there.lanes) == (here.head(False), here.lanes)
 
 
@@ -56,7 +64,7 @@ def test_a_cgroup_is_carried_as_it_was_found() -> None:
 def test_settings_arrive_as_they_were_chosen() -> None:
     values = {"snaplen": "99", "buffer-size": "3", "events": "", "path": "/run/x", "uid": "0"}
     settings = chosen(values, "comm curl")
-    request = decode(encode(Request(settings, paused=True, changes=True))[HEAD:])
+    request = decode_request(encode_request(Request(settings, paused=True, changes=True))[HEAD:])
     there = request.settings
     assert (there.snaplen, there.buffer_mib, there.events, there.include_capture_processes) == (
         99,
@@ -70,7 +78,7 @@ def test_settings_arrive_as_they_were_chosen() -> None:
 
 
 def body(**changes: object) -> bytes:
-    return json.dumps(json.loads(encode(Request(Settings()))[HEAD:]) | changes).encode()
+    return json.dumps(json.loads(encode_request(Request(Settings()))[HEAD:]) | changes).encode()
 
 
 GLOB = {"globs": [["/run/", None, {"bytes": [[48, 57]], "wide": False}]]}
@@ -123,7 +131,7 @@ GLOB = {"globs": [["/run/", None, {"bytes": [[48, 57]], "wide": False}]]}
 )
 def test_what_no_honest_caller_sends_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(RequestError):
-        decode(body(**changes))
+        decode_request(body(**changes))
 
 
 def test_nesting_without_end_is_refused() -> None:
@@ -131,9 +139,9 @@ def test_nesting_without_end_is_refused() -> None:
     for _ in range(100):
         deep = ["not", deep]
     with pytest.raises(RequestError):
-        decode(body(filter=deep))
+        decode_request(body(filter=deep))
     with pytest.raises(RequestError):
-        decode(b"[" * 500_000)
+        decode_request(b"[" * 500_000)
 
 
 _PLAIN = st.recursive(
@@ -160,22 +168,27 @@ def test_any_json_is_a_filter_or_refused(plain: object) -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_request_or_refused(data: bytes) -> None:
     with pytest.raises(RequestError):
-        decode(data)
+        decode_request(data)
     if len(data) < HEAD or not 2 <= int.from_bytes(data[:HEAD], "big") <= MAX_REQUEST:
         with pytest.raises(RequestError):
-            length(data[:HEAD])
+            request_length(data[:HEAD])
 
 
 @given(st.lists(st.integers(min_value=1, max_value=30)))
 def test_reports_arrive_however_they_are_cut(cuts: list[int]) -> None:
-    said = b"sudo: a password\nis required\n" + report("hello", "1") + report("lost", 7) + b"[1]\nlast"
+    said = (
+        b"sudo: a password\nis required\n"
+        + encode_report("hello", "1")
+        + encode_report("lost", 7)
+        + b"[1]\nlast"
+    )
     reports, found = Reports(), []
     for cut in [*cuts, len(said)]:
         found += reports.feed(said[:cut])
         said = said[cut:]
     assert found == [("hello", "1"), ("lost", 7)]
-    assert reports.said == ["sudo: a password", "is required", "[1]"]
-    assert reports.last_words == "last"
+    assert reports.other_lines == ["sudo: a password", "is required", "[1]"]
+    assert reports.last_line == "last"
 
 
 def test_blocks_are_whole_however_the_pipe_cuts_them() -> None:

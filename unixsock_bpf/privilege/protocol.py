@@ -1,7 +1,20 @@
-"""What the ordinary user's part asks of the privileged part: a length and a JSON object.
+"""Requests to the privileged helper, and its reports.  No I/O happens here.
 
-Nothing in it is text that is compiled, executed or opened: the filter comes as a tree
-(filter/serialize.py), all else as numbers and truth values within limits.  No I/O happens here.
+A request is a length and a JSON object.  Nothing in it is text that is compiled, executed or opened: the
+filter comes as a tree (filter/serialize.py), all else as numbers and truth values within limits.
+
+A report is a line on stderr, a JSON object with one member.  Lines before the first, ``hello``, are those
+of sudo or pkexec.
+
+========== ===================================================================
+hello      the helper's version: it runs, and waits for the request
+attached   ``fentry`` or ``kprobe``: the capture runs, and root's rights are gone
+lost       how many messages were lost so far
+left_out   a conversation that is left out from here on because it repeats what is captured, or no longer
+changed    empty, or why a change was not made
+ended      messages and losses in all: everything is written
+error      the sentence that says why there is no capture
+========== ===================================================================
 """
 
 from __future__ import annotations
@@ -31,6 +44,11 @@ _NUMBERS = {
 _FLAGS = ("events", "include_capture_processes", "paused", "changes")
 
 
+_REPORTS = ("hello", "attached", "lost", "left_out", "changed", "ended", "error")
+#: The longest line that is kept where there is no report.
+_MAX_LINE = 65_536
+
+
 class RequestError(ValueError):
     """A request that can't be granted: says why."""
 
@@ -47,8 +65,8 @@ class Request:
     changes: bool = False
 
 
-def encode(request: Request) -> bytes:
-    """The request as it is sent.  Raises RequestError if it is too long."""
+def encode_request(request: Request) -> bytes:
+    """Encode a request, with its head.  Raises RequestError if it is too long."""
     settings = request.settings
     body = json.dumps(
         {
@@ -69,8 +87,8 @@ def encode(request: Request) -> bytes:
     return len(body).to_bytes(HEAD, "big") + body
 
 
-def length(head: bytes) -> int:
-    """The bytes that follow a request's head.  Raises RequestError."""
+def request_length(head: bytes) -> int:
+    """Return how many bytes follow a request's head.  Raises RequestError."""
     if len(head) != HEAD:
         raise RequestError("The request was cut short.")
     size = int.from_bytes(head, "big")
@@ -79,8 +97,8 @@ def length(head: bytes) -> int:
     return size
 
 
-def decode(body: bytes) -> Request:
-    """The request in ``body``, which may hold anything.  Raises RequestError."""
+def decode_request(body: bytes) -> Request:
+    """Decode the request in ``body``, which may hold anything.  Raises RequestError."""
     try:
         asked = json.loads(body)
     except (ValueError, RecursionError):
@@ -128,3 +146,43 @@ def _pids(asked: Any) -> tuple[int, ...]:
     if not all(is_number(pid, 1, _MAX_PID) for pid in asked):
         raise RequestError("The request names a process that can't be one.")
     return tuple(asked)
+
+
+def encode_report(kind: str, value: Any) -> bytes:
+    """Encode one report."""
+    return json.dumps({kind: value}).encode() + b"\n"
+
+
+class Reports:
+    """Split what comes from a pipe into reports and other lines."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        #: Lines that are no report: what sudo printed, or a crash.
+        self.other_lines: list[str] = []
+
+    def feed(self, data: bytes) -> list[tuple[str, Any]]:
+        """Return kind and value of each report that ``data`` completes, however the pipe cuts them."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > _MAX_LINE:
+            lines, self._rest = [*lines, self._rest], b""
+        return [report for report in map(self._report, lines) if report]
+
+    def _report(self, line: bytes) -> tuple[str, Any] | None:
+        try:
+            members = json.loads(line)
+            if isinstance(members, dict) and len(members) == 1:
+                ((kind, value),) = members.items()
+                if kind in _REPORTS:
+                    return kind, value
+        except ValueError:
+            pass
+        if line.strip():
+            self.other_lines.append(" ".join(line.decode(errors="replace").split()))
+        return None
+
+    @property
+    def last_line(self) -> str:
+        """The last line that is no report."""
+        unfinished = " ".join(self._rest.decode(errors="replace").split())
+        return unfinished or (self.other_lines[-1] if self.other_lines else "")
