@@ -61,7 +61,7 @@ unit: setup
 
 # The whole must finish within 35 minutes under emulation; slow suites have targets of their own,
 # and so has the session by mouse in a guest (test-gui).
-FAULTS := $(addprefix tests/kernel/,test_faults.py test_hostile.py test_ordinary_users.py test_filter_change.py \
+FAULTS := $(addprefix tests/kernel/,test_faults.py test_hostile.py test_unprivileged_users.py test_filter_change.py \
     test_capture_feedback.py)
 ifeq ($(TESTS),)
 test: export UNIXSOCK_WIRESHARK ?= all

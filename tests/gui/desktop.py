@@ -15,7 +15,7 @@ from PIL import Image, ImageGrab
 PICTURES = Path(__file__).resolve().parents[2] / ".cache" / "gui"
 SIZE = (1280, 800)
 
-#: Any user's program may take part: Wireshark is tried as an ordinary user too.
+#: Any user's program may take part: Wireshark is tried as an unprivileged user too.
 _BUS = """\
 <!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">

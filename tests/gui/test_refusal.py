@@ -1,6 +1,6 @@
 """Where nothing can be captured, Wireshark says why in one sentence, and goes on working.
 
-These run on the machine itself: an ordinary user is refused everywhere, and bcc is hidden.
+These run on the machine itself: an unprivileged user is refused everywhere, and bcc is hidden.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def refusal(desktop: Desktop, home: Path, root: Path | None, picture: str, uid: 
     return told
 
 
-def test_as_an_ordinary_user(desktop: Desktop, home: Path, root: Path | None) -> None:
+def test_as_an_unprivileged_user(desktop: Desktop, home: Path, root: Path | None) -> None:
     told = refusal(desktop, home, root, "refused-user", NOBODY)
     assert "root" in told
 

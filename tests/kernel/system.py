@@ -1,4 +1,4 @@
-"""A fresh system for a test: /usr and /etc that can be written, the product installed, two ordinary users."""
+"""A fresh system for a test: writable /usr and /etc, the product installed, two unprivileged users."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def test_the_privileged_helper_does_not_need_it() -> None:
     assert (done.stdout, done.stderr) == ("0\n", "")
 
 
-def test_the_privileged_part_tells_that_seccomp_is_missing() -> None:
+def test_the_privileged_helper_tells_that_seccomp_is_missing() -> None:
     done = python(
         "import sys; sys.modules['seccomp'] = None\n"
         "from unixsock_bpf.privilege.helper import main; main(65534)"

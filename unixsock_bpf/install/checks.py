@@ -47,16 +47,16 @@ def checks() -> Iterator[Check]:
 
 
 def root(uid_map: str = "/proc/self/uid_map") -> Check:
-    """The right to load programs into the kernel: root's, or lent by the privileged part."""
+    """The right to load programs into the kernel: root's, or lent by the privileged helper."""
     uid = os.geteuid()
     if uid == 0 and _in_user_namespace(uid_map):
-        said = "root of a user namespace, which is an ordinary user for the kernel"
+        said = "root of a user namespace, which is an unprivileged user for the kernel"
         return Check("privilege", False, said, "Run it outside of the container")
     if uid == 0:
         return Check("privilege", True, "root")
     refusal = _refusal()
     if refusal is None:
-        return Check("privilege", True, f"user {uid} may have the privileged part capture")
+        return Check("privilege", True, f"user {uid} may have the privileged helper capture")
     return Check("privilege", False, refusal, "Or run it with sudo")
 
 
@@ -69,7 +69,7 @@ def _in_user_namespace(uid_map: str) -> bool:
 
 
 def _refusal() -> str | None:
-    """Why the privileged part would not start for this user; None if it would."""
+    """Why the privileged helper would not start for this user; None if it would."""
     from unixsock_bpf.errors import ProbeError
     from unixsock_bpf.options import Settings
     from unixsock_bpf.privilege.client import RemoteCapture
@@ -143,7 +143,7 @@ def kallsyms(
 ) -> Check:
     """Whether the kernel says where the memory of pages is, in which the fragments of long messages lie.
 
-    kcore or kallsyms will do; of an ordinary user's the part that root runs reads them.
+    kcore or kallsyms will do; of an unprivileged user's the part that root runs reads them.
     """
     from unixsock_bpf.probe.ksyms import addresses
     from unixsock_bpf.probe.page_bases import BASES

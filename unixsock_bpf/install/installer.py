@@ -321,7 +321,7 @@ def _for_everybody(places: Places) -> list[_Item]:
         return items
     helper = folders.ROOT / "libexec" / "unixsock-capture"
     if not helper.is_file():
-        raise InstallError(f"the privileged part is missing: there is no {helper}; install from a checkout")
+        raise InstallError(f"the privileged helper is missing: there is no {helper}; install from a checkout")
     items.append(_Item(HELPER, helper, mode=0o755))
     items.append(_Item(GROUP, text=f"{places.group}\n"))
     with_sudo, with_polkit = policy.SUDOERS.parent.is_dir(), policy.ACTION.parent.is_dir()
@@ -373,7 +373,7 @@ def install(places: Places, tell: Callable[[str], None]) -> None:
     tell(f"library: {places.library}")
     if places.group:
         ways = [str(path) for path in (policy.SUDOERS, policy.ACTION) if str(path) in after.files]
-        tell(f"privileged part: {HELPER}, for group {places.group}, by {' and '.join(ways)}")
+        tell(f"privileged helper: {HELPER}, for group {places.group}, by {' and '.join(ways)}")
     for folder in places.extcap:
         tell(f"interface: {folder / 'unixsock'}")
     tell(f"dissector: {places.plugins / 'unixsock.lua'}")

@@ -64,7 +64,7 @@ def available() -> None:
         import seccomp  # noqa: F401
     except ImportError as error:
         raise SandboxError(
-            f"The Python package seccomp is missing ({error}), without which the privileged part does not "
+            f"The Python package seccomp is missing ({error}), without which the privileged helper does not "
             "run: install python3-seccomp (Debian, Ubuntu) or python3-libseccomp (Fedora)."
         ) from None
 
@@ -162,7 +162,7 @@ def _libc() -> ctypes.CDLL:
 def _must(what: str, result: int) -> None:
     if result != 0:
         code = ctypes.get_errno()
-        raise SandboxError(code, f"The privileged part cannot {what}: {os.strerror(code)}.")
+        raise SandboxError(code, f"The privileged helper cannot {what}: {os.strerror(code)}.")
 
 
 def _kept(keep: Iterable[int]) -> int:
@@ -208,4 +208,4 @@ def filter_system_calls(readable: Iterable[int], writable: Iterable[int]) -> Non
     try:
         calls.load()
     except RuntimeError as error:
-        raise SandboxError(f"The privileged part cannot filter its system calls: {error}.") from None
+        raise SandboxError(f"The privileged helper cannot filter its system calls: {error}.") from None

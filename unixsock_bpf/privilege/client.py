@@ -1,6 +1,6 @@
-"""The ordinary user's side: has the privileged part capture, and offers what Capture offers.
+"""The unprivileged user's side: has the privileged helper capture, and offers what Capture offers.
 
-The privileged part belongs to root, so signals don't reach it: the end of the pipe that it
+The privileged helper belongs to root, so signals don't reach it: the end of the pipe that it
 takes requests from tells it to stop, also when this process is killed.
 """
 
@@ -34,15 +34,15 @@ _T = TypeVar("_T")
 
 
 def _there(value: _T | None) -> _T:
-    """``value``, which is there once the privileged part was started."""
+    """``value``, which is there once the privileged helper was started."""
     assert value is not None
     return value
 
 
 def source(settings: Settings, output: int | None = None) -> CaptureSource:
-    """What captures for this user: this process, or for an ordinary user the privileged part.
+    """What captures for this user: this process, or for an unprivileged user the privileged helper.
 
-    ``output``: the open fifo that blocks go to; the privileged part writes there itself, so that
+    ``output``: the open fifo that blocks go to; the privileged helper writes there itself, so that
     ``blocks`` gives none.  Without it all come from ``blocks``.
     """
     if os.geteuid() == 0 or settings.privilege == "none":
@@ -51,7 +51,7 @@ def source(settings: Settings, output: int | None = None) -> CaptureSource:
 
 
 class RemoteCapture(Poller):
-    """A capture by the privileged part, with the methods of ``capture.Capture``.
+    """A capture by the privileged helper, with the methods of ``capture.Capture``.
 
     Entering raises ProbeError if it refuses, or is not there.
     """
@@ -77,7 +77,7 @@ class RemoteCapture(Poller):
         self.attached = ""
         self.filling = False
         self.writes_output = output is not None
-        #: As far as the privileged part has told: losses about once a second, all at the end.
+        #: As far as the privileged helper has told: losses about once a second, all at the end.
         self.statistics = Statistics()
 
     def __enter__(self) -> RemoteCapture:
@@ -96,7 +96,7 @@ class RemoteCapture(Poller):
         return self
 
     def try_to_start(self) -> None:
-        """Finds out whether this user may start the privileged part.  Raises ProbeError if not."""
+        """Finds out whether this user may start the privileged helper.  Raises ProbeError if not."""
         try:
             self._start()
             self._end()
@@ -104,7 +104,7 @@ class RemoteCapture(Poller):
             self._close()
 
     def _start(self) -> None:
-        """Starts the privileged part in the first way that is permitted.  Raises ProbeError."""
+        """Starts the privileged helper in the first way that is permitted.  Raises ProbeError."""
         if not launch.HELPER.exists():
             raise ProbeError(launch.not_installed())
         ways = launch.commands(self._settings.privilege)
@@ -119,7 +119,7 @@ class RemoteCapture(Poller):
                 return
             if self._hello is not None:
                 raise ProbeError(
-                    f"The privileged part is of version {self._hello}, and this is {__version__}: "
+                    f"The privileged helper is of version {self._hello}, and this is {__version__}: "
                     "run 'sudo unixsock install --system' again."
                 )
             if self._problem:  # it ran, and refused itself
@@ -161,7 +161,7 @@ class RemoteCapture(Poller):
             write_all(requests.fileno(), message)
 
     def _read_reports(self) -> bool:
-        """Waits for what the privileged part says, and takes it in.  False at the end of it."""
+        """Waits for what the privileged helper says, and takes it in.  False at the end of it."""
         data = os.read(self._reports_from, 65536)
         for kind, value in self._reports.feed(data):
             self._take_report(kind, value)
@@ -187,12 +187,12 @@ class RemoteCapture(Poller):
             self._problem = str(value)
 
     def _why(self) -> str:
-        """Why the privileged part ended."""
+        """Why the privileged helper ended."""
         line = self._reports.last_line
-        return self._problem or line or "The privileged part of the capture was ended by someone else."
+        return self._problem or line or "The privileged helper was ended by someone else."
 
     def _end(self) -> None:
-        """Closes what leads to the privileged part, which then ends, and waits for it."""
+        """Closes what leads to the privileged helper, which then ends, and waits for it."""
         if self._process is None:
             return
         for pipe in (self._process.stdin, self._process.stderr):
@@ -227,9 +227,9 @@ class RemoteCapture(Poller):
         self._send()
 
     def blocks(self) -> Iterator[Sequence[Block]]:
-        """As Capture.blocks; nothing but waiting if the privileged part writes to the output itself.
+        """As Capture.blocks; nothing but waiting if the privileged helper writes to the output itself.
 
-        Raises ProbeError if the privileged part ends by itself.
+        Raises ProbeError if the privileged helper ends by itself.
         """
         reports_from = self._reports_from
         open_ends = {reports_from} | ({self._blocks_from} if self._blocks_from is not None else set())
@@ -252,7 +252,7 @@ class RemoteCapture(Poller):
             raise ProbeError(self._why())
 
     def _ask_to_stop(self) -> None:
-        """Nothing else matters any more, until the privileged part has ended."""
+        """Nothing else matters any more, until the privileged helper has ended."""
         self.unwatch_all()
         _there(_there(self._process).stdin).close()
 
@@ -261,4 +261,4 @@ class RemoteCapture(Poller):
         try:
             return [block for block in self._splitter.feed(data) if not pcapng.is_statistics(block)]
         except pcapng.PcapngError as error:
-            raise ProbeError(f"The privileged part does not write pcapng: {error}.") from None
+            raise ProbeError(f"The privileged helper does not write pcapng: {error}.") from None

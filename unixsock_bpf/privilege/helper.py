@@ -1,4 +1,4 @@
-"""The privileged part: one request, one probe, and then nothing but draining.
+"""The privileged helper: one request, one probe, and then nothing but draining.
 
 stdin brings the request; its end is the signal to stop.  stdout takes pcapng blocks, stderr
 reports (protocol.py).  ``libexec/unixsock-capture`` has made sure that only root's code runs.
@@ -44,7 +44,7 @@ def main(uid: int) -> NoReturn:
     except sandbox.SandboxError as error:
         _report("error", error.strerror or str(error))
     except Exception as error:  # never a traceback: its reader is a dialog
-        _report("error", f"The privileged part failed: {type(error).__name__}: {error}")
+        _report("error", f"The privileged helper failed: {type(error).__name__}: {error}")
     finally:
         os._exit(status)
 
@@ -211,7 +211,7 @@ def _become_loader_with_drainer(capture: Capture, wanted: Request) -> None:
         os.close(here)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     except Exception as error:
-        _report("error", f"The privileged part failed: {type(error).__name__}: {error}")
+        _report("error", f"The privileged helper failed: {type(error).__name__}: {error}")
     finally:
         os._exit(max(status, 0))
 

@@ -1,4 +1,4 @@
-"""Starting the privileged part through sudo or pkexec, and the sentence for when that is not permitted."""
+"""Starting the privileged helper through sudo or pkexec, and the sentence for when that is not permitted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ASK_GROUP = "unixsock"
 
 
 def commands(privilege: str) -> dict[str, list[str]]:
-    """Ways to start the privileged part, in the order in which they are tried, by program.
+    """Ways to start the privileged helper, in the order in which they are tried, by program.
 
     ``privilege`` is a value of the option: with ``auto`` both, where they are installed.  sudo reports each
     user whom it refuses to the administrator, by mail, so that ``auto`` has it asked for members only.
@@ -80,9 +80,9 @@ def _user() -> str:
 
 
 def not_installed() -> str:
-    """The sentence where nothing was set up for ordinary users."""
+    """The sentence where nothing was set up for unprivileged users."""
     return (
-        "Capturing Unix sockets needs root; for an ordinary user, have it set up once with "
+        "Capturing Unix sockets needs root; for an unprivileged user, have it set up once with "
         f"'sudo unixsock install --system --group {_ASK_GROUP}' and "
         f"'sudo usermod -aG {_ASK_GROUP} {_user()}', then log in again."
     )
@@ -95,7 +95,7 @@ def not_permitted(refusals: list[str]) -> str:
         return not_installed()
     said = f" ({'; '.join(refusals)})" if refusals else ""
     if _is_member(group):
-        return f"The privileged part of the capture could not be started, though group {group} may{said}."
+        return f"The privileged helper could not be started, though group {group} may{said}."
     return (
         f"User {_user()} may not capture Unix sockets: members of group {group} may, so run "
         f"'sudo usermod -aG {group} {_user()}' and log in again{said}."
@@ -107,4 +107,6 @@ def not_there(privilege: str) -> str:
     if privilege == "auto" and shutil.which("sudo", path=_PATH):  # which is there for members
         return not_permitted([])
     wanted = "sudo or pkexec" if privilege == "auto" else privilege
-    return f"Capturing as an ordinary user needs {wanted}, which is not installed: install it, or be root."
+    return (
+        f"Capturing as an unprivileged user needs {wanted}, which is not installed: install it, or be root."
+    )

@@ -1,4 +1,4 @@
-"""The files by which sudo and polkit let a group run the privileged part, and nothing else."""
+"""The files by which sudo and polkit let a group run the privileged helper, and nothing else."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def sudoers(group: str) -> str:
     """
     return f"""\
 # Written by 'unixsock install --system --group {group}', removed by 'unixsock uninstall --system'.
-# Members of {group} may start the privileged part of a capture of Unix sockets, without arguments.
+# Members of {group} may start the privileged helper of unixsock, without arguments.
 Defaults!{HELPER} env_reset, !setenv, !use_pty, !requiretty, !lecture, closefrom=3, !closefrom_override
 %{group} ALL=(root:root) NOPASSWD: NOSETENV: {HELPER} ""
 """

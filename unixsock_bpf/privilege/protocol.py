@@ -108,7 +108,7 @@ def decode_request(body: bytes) -> Request:
     version = asked.get("version")
     if version != __version__:
         raise RequestError(
-            f"The privileged part is version {__version__}, and what asks is another: "
+            f"The privileged helper is version {__version__}, and what asks is another: "
             "run 'sudo unixsock install --system' again."
         )
     if set(asked) != {"version", "filter", "pids", *_NUMBERS, *_FLAGS}:

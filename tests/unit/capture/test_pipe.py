@@ -64,7 +64,7 @@ def test_a_burst_comes_through_a_slow_reader(kernel: Kernel, monkeypatch: pytest
 
 END = pcapng.statistics(0, 0, 0)
 
-#: The privileged part from where the probe is attached, on a ring that the test fills.
+#: The privileged helper from where the probe is attached, on a ring that the test fills.
 PRIVILEGED = f"""
 import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parents[1] / "fakes")!r})
@@ -80,7 +80,7 @@ os._exit(0)
 """
 
 
-def test_the_privileged_part_keeps_what_nobody_reads(kernel: Kernel) -> None:
+def test_the_privileged_helper_keeps_what_nobody_reads(kernel: Kernel) -> None:
     """A burst of more than ring and pipe hold is over before anybody reads it, in the real confinement."""
     privileged = subprocess.Popen(
         [sys.executable, "-c", PRIVILEGED, str(kernel.fd)],

@@ -1,4 +1,4 @@
-"""The privileged part, with a ring that the test fills in place of a probe: its path, and its size."""
+"""The privileged helper, with a ring that the test fills in place of a probe: its path, and its size."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_kallsyms(text: str, said: str, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(("restriction", "met"), [("0", True), ("1", True), ("2", False)])
-def test_kallsyms_for_an_ordinary_user_is_what_root_will_see(
+def test_kallsyms_for_an_unprivileged_user_is_what_root_will_see(
     restriction: str, met: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = "0000000000000000 D page_offset_base\n0000000000000000 D vmemmap_base\n"

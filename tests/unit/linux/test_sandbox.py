@@ -1,4 +1,4 @@
-"""What the privileged part gave up is gone, even for a process that tries to get it back.  Needs root."""
+"""What the privileged helper gave up is gone, even for a process that tries to get it back.  Needs root."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ordinary user's side and the privileged part together: real pipes, processes and confinement.
+"""The unprivileged user's side and the privileged helper together: real pipes, processes and confinement.
 
 In place of the probe, the test fills a ring; nothing is started through sudo.
 """
@@ -50,7 +50,7 @@ def ring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ring]:
 
 
 def helpers(ring: Ring) -> list[int]:
-    """The processes of the privileged part."""
+    """The processes of the privileged helper."""
     found = []
     path = os.readlink(f"/proc/self/fd/{ring.fd}").encode()
     for pid in filter(str.isdigit, os.listdir("/proc")):
@@ -144,7 +144,7 @@ def test_trying_to_start_leaves_nothing(ring: Ring) -> None:
 
 
 @pytest.mark.parametrize("control", [None, "/toolbar"])
-def test_a_privileged_part_that_is_killed_is_told(ring: Ring, control: str | None) -> None:
+def test_a_privileged_helper_that_is_killed_is_told(ring: Ring, control: str | None) -> None:
     said: list[bytes] = []
     seen: list[bytes] = []
 

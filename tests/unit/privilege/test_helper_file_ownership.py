@@ -25,7 +25,7 @@ SOMEBODY = 4711
 
 @pytest.fixture
 def library() -> Iterator[Path]:
-    """An installation of the privileged part, below folders that only root can write."""
+    """An installation of the privileged helper, below folders that only root can write."""
     with tempfile.TemporaryDirectory(prefix="unixsock-test-", dir="/var/lib") as name:
         folder = Path(name)
         for part in ("unixsock_bpf", "libexec"):
@@ -102,8 +102,8 @@ def test_whatever_others_could_write_is_not_run(
     status, said = start(library)
     assert status == 1
     assert said == (
-        f"The privileged part of unixsock does not run, because others than root can write {library / path}: "
-        "run 'sudo unixsock install --system' for a safe copy.\n"
+        "The privileged helper of unixsock does not run, because others than root can write "
+        f"{library / path}: run 'sudo unixsock install --system' for a safe copy.\n"
     )
 
 
@@ -122,8 +122,10 @@ def test_a_link_of_roots_to_a_place_of_others_is_not_followed(path: str, library
 
 
 def test_it_takes_no_arguments_and_speaks_through_pipes_only(library: Path, tmp_path: Path) -> None:
-    assert start(library, "--help") == (1, "The privileged part of unixsock takes no arguments.\n")
-    through_pipes = "The privileged part of unixsock speaks through pipes only: capture with unixsock dump.\n"
+    assert start(library, "--help") == (1, "The privileged helper of unixsock takes no arguments.\n")
+    through_pipes = (
+        "The privileged helper of unixsock speaks through pipes only: capture with unixsock dump.\n"
+    )
     with (tmp_path / "file").open("w") as file:
         assert start(library, stdout=file) == (1, through_pipes)
     assert start(library, stdin=subprocess.DEVNULL) == (1, through_pipes)

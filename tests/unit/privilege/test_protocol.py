@@ -1,4 +1,4 @@
-"""What passes between the ordinary user's part and the privileged part, and the files that permit it."""
+"""The protocol between the client and the privileged helper, and the files that permit it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ordinary users capture through the privileged part, and get no more from it than a capture."""
+"""Unprivileged users capture through the privileged helper, and get no more from it than a capture."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _system() -> Iterator[None]:
 
 
 class LiveAs(Live):
-    """The extcap run by an ordinary user."""
+    """The extcap run by an unprivileged user."""
 
     def __init__(self, user: str, *options: str, **more: object) -> None:
         super().__init__(*options, **more)
@@ -60,7 +60,7 @@ class LiveAs(Live):
 
 
 def privileged() -> list[int]:
-    """The processes of the privileged part, sudo's not among them."""
+    """The processes of the privileged helper, sudo's not among them."""
     found = []
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
@@ -168,7 +168,7 @@ def test_a_capture_compiles_its_filter_alone() -> None:
 
 
 def _library() -> dict[str, tuple[int, int]]:
-    """Each file of the privileged part, with its size and the time of its last change."""
+    """Each file of the privileged helper, with its size and the time of its last change."""
     return {str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in LIBRARY.rglob("*")}
 
 
@@ -220,7 +220,7 @@ def test_a_killed_extcap_leaves_nothing() -> None:
     assert live.records
 
 
-def test_a_killed_privileged_part_is_told_of() -> None:
+def test_a_killed_privileged_helper_is_told_of() -> None:
     left, right = socket.socketpair()
     ending = threading.Event()
 
@@ -238,7 +238,7 @@ def test_a_killed_privileged_part_is_told_of() -> None:
             os.kill(privileged()[0], signal.SIGKILL)
             wait_until(gone)
             seconds = time.monotonic() - begin
-            print(f"kill -9 of the privileged part in a burst: all is gone after {seconds:.2f} s")
+            print(f"kill -9 of the privileged helper in a burst: all is gone after {seconds:.2f} s")
             live.process.wait(soon(SOON))
         finally:
             ending.set()
@@ -273,7 +273,7 @@ def test_without_the_setup_it_tells_how(tmp_path: Path) -> None:
 
 
 def ask(message: bytes, *, words: list[str] = SUDO, env: dict[str, str] | None = None) -> list[str]:
-    """What the privileged part says to ``message`` and the end of it."""
+    """What the privileged helper says to ``message`` and the end of it."""
     done = subprocess.run(
         [*as_user(MEMBER), *(f"{name}={value}" for name, value in (env or {}).items()), *words],
         input=message,
