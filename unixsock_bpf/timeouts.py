@@ -11,7 +11,7 @@ READER_TIMEOUT_S = 0.8
 IDLE_WAIT_S = 1.0
 #: A record that the kernel has begun and not ended is looked at again.
 UNFINISHED_RECORD_WAIT_S = 0.001
-#: For which such a record is waited for at the end of a capture.
+#: A capture that ends waits for such a record, in sleeps of this length altogether.
 LAST_RECORD_WAIT_S = 0.05
 #: A privileged helper that refused, or whose caller has left, ends.
 HELPER_EXIT_TIMEOUT_S = 5.0

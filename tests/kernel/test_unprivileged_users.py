@@ -423,5 +423,5 @@ def test_uninstall_removes_what_install_put_there_and_no_more() -> None:
     finally:
         other.unlink()
         asked = system.unixsock("install", "--system", "--group", "unixsock")
-        assert (asked.returncode, f"has members already: {MEMBER}" in asked.stdout) == (1, True)
+        assert (asked.returncode, f"already has members: {MEMBER}" in asked.stdout) == (1, True)
         assert system.unixsock("install", "--system", "--group", "unixsock", "--yes").returncode == 0

@@ -13,16 +13,10 @@ from dataclasses import replace
 from typing import Any
 
 from unixsock_bpf.cli.errors import Failure, reason
-from unixsock_bpf.install.installer import (
-    InstallError,
-    demand_roots_own,
-    granted,
-    install,
-    revoke,
-    system_places,
-    uninstall,
-    user_places,
-)
+from unixsock_bpf.install.installer import install, uninstall
+from unixsock_bpf.install.manifest import InstallError
+from unixsock_bpf.install.places import demand_roots_own, system_places, user_places
+from unixsock_bpf.install.rights import granted, revoke
 from unixsock_bpf.privilege.policy import PolicyError, check_group
 from unixsock_bpf.wireshark import folders
 
@@ -60,7 +54,7 @@ def _demand_root() -> None:
 
 
 def _group(arguments: argparse.Namespace, before: str | None) -> str | None:
-    """Whose members may capture from now on; ``before``: those of an earlier installation."""
+    """Return the group that may capture from now on; ``before``: that of an earlier installation."""
     group = before if arguments.group is None and not arguments.no_group else arguments.group
     try:
         return None if group is None else check_group(group)
@@ -95,7 +89,7 @@ def run_install(arguments: argparse.Namespace) -> int:
 def _install_for_everybody(arguments: argparse.Namespace) -> None:
     """Raise Failure, InstallError."""
     _demand_root()
-    os.umask(0o022)  # for everybody to read, and nobody else to write, whatever root's umask
+    os.umask(0o022)  # readable by all, writable by root only, whatever root's umask
     if arguments.no_group:
         revoke(print)
     try:
@@ -124,7 +118,7 @@ def _tell_other_versions() -> None:
 
 
 def _compile_ahead() -> None:
-    """So that captures, those of the group's members among them, have nothing to compile."""
+    """Compile the probe, so that captures, also by members of the group, have nothing to compile."""
     from unixsock_bpf.errors import ProbeError
     from unixsock_bpf.probe.ahead import compile_ahead
 
@@ -136,9 +130,9 @@ def _compile_ahead() -> None:
 
 
 def _have_group(group: str, agreed: bool) -> None:
-    """Make the group if there is none; ask before those who are in it get the right.  Raise Failure.
+    """Make the group if there is none; ask before its present members get the right.  Raises Failure.
 
-    ``agreed``: no question is needed.
+    ``agreed``: don't ask.
     """
     try:
         entry = grp.getgrnam(group)
@@ -148,17 +142,17 @@ def _have_group(group: str, agreed: bool) -> None:
     members = sorted({*entry.gr_mem, *(one.pw_name for one in pwd.getpwall() if one.pw_gid == entry.gr_gid)})
     if not members:
         return
-    print(f"group: {group} has members already: {', '.join(members)}")
+    print(f"group: {group} already has members: {', '.join(members)}")
     if agreed:
         return
     if not (sys.stdin and sys.stdin.isatty() and sys.stdout.isatty()):
         raise Failure(
-            f"each member of group {group} would see what root's programs say: "
+            f"each member of group {group} could read the traffic of root's programs: "
             "run it again with --yes if they all may, or name a group of its own, such as unixsock"
         )
-    if input("Each of them will see what root's programs say, passwords too.  Go on? [y/N] ").strip() not in (
-        *("y", "Y", "yes"),
-    ):
+    if input(
+        "Each of them will be able to read the traffic of root's programs, passwords included.  Go on? [y/N] "
+    ).strip() not in (*("y", "Y", "yes"),):
         raise Failure("nothing was installed")
 
 
@@ -170,8 +164,8 @@ def _make_group(group: str) -> None:
     except OSError as error:
         problem = f"groupadd: {reason(error)}"
     if problem:
-        raise Failure(f"there is no group {group}, and it can't be made: {problem}")
-    print(f"group: {group} was made")
+        raise Failure(f"group {group} does not exist and cannot be created: {problem}")
+    print(f"group: {group} was created")
 
 
 def run_uninstall(arguments: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ __all__ = ["Endpoint", "Filter", "FilterError", "FilterUnavailable", "everything
 
 @dataclass(frozen=True)
 class Filter:
-    """A filter that was checked.  Raises FilterError if it is too large for the kernel's tables."""
+    """A checked filter.  Raises FilterError if it is too large for the kernel's tables."""
 
     text: str
     root: Node
@@ -37,41 +37,41 @@ class Filter:
 
     @property
     def asks_for_events(self) -> bool:
-        """Whether it asks for records other than data: ``event connect``, but not ``not event close``."""
+        """Whether the filter asks for more than data: ``event close``, but not ``not event close``."""
         return any(
             term.name == "event" and (term.value == Event.DATA) == negated
             for term, negated in terms(self.root)
         )
 
     def head(self, events: bool) -> bytes:
-        """A ``struct filter``; ``events``: whether records other than data and close are wanted."""
+        """Build a ``struct filter``; ``events``: whether records other than data and close are wanted."""
         return self._encoded.head(events)
 
     @property
     def lanes(self) -> list[bytes]:
-        """The lanes that it uses, each a ``struct filter_lane``."""
+        """The automata's lanes, each a ``struct filter_lane``."""
         return self._encoded.lanes
 
     def matches(self, record: Record) -> bool:
-        """Whether the filter takes ``record``, as far as the record tells."""
+        """Return whether the filter takes ``record``, as far as the record has what it asks for."""
         return evaluate.matches(self.root, record)
 
     def judge(self, one: Endpoint, other: Endpoint, kind: int) -> bool | None:
-        """Whether it takes messages between two sockets of type ``kind``; None: that depends."""
+        """Return whether it takes messages between two sockets of type ``kind``; None: it depends."""
         return evaluate.judge(self.root, one, other, kind)
 
     def __and__(self, other: Filter) -> Filter:
-        """The filter that takes what both take."""
+        """Join two filters: the result takes what both take."""
         texts = [text.strip() for text in (self.text, other.text) if text.strip()]
         text = " and ".join(f"({text})" for text in texts) if len(texts) > 1 else "".join(texts)
         return Filter(text, join(And, [self.root, other.root]))
 
 
 def parse(text: str) -> Filter:
-    """The filter that ``text`` describes.  Raises FilterError, which says where and why not."""
+    """Parse ``text``.  Raises FilterError, which names the fault and its position."""
     return Filter(text, _parse(text))
 
 
 def everything() -> Filter:
-    """The filter that takes everything."""
+    """Return the filter that takes everything."""
     return Filter("", EVERYTHING)

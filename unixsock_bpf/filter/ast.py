@@ -22,7 +22,7 @@ class Cgroup:
     level: int | None
 
 
-#: What a term compares with.
+#: A term's value.
 Value = Union[tuple[Glob, ...], int, Cgroup, None]
 
 
@@ -47,14 +47,14 @@ class Not:
 
 @dataclass(frozen=True)
 class And:
-    """True if all parts are; with no parts, always."""
+    """True if all parts are true; with no parts, always."""
 
     parts: tuple[Node, ...]
 
 
 @dataclass(frozen=True)
 class Or:
-    """True if one part is."""
+    """True if one part is true."""
 
     parts: tuple[Node, ...]
 
@@ -66,7 +66,7 @@ EVERYTHING = And(())
 
 
 def join(kind: type[And] | type[Or], parts: list[Node]) -> Node:
-    """``parts`` joined, with nested joins of the same kind made one."""
+    """Join ``parts``, with nested joins of the same kind made one."""
     flat: list[Node] = []
     for part in parts:
         flat += part.parts if isinstance(part, kind) else [part]
@@ -74,7 +74,7 @@ def join(kind: type[And] | type[Or], parts: list[Node]) -> Node:
 
 
 def terms(node: Node, negated: bool = False) -> Iterator[tuple[Term, bool]]:
-    """Each term, and whether an odd number of ``not`` stands before it."""
+    """Yield each term, and whether an odd number of ``not`` stands before it."""
     if isinstance(node, Term):
         yield node, negated
     elif isinstance(node, Not):
@@ -85,7 +85,7 @@ def terms(node: Node, negated: bool = False) -> Iterator[tuple[Term, bool]]:
 
 
 def evaluate(node: Node, decide: Callable[[Term], bool | None]) -> bool | None:
-    """The truth of ``node`` where ``decide`` gives that of a term; None means "not known"."""
+    """Evaluate ``node`` with the terms' values from ``decide``; None means "not known"."""
     if isinstance(node, Term):
         return decide(node)
     if isinstance(node, Not):

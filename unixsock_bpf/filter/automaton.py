@@ -47,7 +47,7 @@ class Automaton:
 
 
 def share(globs: Iterable[tuple[int, Glob]]) -> list[Lane]:
-    """Lanes for pairs of an atom's number and a glob; an atom may have several."""
+    """Lay out globs in lanes.  ``globs``: pairs of an atom's number and a glob; an atom may have several."""
     lanes: list[Lane] = []
     for atom, glob in globs:
         bits = len(glob.elements) + 1
@@ -63,9 +63,9 @@ def share(globs: Iterable[tuple[int, Glob]]) -> list[Lane]:
 
 
 def build(lanes: list[Lane], nul_ends: bool = False) -> Automaton:
-    """The tables for ``lanes``.
+    """Build the tables for ``lanes``.
 
-    ``nul_ends``: a NUL is the end of what is matched, rather than another way to write ``@``.
+    ``nul_ends``: a NUL ends the name, rather than being another way to write ``@``.
     """
     steps = list(zip(*map(_steps, lanes))) or [()] * 256
     if nul_ends:
@@ -85,7 +85,7 @@ def _table(lane: Lane, rows: list[tuple[int, int]]) -> bytes:
 
 
 def _steps(lane: Lane) -> list[tuple[int, int]]:
-    """What ``lane`` may enter and where it may stay, for each of the 256 bytes."""
+    """Return the states that ``lane`` may enter, and those it may stay in, for each of the 256 bytes."""
     enter = [0] * 256
     always = wide = 0
     for base, glob in lane.globs:
@@ -105,5 +105,5 @@ def _steps(lane: Lane) -> list[tuple[int, int]]:
 
 
 def _number(bits: int) -> bytes:
-    """A number of 128 bits."""
+    """Encode a number of 128 bits."""
     return bits.to_bytes(LANE_BITS // 8, "little")

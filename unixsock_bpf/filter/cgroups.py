@@ -13,7 +13,7 @@ LEVELS = 16
 
 
 def find(path: str) -> Cgroup:
-    """The cgroup at ``path``: absolute, or as in /proc/PID/cgroup.  Raises FilterError if there is none."""
+    """Find the cgroup at ``path``: absolute, or as in /proc/PID/cgroup.  Raises FilterError."""
     mount = mount_point()
     if mount is None:
         raise FilterError("cgroup needs cgroup version 2, which is not mounted here")

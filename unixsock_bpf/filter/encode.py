@@ -1,4 +1,4 @@
-"""The filter as data for the kernel: what bpf/filter/interpreter.h evaluates.
+"""Encode a filter as data for the kernel, which bpf/filter/interpreter.h evaluates.
 
 Everything that compares a socket or a process with the filter does so once, and
 leaves bits: "atoms", one for each distinct term.  What is left for each message is a
@@ -59,7 +59,7 @@ _HEAD = struct.Struct("<Q8I")
 
 
 def _first_facts() -> dict[str, int]:
-    """The number of the first fact of each primitive that has any."""
+    """Assign numbers to facts; return the first one of each primitive that has any."""
     first, found = 0, {}
     for primitive in PRIMITIVES.values():
         if isinstance(primitive.kernel, Member):
@@ -74,7 +74,7 @@ _FACTS = 32
 
 
 def declarations() -> str:
-    """What the C has to know of the limits and of the primitives."""
+    """Return the limits and the primitives' numbers as C macros."""
     numbers = {
         "STEPS": MAX_STEPS,
         "MEMBERS": MAX_MEMBERS,
@@ -103,7 +103,7 @@ class _Literal:
 
 @dataclass(frozen=True)
 class _Join:
-    """Literals and joins of the other kind, of which ``every`` one has to hold, or one."""
+    """Literals and joins of the other kind: all have to hold (``every``), or one."""
 
     every: bool
     parts: tuple[_Literal | _Join, ...]
@@ -114,7 +114,7 @@ _Normal = Union[_Literal, _Join]
 
 @dataclass(frozen=True)
 class _Set:
-    """What an atom stands for: a primitive, and the values of which one has to match."""
+    """An atom's meaning: a primitive, and values of which one has to match."""
 
     name: str
     values: tuple[object, ...]
@@ -122,7 +122,7 @@ class _Set:
 
 @dataclass(frozen=True)
 class _AnyOf:
-    """In place of a term's value: several."""
+    """Several values in place of a term's one."""
 
     values: tuple[object, ...]
 
@@ -171,7 +171,7 @@ class Encoded:
             raise FilterError(f"the filter takes {len(self._steps)} steps; at most {MAX_STEPS} are possible")
 
     def head(self, events: bool) -> bytes:
-        """A ``struct filter``; ``events``: whether records other than data and close are wanted."""
+        """Build a ``struct filter``; ``events``: whether records other than data and close are wanted."""
         paths, comms = self._automata
         known = self._atoms[About.SOCKET].items()
         head = _HEAD.pack(
@@ -199,7 +199,7 @@ class Encoded:
 
     @cached_property
     def lanes(self) -> list[bytes]:
-        """Each lane that it uses, a ``struct filter_lane``."""
+        """The automata's lanes, each a ``struct filter_lane``."""
         return [lane for one in self._automata for lane in one.tables]
 
     def _lanes_of(self, number: int) -> list[automaton.Lane]:
@@ -212,7 +212,7 @@ class Encoded:
         )
 
     def _all_members(self) -> Iterable[tuple[int, int, int, int]]:
-        """The value, the fact, whether it is an owner's, and the atom, for each number in a set."""
+        """Yield value, fact, whether it is an owner's, and atom, for each number in a term."""
         for about, found in self._atoms.items():
             for one, bit in found.items():
                 if not isinstance(PRIMITIVES[one.name].kernel, Member):
@@ -227,7 +227,7 @@ class Encoded:
                         yield value, first, int(about is About.OWNER), bit
 
     def _compile(self, node: _Normal, yes: int, no: int) -> int:
-        """Adds the steps for ``node``, the last first, and returns the first one's place in the list."""
+        """Add the steps for ``node``, the last first; return the place of its first step in the list."""
         if isinstance(node, _Literal):
             return self._step(self._test(node), yes, no)
         tests, joins = self._tests(node), [part for part in node.parts if isinstance(part, _Join)]
@@ -243,11 +243,11 @@ class Encoded:
         return len(self._steps) - 1
 
     def _position(self, at: int) -> int:
-        """Where a step is once the last one comes last."""
+        """Return a step's position in the finished program, which has the list's last step first."""
         return at if at in (_ACCEPT, _REJECT) else len(self._steps) - 1 - at
 
     def _tests(self, join: _Join) -> list[_Test]:
-        """Tests for the literals of ``join``; bits of the same word are tested together."""
+        """Return tests for the literals of ``join``; bits of the same word are tested together."""
         masks: dict[int, int] = {}
         others = []
         for part in join.parts:
@@ -280,7 +280,7 @@ class Encoded:
 
 
 def _normal(node: Node, negated: bool) -> _Normal:
-    """``node`` with ``not`` before terms only, and no join within one of its kind."""
+    """Move ``not`` down to the terms, and flatten joins within joins of the same kind."""
     if isinstance(node, Term):
         return _Literal(node, negated)
     if isinstance(node, Not):
@@ -317,7 +317,7 @@ def _has_atom(primitive: Primitive) -> bool:
 
 
 def _numbered(normal: _Normal) -> dict[About, dict[_Set, int]]:
-    """A bit for each distinct term about sockets and about processes; the side doesn't make a difference."""
+    """Assign bits to the distinct terms about sockets, and about processes; sides don't count."""
     atoms: dict[About, dict[_Set, int]] = {About.SOCKET: {}, About.OWNER: {}}
     for literal in _literals(normal):
         primitive = PRIMITIVES[literal.term.name]
@@ -328,9 +328,9 @@ def _numbered(normal: _Normal) -> dict[About, dict[_Set, int]]:
 
 
 def _merged(node: _Normal) -> _Normal:
-    """Terms of one primitive that are joined by ``or``, as one that has a set of values.
+    """Merge terms of one primitive that ``or`` joins into one with a set of values.
 
-    Negated ones that are joined by ``and`` are the same.
+    Negated terms that ``and`` joins are merged, too.
     """
     if isinstance(node, _Literal):
         return node

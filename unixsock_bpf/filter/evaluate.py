@@ -1,4 +1,4 @@
-"""The filter on sockets and records that Python holds: the reference for the interpreter in C."""
+"""Evaluate a filter on sockets and records in Python: the reference for the interpreter in C."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def endpoints(record: Record) -> tuple[Endpoint, Endpoint]:
 
 
 def matches(root: Node, record: Record) -> bool:
-    """Whether the filter takes ``record``; what the record doesn't tell doesn't match."""
+    """Return whether the filter takes ``record``; what the record lacks doesn't match."""
     src, dst = endpoints(record)
 
     def decide(term: Term) -> bool:
@@ -66,7 +66,7 @@ def matches(root: Node, record: Record) -> bool:
 
 
 def judge(root: Node, one: Endpoint, other: Endpoint, kind: int) -> bool | None:
-    """Whether the filter takes messages between two sockets of type ``kind``.
+    """Return whether the filter takes messages between two sockets of type ``kind``.
 
     None: that depends on the message, or on something that isn't known.
     """
@@ -87,7 +87,7 @@ def judge(root: Node, one: Endpoint, other: Endpoint, kind: int) -> bool | None:
 
 
 def _endpoints_match(term: Term, src: Endpoint, dst: Endpoint) -> bool | None:
-    """The truth of a term about sockets or processes, None if not known."""
+    """Return whether a term about sockets or processes holds; None if not known."""
     asked = {"src": (src,), "dst": (dst,)}.get(term.side, (src, dst))
     values = [PRIMITIVES[term.name].matches(term.value, endpoint) for endpoint in asked]
     return True if True in values else None if None in values else False

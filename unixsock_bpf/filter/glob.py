@@ -3,8 +3,8 @@
 A glob is kept as the elements that stand for one character each, and the places
 where a ``*`` stands between them.  That is already a small automaton: state
 ``n`` means "the first n elements have matched", and a ``*`` lets its state stay
-as it is.  ``automaton.py`` turns it into tables for the kernel.  ``regex``
-says the same for Python.
+as it is.  ``automaton.py`` turns it into tables for the kernel, ``regex`` into
+a regular expression for Python.
 
 Names are bytes.  A character is one byte that doesn't continue a UTF-8
 sequence, and the bytes that continue it.
@@ -38,7 +38,7 @@ class Element:
 
 @cache
 def literal(byte: int) -> Element:
-    """The element that takes one byte; the same object each time, since filters have very many."""
+    """Return the element that takes one byte; the same object each time, since filters have very many."""
     return Element(1 << byte)
 
 
@@ -62,7 +62,7 @@ class Glob:
         return re.compile(b"".join(parts), re.DOTALL)
 
     def matches(self, name: bytes) -> bool:
-        """Whether the whole of ``name`` matches."""
+        """Return whether the whole of ``name`` matches."""
         return self.regex.fullmatch(name) is not None
 
 
@@ -79,7 +79,7 @@ Character = tuple[str, bool]
 
 
 def literal_length(characters: list[Character]) -> int:
-    """How many characters come before the first wildcard."""
+    """Return how many characters come before the first wildcard."""
     for at, (character, quoted) in enumerate(characters):
         if not quoted and (character in "*?" or (character == "[" and _class_end(characters, at))):
             return at
@@ -87,7 +87,7 @@ def literal_length(characters: list[Character]) -> int:
 
 
 def plain(text: str) -> list[Character]:
-    """A word with no quotes in it, as given in an option: only backslashes quote."""
+    """Split an option's value into characters: only backslashes quote."""
     characters: list[Character] = []
     rest = iter(text)
     for character in rest:
@@ -99,7 +99,7 @@ def plain(text: str) -> list[Character]:
 
 
 def parse(characters: list[Character]) -> Glob:
-    """The glob that ``characters`` spell.  Raises FilterError for a class it can't take."""
+    """Parse a glob.  Raises FilterError for a class with characters outside of ASCII."""
     elements: list[Element] = []
     stars = set()
     at = 0
@@ -120,7 +120,7 @@ def parse(characters: list[Character]) -> Glob:
 
 
 def _class_end(characters: list[Character], start: int) -> int:
-    """Where the class that opens at ``start`` closes; 0: it doesn't, so ``[`` is an ordinary character."""
+    """Return where the class that opens at ``start`` closes; 0: ``[`` is an ordinary character."""
     at = start + 1
     if at < len(characters) and characters[at] in (("!", False), ("^", False)):
         at += 1
@@ -153,5 +153,5 @@ def _ranges(members: list[Character]) -> Iterator[tuple[str, str]]:
 
 
 def any_of(globs: Iterable[Glob], name: bytes) -> bool:
-    """Whether one of ``globs`` matches ``name``."""
+    """Return whether one of ``globs`` matches ``name``."""
     return any(glob.matches(name) for glob in globs)

@@ -1,4 +1,4 @@
-"""From the text of a capture filter to its tree, or to one sentence about what is wrong with it."""
+"""Parse the text of a capture filter into a tree; report a fault in one sentence."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SIDED = [one.name for one in PRIMITIVES.values() if one.sided]
 _PLAIN = [one.name for one in PRIMITIVES.values() if not one.sided and one.operand.syntax]
 _ALONE = [one.name for one in PRIMITIVES.values() if not one.operand.syntax]
 
-#: What the parser's terminals are called in a sentence, in the order in which they are listed.
+#: Words for the parser's terminals in error messages, in the order in which they are listed.
 _EXPECTED = {
     "WORD": "a word",
     "SIDED": f"{', '.join(_SIDED[:-1])} or {_SIDED[-1]}",
@@ -45,10 +45,7 @@ _IN_DOUBLE_QUOTES = re.compile(r"""\\([\\"$`])|(.)""", re.DOTALL)
 
 
 def parse(text: str) -> Node:
-    """The tree of the filter ``text``; an empty one takes everything.
-
-    Raises FilterError.
-    """
+    """Parse ``text`` into a tree; an empty filter takes everything.  Raises FilterError."""
     _refuse_unreadable(text)
     if not text.strip():
         return EVERYTHING
@@ -89,7 +86,7 @@ def _parser() -> Lark:
 
 
 class _Part:
-    """A node under construction, with what has to be limited."""
+    """A node under construction, with its depth and number of terms, which are limited."""
 
     def __init__(self, node: Node, depth: int = 0, terms: int = 1) -> None:
         self.node, self.depth, self.terms = node, depth, terms
@@ -145,7 +142,7 @@ class _Builder:
 
 
 def unquote(word: str) -> list[Character]:
-    """The characters of a word, and which of them quotes or backslashes made ordinary, as in the shell."""
+    """Split a word into characters, each with whether quotes or a backslash made it ordinary."""
     characters: list[Character] = []
     for escaped, single, double, bare in _PIECE.findall(word):
         if bare:
@@ -157,7 +154,7 @@ def unquote(word: str) -> list[Character]:
 
 
 def _explain(text: str, error: Any) -> FilterError:
-    """The sentence for something that the grammar doesn't allow where it stands."""
+    """Turn the parser's exception into a sentence with a position."""
     token = getattr(error, "token", None)
     expected = _alternatives(getattr(error, "accepts", None) or error.__dict__.get("allowed") or ())
     if token is not None and token.type == "$END":

@@ -1,8 +1,8 @@
-"""The primitives of the capture filter: one table, from which all else that knows of them is made or checked.
+"""The table of capture-filter primitives.
 
-The grammar's terminals, what a word may be, what a term means on sockets and records, how it is laid out for
-the kernel (encode.py) and for the privileged helper (serialize.py) come from here.  docs/filter.md, the
-manual page and the completions are compared with it by tests/unit/filter/test_primitives.py.
+From it come the grammar's terminals, the checks of operands, the meaning of terms on sockets and records, and
+the encodings for the kernel (encode.py) and for the privileged helper (serialize.py).
+tests/unit/filter/test_primitives.py compares docs/filter.md, the manual page and the completions with it.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ EVENTS = {event.name.lower(): int(event) for event in Event}
 
 
 class Operand:
-    """What stands after a primitive's name.  ``syntax`` is how the documentation writes it."""
+    """The operand after a primitive's name.  ``syntax``: as in the documentation."""
 
     syntax = ""
     #: Further words for the completion.
     words: tuple[str, ...] = ()
 
     def read(self, name: str, characters: list[Character]) -> Value:
-        """The value that a word spells.  Raises FilterError without a position."""
+        """Parse a word into a value.  Raises FilterError without a position."""
         raise NotImplementedError
 
     def dump(self, value: Any) -> Any:
-        """``value`` as JSON has it."""
+        """Turn ``value`` into what JSON can hold."""
         return value
 
     def load(self, plain: Any) -> Value:
-        """The value that ``dump`` made ``plain`` of.  Raises FilterError for anything else."""
+        """Turn what ``dump`` made back into a value.  Raises FilterError for anything else."""
         raise NotImplementedError
 
     def matches(self, value: Any, fact: Any) -> bool:
-        """Whether ``fact``, which is known, is what ``value`` asks for."""
+        """Return whether ``fact``, which is known, matches ``value``."""
         return bool(fact == value)
 
 
 class Nothing(Operand):
-    """No word: the primitive stands alone."""
+    """No operand: the primitive stands alone."""
 
     def load(self, plain: Any) -> Value:
         if plain is not None:
@@ -91,14 +91,14 @@ class Number(Operand):
 
 
 class AtMost(Number):
-    """A number that is not exceeded."""
+    """A limit that a fact must not exceed."""
 
     def matches(self, value: Any, fact: Any) -> bool:
         return bool(fact <= value)
 
 
 class AtLeast(Number):
-    """A number that is reached."""
+    """A limit that a fact must reach."""
 
     def matches(self, value: Any, fact: Any) -> bool:
         return bool(fact >= value)
@@ -144,9 +144,9 @@ class OneOf(Operand):
 
 @dataclass(frozen=True)
 class GlobOf(Operand):
-    """A glob for names of at most ``most`` bytes; ``what`` has such a name.
+    """A glob for names of at most ``most`` bytes; ``what`` says whose, in error messages.
 
-    ``linked``: it is a path, which symbolic links may lead to.
+    ``linked``: the name is a path, which symbolic links may lead to.
     """
 
     most: int
@@ -179,7 +179,7 @@ class GlobOf(Operand):
 
 
 class CgroupPath(Operand):
-    """A cgroup that exists, by its path."""
+    """The path of an existing cgroup."""
 
     syntax = "PATH"
 
@@ -206,7 +206,7 @@ class CgroupPath(Operand):
 
 
 class About(Enum):
-    """What a primitive's facts belong to."""
+    """The owner of a primitive's facts."""
 
     SOCKET = "sockets"
     OWNER = "processes"
@@ -248,9 +248,9 @@ class Length:
 class Primitive:
     """A primitive.
 
-    ``facts``: what it looks at, of an Endpoint or a Record: one of them has to match; None: not known.
-    ``kernel``: where the kernel has that.  ``takes``: which messages a term takes, as docs/filter.md says it.
-    ``sided``: ``src`` and ``dst`` may stand before it.
+    ``facts``: get from an Endpoint or a Record what the operand is compared with: one has to match;
+    None: not known.  ``kernel``: where the kernel has these facts.  ``takes``: the messages that a term
+    takes, in docs/filter.md's words.  ``sided``: ``src`` and ``dst`` may stand before it.
     """
 
     name: str
@@ -263,12 +263,12 @@ class Primitive:
 
     @property
     def syntax(self) -> str:
-        """How the documentation writes it."""
+        """The primitive with its operand, as in the documentation."""
         side = "[src|dst] " if self.sided else ""
         return f"{side}{self.name} {self.operand.syntax}".strip()
 
     def matches(self, value: Any, of: Endpoint | Record) -> bool | None:
-        """Whether a term with ``value`` holds for an Endpoint, or for a Record; None: unknown."""
+        """Return whether a term with ``value`` holds for an Endpoint or a Record; None: unknown."""
         facts = self.facts(of)
         if facts is None:
             return None
@@ -276,7 +276,7 @@ class Primitive:
 
 
 def _known(name: str) -> Callable[[Any], Iterable[Any] | None]:
-    """The member ``name``, None where it is not known."""
+    """Get the member ``name``; None where it is not known."""
 
     def facts(of: Any) -> Iterable[Any] | None:
         value = getattr(of, name)
@@ -286,7 +286,7 @@ def _known(name: str) -> Callable[[Any], Iterable[Any] | None]:
 
 
 def _names(endpoint: Endpoint) -> Iterable[bytes] | None:
-    """A socket's bound name, and the path of a relative one."""
+    """Get a socket's bound name, and the path of a relative one."""
     if endpoint.name is None:
         return None
     return (display_name(endpoint.name), *([endpoint.path] if endpoint.path else []))
@@ -327,7 +327,7 @@ _ALL = (
     Primitive(
         "uid",
         About.OWNER,
-        User(0, _U32 - 1),  # (uid_t) -1 is nobody's
+        User(0, _U32 - 1),  # (uid_t) -1 is no user
         _known("uid"),
         Member(),
         "of a process of that user",
@@ -411,12 +411,12 @@ PRIMITIVES = {primitive.name: primitive for primitive in _ALL}
 
 
 def term(name: str, characters: list[Character], side: str = "") -> Term:
-    """The term for primitive ``name`` with an operand.  Raises FilterError without a position."""
+    """Make a term of primitive ``name`` and its operand.  Raises FilterError without a position."""
     return Term(name, PRIMITIVES[name].operand.read(name, characters), side)
 
 
 def is_number(value: Any, low: int, high: int) -> bool:
-    """Whether ``value`` is an integer (not a truth value) from ``low`` to ``high``."""
+    """Return whether ``value`` is an integer (not a truth value) from ``low`` to ``high``."""
     return type(value) is int and low <= value <= high
 
 
@@ -425,7 +425,7 @@ def _text(characters: list[Character]) -> str:
 
 
 def _has(value: Any, *members: str) -> bool:
-    """Whether ``value`` is a dictionary of just these members."""
+    """Return whether ``value`` is a dictionary of just these members."""
     return isinstance(value, dict) and value.keys() == set(members)
 
 

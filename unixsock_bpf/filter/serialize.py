@@ -1,4 +1,4 @@
-"""A parsed filter as plain values, for the way to the privileged helper, and back with every value checked.
+"""Serialize a parsed filter for the privileged helper, and read it back with every value checked.
 
 A term is ``[name, side, value]``; joins are ``["and", part…]`` and ``["or", part…]``, a
 negation is ``["not", part]``.  A value is what the primitive's operand makes of it (primitives.py): a number,
@@ -24,7 +24,7 @@ _MAX_NODES = 4 * _MAX_TERMS
 
 
 def to_plain(node: Node) -> list[Any]:
-    """``node`` as lists, dictionaries, strings and numbers."""
+    """Turn ``node`` into lists, dictionaries, strings and numbers."""
     if isinstance(node, Term):
         return [node.name, node.side, PRIMITIVES[node.name].operand.dump(node.value)]
     if isinstance(node, Not):
@@ -35,12 +35,12 @@ def to_plain(node: Node) -> list[Any]:
 
 
 def from_plain(plain: Any) -> Node:
-    """The tree that ``to_plain`` made ``plain`` of.  Raises FilterError for anything else."""
+    """Turn what ``to_plain`` made back into a tree.  Raises FilterError for anything else."""
     return _Reader().node(plain, 0)
 
 
 class _Reader:
-    """Counts what it reads, and refuses the rest as soon as it is too much."""
+    """Read a tree within limits on nodes and terms."""
 
     def __init__(self) -> None:
         self._terms = self._nodes = 0

@@ -33,10 +33,10 @@ def select(present: list[Socket], wanted: Filter) -> list[tuple[Socket, bool]]:
 
 
 def _endpoints(one: Socket, with_cgroup: bool) -> list[Endpoint]:
-    """The socket as the filter sees it, once for each process that holds it."""
+    """Return the socket as the filter sees it, once for each process that holds it."""
     known: dict[str, Any] = {"name": one.name, "inode": one.inode, "netns": one.netns}
     if not one.owners:
-        return [Endpoint(**known, pid=0, uid=-1, comm=b"", cgroup=b"")]  # nobody that can be seen
+        return [Endpoint(**known, pid=0, uid=-1, comm=b"", cgroup=b"")]  # no holder that is visible
     return [
         Endpoint(
             **known,
@@ -54,7 +54,7 @@ _UNKNOWN_PEER = Endpoint(name=b"", inode=0, netns=0, pid=0, uid=-1, comm=b"", cg
 
 
 def _absolute(name: bytes, pid: int) -> bytes:
-    """Where a relative name most likely lies: in its owner's present directory."""
+    """Return a relative name's most likely path: in its owner's present directory."""
     if not name or name.startswith((b"/", b"\0")):
         return b""
     try:

@@ -16,7 +16,7 @@ _LINK_DIRECTORIES = ("/", "/var")
 
 
 def aliases(characters: list[Character]) -> list[list[Character]]:
-    """Globs for the names under which the same sockets may be bound; not ``characters`` itself."""
+    """Return globs for other names that the same sockets may be bound to."""
     text = "".join(character for character, _ in characters)
     end = literal_length(characters)
     if not text.startswith("/"):
@@ -33,7 +33,7 @@ def aliases(characters: list[Character]) -> list[list[Character]]:
 
 
 def _resolved(path: str) -> list[str]:
-    """``path`` with its directories' links resolved, and with its own, too, if it is one."""
+    """Resolve links in ``path``'s directories, and ``path`` itself, too, if it is one."""
     directory, slash, last = path.rpartition("/")
     try:
         in_directory = os.path.join(os.path.realpath(directory or "/"), last)
@@ -43,7 +43,7 @@ def _resolved(path: str) -> list[str]:
 
 
 def _ways_back(path: str) -> list[str]:
-    """``path`` spelled through the links whose targets it lies in."""
+    """Spell ``path`` through the links whose targets it lies in."""
     return [
         link + path[len(target) :]
         for link, target in _links(_LINK_DIRECTORIES)
@@ -53,12 +53,12 @@ def _ways_back(path: str) -> list[str]:
 
 @cache  # a filter may have many paths, and these links stay as they are
 def _links(directories: tuple[str, ...]) -> list[tuple[str, str]]:
-    """The symbolic links in ``directories``, and where they lead."""
+    """Return the symbolic links in ``directories``, and their targets."""
     links = []
     for directory in directories:
         try:
             with os.scandir(directory) as entries:
                 links += [entry.path for entry in entries if entry.is_symlink()]
         except OSError:
-            continue  # what can't be read is no help, and no harm
+            continue  # a directory that can't be read is skipped
     return [(link, os.path.realpath(link)) for link in links]

@@ -1,4 +1,4 @@
-"""What a capture needs on this machine, each with the remedy where it is missing."""
+"""Check what a capture needs on this machine, and name the remedy for what is missing."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from unixsock_bpf.dependencies import PACKAGES
 from unixsock_bpf.timeouts import CHECK_TIMEOUT_S
 from unixsock_bpf.version import __version__
 
-#: What to do where root sees no addresses.
+#: Remedy where root sees no addresses.
 _HIDDEN = "set kernel.kptr_restrict to 1 or 0 and run as root"
 
 
 @dataclass(frozen=True)
 class Check:
-    """One need: whether it is met, what was found, and what to do if it is missing.
+    """One requirement: whether it is met, what was found, and the remedy if it isn't.
 
     Where ``needed`` is false a capture works without it, if only with ``unixsock dump``.
     """
@@ -34,7 +34,7 @@ class Check:
 
 
 def checks() -> Iterator[Check]:
-    """Each need in turn; the slower ones (loading a probe, asking Wireshark) last."""
+    """Yield each check in turn; the slower ones (loading a probe, asking Wireshark) last."""
     basic = [root(), btf(), bcc(), libraries(), lockdown(), kallsyms()]
     yield from basic
     if all(check.met for check in basic if check.needed):
@@ -47,7 +47,7 @@ def checks() -> Iterator[Check]:
 
 
 def root(uid_map: str = "/proc/self/uid_map") -> Check:
-    """The right to load programs into the kernel: root's, or lent by the privileged helper."""
+    """Check for the right to load programs into the kernel: as root, or through the privileged helper."""
     uid = os.geteuid()
     if uid == 0 and _in_user_namespace(uid_map):
         said = "root of a user namespace, which is an unprivileged user for the kernel"
@@ -69,7 +69,7 @@ def _in_user_namespace(uid_map: str) -> bool:
 
 
 def _refusal() -> str | None:
-    """Why the privileged helper would not start for this user; None if it would."""
+    """Return why the privileged helper would not start for this user; None if it would."""
     from unixsock_bpf.errors import ProbeError
     from unixsock_bpf.options import Settings
     from unixsock_bpf.privilege.client import RemoteCapture
@@ -82,7 +82,7 @@ def _refusal() -> str | None:
 
 
 def btf(path: str = "/sys/kernel/btf/vmlinux") -> Check:
-    """The running kernel's layouts."""
+    """Check for the running kernel's type information."""
     there = os.access(path, os.R_OK)
     return Check(
         "BTF",
@@ -93,7 +93,7 @@ def btf(path: str = "/sys/kernel/btf/vmlinux") -> Check:
 
 
 def bcc() -> Check:
-    """The compiler and loader."""
+    """Check for bcc, the compiler and loader."""
     try:
         import bcc as module
 
@@ -110,7 +110,7 @@ def bcc() -> Check:
 
 
 def libraries(packages: Mapping[str, str] = PACKAGES) -> Check:
-    """The Python packages that the filter is made with."""
+    """Check for the Python packages that the filter language needs."""
     missing = [name for name in packages if find_spec(name) is None]
     remedy = "; ".join(packages[name] for name in missing)
     return Check(
@@ -122,11 +122,11 @@ def libraries(packages: Mapping[str, str] = PACKAGES) -> Check:
 
 
 def lockdown(path: str = "/sys/kernel/security/lockdown") -> Check:
-    """Whether the kernel is locked against tracing."""
+    """Check that kernel lockdown permits tracing."""
     try:
         modes = Path(path).read_text()
     except OSError:
-        return Check("lockdown", True, "the kernel does not tell of any")
+        return Check("lockdown", True, "not in this kernel")
     mode = modes.partition("[")[2].partition("]")[0] or modes.strip()
     return Check(
         "lockdown",
@@ -141,9 +141,9 @@ def kallsyms(
     restriction: str = "/proc/sys/kernel/kptr_restrict",
     kcore: str = "/proc/kcore",
 ) -> Check:
-    """Whether the kernel says where the memory of pages is, in which the fragments of long messages lie.
+    """Check that the probe can find pages, which hold the fragments of long messages.
 
-    kcore or kallsyms will do; of an unprivileged user's the part that root runs reads them.
+    kcore or kallsyms will do; for an unprivileged user the privileged helper reads them.
     """
     from unixsock_bpf.probe.ksyms import addresses
     from unixsock_bpf.probe.page_bases import BASES
@@ -170,7 +170,7 @@ def _pages_unknown(said: str, remedy: str) -> Check:
 
 
 def _tells_where_pages_are(kcore: str) -> bool:
-    if os.geteuid() != 0:  # what root will see
+    if os.geteuid() != 0:  # as root will find it
         return Path(kcore).exists()
     from unixsock_bpf.probe import offsets
     from unixsock_bpf.probe.btf import Btf, BtfError
@@ -183,7 +183,7 @@ def _tells_where_pages_are(kcore: str) -> bool:
 
 
 def tracing() -> Check:
-    """Whether the kernel takes the probe: it is loaded, attached and taken out again."""
+    """Check that the probe can be loaded, attached and detached."""
     from unixsock_bpf.errors import ProbeError
     from unixsock_bpf.options import Settings
     from unixsock_bpf.privilege.client import source
@@ -201,7 +201,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _tracing_remedy(said: str) -> str:
-    """What to do, unless what was said ends with that."""
+    """Return the remedy, unless the error ends with one."""
     try:
         modules = Path("/sys/kernel/security/lsm").read_text().strip().split(",")
     except OSError:
@@ -212,7 +212,7 @@ def _tracing_remedy(said: str) -> str:
 
 
 def wireshark() -> Check:
-    """Wireshark or tshark."""
+    """Check for Wireshark or tshark, with Lua."""
     found = [program for program in ("wireshark", "tshark") if shutil.which(program)]
     if not found:
         return Check(
@@ -229,7 +229,7 @@ def wireshark() -> Check:
 
 
 def extcap() -> Check:
-    """The interface, where Wireshark looks for it, of this version."""
+    """Check that the extcap of this version is where Wireshark looks for it."""
     from unixsock_bpf.wireshark.folders import extcap_folders
 
     installed = [folder / "unixsock" for folder in extcap_folders() if (folder / "unixsock").exists()]
@@ -250,7 +250,7 @@ def extcap() -> Check:
 
 
 def dissector() -> Check:
-    """The dissector, where Wireshark looks for it, the same as this package's."""
+    """Check that this package's dissector is where Wireshark looks for it."""
     from unixsock_bpf.wireshark import folders
     from unixsock_bpf.wireshark.tshark import leaves_out_personal_lua
 
@@ -281,7 +281,7 @@ def _not_installed(what: str) -> Check:
 
 
 def _answer(command: list[str]) -> str:
-    """What a program prints; nothing if it fails."""
+    """Return what a program prints; an empty text if it fails."""
     try:
         done = subprocess.run(
             command, capture_output=True, timeout=CHECK_TIMEOUT_S, check=False, text=True, errors="replace"

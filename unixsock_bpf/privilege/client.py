@@ -1,7 +1,7 @@
-"""The unprivileged user's side: has the privileged helper capture, and offers what Capture offers.
+"""Capture through the privileged helper.
 
-The privileged helper belongs to root, so signals don't reach it: the end of the pipe that it
-takes requests from tells it to stop, also when this process is killed.
+The helper belongs to root, so our signals don't reach it: it stops at the end of the pipe that it takes
+requests from, also when this process is killed.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ _T = TypeVar("_T")
 
 
 def _there(value: _T | None) -> _T:
-    """``value``, which is there once the privileged helper was started."""
+    """Return ``value``, which is set once the helper has been started."""
     assert value is not None
     return value
 
 
 def source(settings: Settings, output: int | None = None) -> CaptureSource:
-    """What captures for this user: this process, or for an unprivileged user the privileged helper.
+    """Choose the capture for this user: in this process, or through the privileged helper.
 
-    ``output``: the open fifo that blocks go to; the privileged helper writes there itself, so that
-    ``blocks`` gives none.  Without it all come from ``blocks``.
+    ``output``: the open fifo that blocks go to; the helper writes there itself, and ``blocks`` yields none.
+    Without it all come from ``blocks``.
     """
     if os.geteuid() == 0 or settings.privilege == "none":
         return Capture(settings)
@@ -51,9 +51,9 @@ def source(settings: Settings, output: int | None = None) -> CaptureSource:
 
 
 class RemoteCapture(Poller):
-    """A capture by the privileged helper, with the methods of ``capture.Capture``.
+    """A capture by the privileged helper, with the methods of ``Capture``.
 
-    Entering raises ProbeError if it refuses, or is not there.
+    Entering raises ProbeError if the helper refuses, or is not installed.
     """
 
     def __init__(self, settings: Settings, output: int | None = None) -> None:
@@ -67,7 +67,7 @@ class RemoteCapture(Poller):
         self._reports = Reports()
         self._hello: str | None = None
         self._problem: str | None = None
-        #: Called, oldest first, with why a change was not made, or nothing.
+        #: Called, oldest first, with why a change was not made, or an empty text.
         self._changes: list[Callable[[str], None]] = []
         #: The processes that are left out because they belong to the capture.
         self.left_out: Sequence[str] = []
@@ -77,7 +77,7 @@ class RemoteCapture(Poller):
         self.attached = ""
         self.filling = False
         self.writes_output = output is not None
-        #: As far as the privileged helper has told: losses about once a second, all at the end.
+        #: As reported by the helper: losses about once a second, everything at the end.
         self.statistics = Statistics()
 
     def __enter__(self) -> RemoteCapture:
@@ -96,7 +96,7 @@ class RemoteCapture(Poller):
         return self
 
     def try_to_start(self) -> None:
-        """Finds out whether this user may start the privileged helper.  Raises ProbeError if not."""
+        """Check that this user may start the privileged helper.  Raises ProbeError if not."""
         try:
             self._start()
             self._end()
@@ -104,7 +104,7 @@ class RemoteCapture(Poller):
             self._close()
 
     def _start(self) -> None:
-        """Starts the privileged helper in the first way that is permitted.  Raises ProbeError."""
+        """Start the helper in the first way that is permitted.  Raises ProbeError."""
         if not launch.HELPER.exists():
             raise ProbeError(launch.not_installed())
         ways = launch.commands(self._settings.privilege)
@@ -145,7 +145,7 @@ class RemoteCapture(Poller):
         return _there(_there(self._process).stderr).fileno()
 
     def _send(self) -> None:
-        """Asks for what the settings say.  Raises ProbeError if that is too much."""
+        """Send a request for the settings.  Raises ProbeError if it is too long."""
         from unixsock_bpf.capture.own_processes import capture_processes, shown
 
         left_out = capture_processes()
@@ -157,11 +157,11 @@ class RemoteCapture(Poller):
         except RequestError as error:
             raise ProbeError(str(error)) from None
         requests = _there(_there(self._process).stdin)
-        with contextlib.suppress(BrokenPipeError):  # its reports tell why
+        with contextlib.suppress(BrokenPipeError):  # its reports have the reason
             write_all(requests.fileno(), message)
 
     def _read_reports(self) -> bool:
-        """Waits for what the privileged helper says, and takes it in.  False at the end of it."""
+        """Wait for reports and handle them.  Return False at their end."""
         data = os.read(self._reports_from, 65536)
         for kind, value in self._reports.feed(data):
             self._take_report(kind, value)
@@ -187,12 +187,12 @@ class RemoteCapture(Poller):
             self._problem = str(value)
 
     def _why(self) -> str:
-        """Why the privileged helper ended."""
+        """Return why the helper ended."""
         line = self._reports.last_line
         return self._problem or line or "The privileged helper was ended by someone else."
 
     def _end(self) -> None:
-        """Closes what leads to the privileged helper, which then ends, and waits for it."""
+        """Close the pipes to the helper, which makes it end, and wait for it."""
         if self._process is None:
             return
         for pipe in (self._process.stdin, self._process.stderr):
@@ -227,9 +227,9 @@ class RemoteCapture(Poller):
         self._send()
 
     def blocks(self) -> Iterator[Sequence[Block]]:
-        """As Capture.blocks; nothing but waiting if the privileged helper writes to the output itself.
+        """As Capture.blocks; only wait if the helper writes to the output itself.
 
-        Raises ProbeError if the privileged helper ends by itself.
+        Raises ProbeError if the helper ends by itself.
         """
         reports_from = self._reports_from
         open_ends = {reports_from} | ({self._blocks_from} if self._blocks_from is not None else set())
@@ -252,7 +252,7 @@ class RemoteCapture(Poller):
             raise ProbeError(self._why())
 
     def _ask_to_stop(self) -> None:
-        """Nothing else matters any more, until the privileged helper has ended."""
+        """Close the helper's stdin, and watch nothing but its output from now on."""
         self.unwatch_all()
         _there(_there(self._process).stdin).close()
 

@@ -1,11 +1,10 @@
-"""The privileged helper: one request, one probe, and then nothing but draining.
+"""The privileged helper: read one request, attach one probe, then only drain the ring.
 
-stdin brings the request; its end is the signal to stop.  stdout takes pcapng blocks, stderr
-reports (protocol.py).  ``libexec/unixsock-capture`` has made sure that only root's code runs.
+stdin brings the request; its end means stop.  stdout takes pcapng blocks, stderr reports (protocol.py).
+``libexec/unixsock-capture`` has made sure that only root's code runs.
 
-Where the request says that changes may follow, a second process, the loader, stays root to
-write other filters into their map, and to attach the hooks of events; it reads stdin, and never what is
-captured.
+If the request announces changes, a second process, the loader, stays root to write other filters into their
+map and to attach the hooks of events.  It reads stdin, and never what is captured.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ REQUEST_TIMEOUT_S = 60
 
 
 def main(uid: int) -> NoReturn:
-    """Captures for user ``uid``.  Ends the process: bcc must not clean up after itself in a sandbox."""
+    """Capture for user ``uid``, then end the process: bcc must not clean up after itself in a sandbox."""
     status = 1
     try:
         status = _serve(uid)
@@ -43,14 +42,14 @@ def main(uid: int) -> NoReturn:
         _report("error", str(error))
     except sandbox.SandboxError as error:
         _report("error", error.strerror or str(error))
-    except Exception as error:  # never a traceback: its reader is a dialog
+    except Exception as error:  # no traceback: it would end up in a dialog
         _report("error", f"The privileged helper failed: {type(error).__name__}: {error}")
     finally:
         os._exit(status)
 
 
 def _report(kind: str, value: object) -> None:
-    with contextlib.suppress(OSError):  # nobody listens
+    with contextlib.suppress(OSError):  # the client is gone
         os.write(_ERR, protocol.encode_report(kind, value))
 
 
@@ -88,7 +87,7 @@ def _serve(uid: int) -> int:
 
 
 def _read_request() -> Request | None:
-    """The next request; None at the end of stdin.  Raises RequestError."""
+    """Read the next request; None at the end of stdin.  Raises RequestError."""
     head = _read(protocol.HEAD)
     if not head:
         return None
@@ -100,7 +99,7 @@ def _read_request() -> Request | None:
 
 
 def _read(size: int) -> bytes:
-    """``size`` bytes of stdin, or fewer at its end."""
+    """Read ``size`` bytes of stdin, or fewer at its end."""
     data = b""
     while len(data) < size:
         part = os.read(_IN, size - len(data))
@@ -111,10 +110,10 @@ def _read(size: int) -> bytes:
 
 
 def _signal_on_input() -> None:
-    """Has the kernel send SIGIO when stdin ends, whatever this process is busy with."""
+    """Have the kernel send SIGIO when stdin ends, whatever this process is busy with."""
     fcntl.fcntl(_IN, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(_IN, fcntl.F_SETFL, fcntl.fcntl(_IN, fcntl.F_GETFL) | os.O_ASYNC)
-    if _ended():  # before it could be told
+    if _ended():  # before the kernel could send it
         os._exit(0)
 
 
@@ -125,9 +124,10 @@ def _ended() -> bool:
 
 
 def _capabilities_to_read_maps(capture: Capture, uid: int) -> list[int]:
-    """CAP_BPF where the kernel lets nobody else even read a map that is open; mostly none.
+    """Return the capabilities that reading an open map takes: none, or CAP_BPF.
 
-    c8644cd0efe7 (5.19) lets everybody who holds its descriptor.  Tried, because that was backported.
+    Since Linux commit c8644cd0efe7 (v5.19) holding its descriptor is enough.  Tried rather than looked up,
+    because that was backported.
     """
     child = os.fork()
     if child == 0:
@@ -141,7 +141,7 @@ def _capabilities_to_read_maps(capture: Capture, uid: int) -> list[int]:
 
 
 def _drain(capture: Capture, uid: int, keep: list[int], settings: Settings) -> None:
-    """Moves what is captured to stdout until stdin ends or nobody reads.  Root ends here."""
+    """Copy what is captured to stdout until stdin ends or the reader is gone.  Gives up root."""
     from unixsock_bpf.capture.feedback import Feedback
     from unixsock_bpf.capture.pipe import PipePump, PipeWriter, ReaderGone
 
@@ -152,7 +152,7 @@ def _drain(capture: Capture, uid: int, keep: list[int], settings: Settings) -> N
     drain = PipePump(capture, PipeWriter(_OUT), settings.buffer_mib, feedback)
     signal.signal(signal.SIGIO, drain.stop)
     capture.watch(_IN, select.POLLIN, drain.stop)
-    capture.each_second = _Losses(capture).tell
+    capture.each_second = _Losses(capture).report
     _release_programs(capture.countable)
     sandbox.enter(
         uid, {_IN, capture.wake, capture.jumps, capture.idle_time.fd}, {_OUT, _ERR, capture.waker}, keep
@@ -167,21 +167,21 @@ def _drain(capture: Capture, uid: int, keep: list[int], settings: Settings) -> N
 
 
 class _Losses:
-    """Tells of losses when there are new ones."""
+    """Report losses when there are new ones."""
 
     def __init__(self, capture: Capture) -> None:
         self._capture = capture
-        self._told = 0
+        self._reported = 0
 
-    def tell(self) -> None:
+    def report(self) -> None:
         lost = self._capture.statistics.lost
-        if lost > self._told:
-            self._told = lost
+        if lost > self._reported:
+            self._reported = lost
             _report("lost", lost)
 
 
 def _release_programs(counted: set[int]) -> None:
-    """Closes what only a loader needs."""
+    """Close descriptors that only a loader needs."""
     for name in os.listdir("/proc/self/fd"):
         try:
             target = os.readlink(f"/proc/self/fd/{name}")
@@ -192,7 +192,7 @@ def _release_programs(counted: set[int]) -> None:
 
 
 def _become_loader_with_drainer(capture: Capture, wanted: Request) -> None:
-    """Returns in a child, whose stdin is a pipe from here; this process serves changes until either ends."""
+    """Fork: return in the child, whose stdin is a pipe from here; serve changes here until either ends."""
     there, here = os.pipe()
     child = os.fork()
     if child == 0:
@@ -203,7 +203,7 @@ def _become_loader_with_drainer(capture: Capture, wanted: Request) -> None:
         return
     os.close(there)
     signal.signal(signal.SIGIO, signal.SIG_IGN)
-    os.close(_OUT)  # what is captured is none of its business
+    os.close(_OUT)  # the loader must not see what is captured
     status = 1
     try:
         _serve_changes(capture, wanted, child)
@@ -217,7 +217,7 @@ def _become_loader_with_drainer(capture: Capture, wanted: Request) -> None:
 
 
 def _serve_changes(capture: Capture, wanted: Request, drainer: int) -> None:
-    """Makes the changes that stdin asks for, until it or the drainer ends."""
+    """Make the changes that stdin asks for, until it or the drainer ends."""
     life = os.pidfd_open(drainer)
     poll = select.poll()
     poll.register(life, select.POLLIN)
@@ -234,12 +234,12 @@ def _serve_changes(capture: Capture, wanted: Request, drainer: int) -> None:
             wanted = following if not problem else wanted
         except protocol.RequestError as error:
             _report("error", str(error))
-            return  # where the next one begins is anybody's guess
+            return  # where the next request begins is unknown
         _report("changed", problem)
 
 
 def _change(capture: Capture, before: Request, after: Request) -> str:
-    """Goes over to what ``after`` asks for; returns why not, or nothing."""
+    """Change from ``before`` to ``after``; return why not, or an empty text."""
     wanted = dataclasses.replace(after.settings, capturers=before.settings.capturers)
     if wanted != before.settings and (problem := capture.replace_now(wanted)):
         return problem

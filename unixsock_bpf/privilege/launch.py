@@ -1,4 +1,4 @@
-"""Starting the privileged helper through sudo or pkexec, and the sentence for when that is not permitted."""
+"""Start the privileged helper through sudo or pkexec, or explain why that is not permitted."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _ASK_GROUP = "unixsock"
 
 
 def commands(privilege: str) -> dict[str, list[str]]:
-    """Ways to start the privileged helper, in the order in which they are tried, by program.
+    """Return the commands that can start the helper, by program, in the order in which to try them.
 
-    ``privilege`` is a value of the option: with ``auto`` both, where they are installed.  sudo reports each
-    user whom it refuses to the administrator, by mail, so that ``auto`` has it asked for members only.
+    ``privilege`` is the option's value; ``auto``: both, where they are installed.  sudo mails the
+    administrator about each user whom it refuses, so ``auto`` tries it for members of the group only.
     """
     ways = {
         "sudo": ["-n", "--", str(HELPER)],
@@ -39,7 +39,7 @@ def commands(privilege: str) -> dict[str, list[str]]:
 
 
 def launch(command: list[str], output: int) -> subprocess.Popen[bytes]:
-    """Starts it: requests go to its stdin, blocks to ``output``, reports come from its stderr."""
+    """Start the helper: requests go to its stdin, blocks to ``output``, reports come from its stderr."""
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -47,12 +47,12 @@ def launch(command: list[str], output: int) -> subprocess.Popen[bytes]:
         stderr=subprocess.PIPE,
         bufsize=0,
         env={"PATH": _PATH, "LC_ALL": "C"},
-        start_new_session=True,  # a terminal's Ctrl-C is for us, who then ask it to stop
+        start_new_session=True,  # a terminal's Ctrl-C is for the client, which then asks it to stop
     )
 
 
 def _group() -> str | None:
-    """The group that may start it; None if no group may."""
+    """Read the group that may start the helper; None if none may."""
     try:
         return GROUP.read_text().strip() or None
     except OSError:
@@ -60,7 +60,7 @@ def _group() -> str | None:
 
 
 def _is_member(group: str) -> bool:
-    """Whether this process is in it: whoever was added has to log in again first."""
+    """Return whether this process is in the group: membership takes effect at the next login."""
     try:
         return grp.getgrnam(group).gr_gid in (os.getegid(), *os.getgroups())
     except KeyError:
@@ -80,16 +80,16 @@ def _user() -> str:
 
 
 def not_installed() -> str:
-    """The sentence where nothing was set up for unprivileged users."""
+    """Explain how to set up capturing for unprivileged users."""
     return (
-        "Capturing Unix sockets needs root; for an unprivileged user, have it set up once with "
+        "Capturing Unix sockets needs root. To let an unprivileged user capture, run once "
         f"'sudo unixsock install --system --group {_ASK_GROUP}' and "
         f"'sudo usermod -aG {_ASK_GROUP} {_user()}', then log in again."
     )
 
 
 def not_permitted(refusals: list[str]) -> str:
-    """The sentence where this user may not start it; ``refusals``: what each program said."""
+    """Explain why this user may not start the helper; ``refusals``: what each program printed."""
     group = _group()
     if group is None:
         return not_installed()
@@ -103,7 +103,7 @@ def not_permitted(refusals: list[str]) -> str:
 
 
 def not_there(privilege: str) -> str:
-    """The sentence where there is no program that would start it."""
+    """Explain that no program is installed that would start the helper."""
     if privilege == "auto" and shutil.which("sudo", path=_PATH):  # which is there for members
         return not_permitted([])
     wanted = "sudo or pkexec" if privilege == "auto" else privilege

@@ -1,4 +1,4 @@
-"""The files by which sudo and polkit let a group run the privileged helper, and nothing else."""
+"""Files that make sudo and polkit let a group run the privileged helper, and nothing else."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _GROUP_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 
 
 class PolicyError(ValueError):
-    """A group that can't be given the right: says why."""
+    """A group that can't be given the right; the text says why."""
 
 
 def check_group(group: str) -> str:
-    """``group`` if it may stand in the files.  Raises PolicyError."""
+    """Return ``group`` if its name is safe to write into the files.  Raises PolicyError."""
     if not _GROUP_NAME.fullmatch(group):
         raise PolicyError(
             "a group's name has lower-case letters, digits, - and _, and begins with a letter or _, "
@@ -31,7 +31,7 @@ def check_group(group: str) -> str:
 
 
 def sudoers(group: str) -> str:
-    """The drop-in for sudo.
+    """Return the drop-in for sudo.
 
     ``""``: no arguments.  Nothing of the caller's environment is kept, whatever sudoers says
     elsewhere, and only stdin, stdout and stderr are handed over.
@@ -45,7 +45,7 @@ Defaults!{HELPER} env_reset, !setenv, !use_pty, !requiretty, !lecture, closefrom
 
 
 def action() -> str:
-    """The polkit action: what is asked, and who may answer where no rule does."""
+    """Return the polkit action: its message, and who may authenticate where no rule applies."""
     return f"""\
 <?xml version="1.0" encoding="UTF-8"?>
 <!DOCTYPE policyconfig PUBLIC "-//freedesktop//DTD PolicyKit Policy Configuration 1.0//EN"
@@ -53,7 +53,7 @@ def action() -> str:
 <policyconfig>
   <action id="{ACTION_ID}">
     <description>Capture Unix sockets</description>
-    <message>Wireshark wants to see what all programs here say over Unix sockets, secrets too</message>
+    <message>Wireshark wants to capture the Unix-socket traffic of all programs, secrets included</message>
     <defaults>
       <allow_any>no</allow_any>
       <allow_inactive>no</allow_inactive>
@@ -66,7 +66,7 @@ def action() -> str:
 
 
 def rule(group: str) -> str:
-    """The polkit rule: members of the group need no password."""
+    """Return the polkit rule: members of the group need no password."""
     return f"""\
 // Written by 'unixsock install --system --group {group}', removed by 'unixsock uninstall --system'.
 polkit.addRule(function(action, subject) {{

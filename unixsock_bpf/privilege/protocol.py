@@ -50,14 +50,14 @@ _MAX_LINE = 65_536
 
 
 class RequestError(ValueError):
-    """A request that can't be granted: says why."""
+    """A request that can't be granted; the text says why."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A capture that is asked for.
+    """A request for a capture.
 
-    ``paused``: nothing is to be captured for now.  ``changes``: other requests may follow.
+    ``paused``: capture nothing for now.  ``changes``: other requests may follow.
     """
 
     settings: Settings

@@ -21,6 +21,8 @@ from unixsock_bpf import record
 from unixsock_bpf.cli.main import main
 from unixsock_bpf.formats import pcapng
 from unixsock_bpf.install import installer
+from unixsock_bpf.install.manifest import Item
+from unixsock_bpf.install.places import Places
 from unixsock_bpf.privilege import policy
 from unixsock_bpf.probe import ahead
 from unixsock_bpf.probe import cache as programs
@@ -32,14 +34,14 @@ PLUGIN = ".local/lib/wireshark/plugins/unixsock.lua"
 PROFILE = ".config/wireshark/profiles/Unix sockets"
 
 
-compile_bytecode = installer._compile_bytecode
+compile_bytecode = installer.compile_bytecode
 
 
 @pytest.fixture(autouse=True)
 def _nothing_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is compiled for this machine's kernel is the guests' to test, and bytecode takes seconds."""
     monkeypatch.setattr(ahead, "compile_ahead", lambda: programs.keep("compiled", {}))
-    monkeypatch.setattr(installer, "_compile_bytecode", lambda *_: None)
+    monkeypatch.setattr(installer, "compile_bytecode", lambda *_: None)
 
 
 @pytest.fixture
@@ -354,7 +356,7 @@ def test_bytecode_is_made_and_repaired_by_the_installation(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Root's programs write none: under a caller's limit it would be cut, and used all the same."""
-    monkeypatch.setattr(installer, "_compile_bytecode", compile_bytecode)
+    monkeypatch.setattr(installer, "compile_bytecode", compile_bytecode)
     os.umask(0o077)
     assert main(["install", "--system"]) == 0
     library = system.helper.parents[1]
@@ -383,18 +385,18 @@ def test_an_interrupted_installation_can_be_removed(
     upgrade: bool, system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever file it was at, new or of another version than before."""
-    put, items = installer._Item.put, installer._items
+    put, items = Item.put, installer.files_of
     command = ["install", "--system", "--group", "games"]
     at, count = 0, 0
 
-    def interrupted(item: installer._Item) -> None:
+    def interrupted(item: Item) -> None:
         nonlocal count
         count += 1
         if count == at:
             raise KeyboardInterrupt
         put(item)
 
-    def older(places: installer.Places) -> list[installer._Item]:
+    def older(places: Places) -> list[Item]:
         return [
             dataclasses.replace(one, source=None, text="older") if one.source else one
             for one in items(places)
@@ -404,13 +406,13 @@ def test_an_interrupted_installation_can_be_removed(
     for number in (2, 60, 103):
         at = number
         if upgrade:
-            monkeypatch.setattr(installer, "_items", older)
+            monkeypatch.setattr(installer, "files_of", older)
             assert main(command) == 0
-            monkeypatch.setattr(installer, "_items", items)
+            monkeypatch.setattr(installer, "files_of", items)
         count = 0
-        monkeypatch.setattr(installer._Item, "put", interrupted)
+        monkeypatch.setattr(Item, "put", interrupted)
         assert main(command) == 128 + signal.SIGINT
-        monkeypatch.setattr(installer._Item, "put", put)
+        monkeypatch.setattr(Item, "put", put)
         assert main(["uninstall", "--system"]) == 0
         left = {path for path in system.root.rglob("*") if not path.is_dir()}
         assert left == set()
@@ -421,7 +423,7 @@ def test_who_is_in_the_group_is_shown_and_asked(system: System, capsys: pytest.C
     system.set_members(["bob", "alice"], [user])
     assert main(["install", "--system", "--group", "games"]) == 1
     said = capsys.readouterr()
-    assert "group: games has members already: alice, bob, carol\n" in said.out
+    assert "group: games already has members: alice, bob, carol\n" in said.out
     assert "--yes" in said.err
     assert system.right() is None
     assert main(["install", "--system", "--group", "games", "--yes"]) == 0

@@ -1,0 +1,63 @@
+"""The right to capture that a group has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from unixsock_bpf.install.manifest import InstallError, Manifest
+from unixsock_bpf.privilege import policy
+from unixsock_bpf.privilege.launch import GROUP, HELPER, LIBRARY
+
+
+def granted() -> str | None:
+    """Return the group that an earlier system installation gave the right to capture; None if none."""
+    if str(GROUP) not in Manifest.load(LIBRARY).files:
+        return None
+    return _group_file()
+
+
+def _group_file() -> str | None:
+    try:
+        return GROUP.read_text().strip() or None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InstallError(f"cannot read {GROUP}: {(error.strerror or '').lower()}") from None
+
+
+def revoke(tell: Callable[[str], None]) -> None:
+    """Take the right to capture from the group that has it, if one has.
+
+    This needs neither tshark nor a readable manifest, and removes the files even if they were changed.
+    Raises InstallError if one can't be removed.
+    """
+    try:
+        manifest = Manifest.load(LIBRARY) if Manifest.path(LIBRARY).exists() else None
+    except InstallError:
+        manifest = None
+    rights = (policy.SUDOERS, policy.RULE, policy.ACTION, GROUP, HELPER)
+    ours = [path for path in rights if (str(path) in manifest.files if manifest else _gives_our_right(path))]
+    group = _group_file() if GROUP in ours else None
+    try:
+        for path in ours:
+            path.unlink(missing_ok=True)
+            if manifest:
+                del manifest.files[str(path)]
+        if manifest and ours:
+            manifest.save(LIBRARY)
+    except OSError as error:
+        raise InstallError(f"cannot remove {error.filename}: {(error.strerror or '').lower()}") from None
+    if ours:
+        tell(f"group {group} may not capture any more" if group else "no group may capture any more")
+
+
+def _gives_our_right(path: Path) -> bool:
+    """Return whether a file gives the right to the helper, by its place or its content."""
+    if LIBRARY in path.parents:
+        return path.exists()
+    try:
+        text = path.read_text(errors="replace")
+    except OSError:
+        return False
+    return str(HELPER) in text or policy.ACTION_ID in text
