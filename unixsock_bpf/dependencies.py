@@ -10,7 +10,7 @@ PACKAGES = {
 
 
 def sentence(error: ImportError) -> str | None:
-    """Why something could not be imported, with the remedy; None if that is a fault of ours."""
+    """Explain a failed import, with the remedy; None if it is a fault of this package."""
     name = (error.name or "").partition(".")[0]
     if name in PACKAGES:
         problem = "is missing" if isinstance(error, ModuleNotFoundError) else f"is of no use ({error})"

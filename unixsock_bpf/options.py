@@ -25,7 +25,7 @@ class Option:
     ``kind`` is a type of argument that Wireshark 4.0 knows, or ``number``.  ``primitive`` options are
     terms of the capture filter.  ``neutral`` are the values, besides none, that mean "any".
     ``validation``: what the dialog accepts, as a PCRE without braces; an empty field is always accepted.
-    ``choices``: (value, text), the first being the default.  ``help``: what the command says of it,
+    ``choices``: (value, text), the first being the default.  ``help``: the command's help text,
     where the tooltip is for the dialog.
     """
 
@@ -219,7 +219,7 @@ class Settings:
 
 
 def scan(argv: Sequence[str], known: dict[str, bool]) -> tuple[dict[str, str], list[str]]:
-    """Options and their values (``""`` for flags), and the words that belong to none.
+    """Split arguments into options with their values (``""`` for flags), and other words.
 
     ``known`` maps names without dashes to "takes a value".  ``--x v`` and ``--x=v`` are the
     same; the last value counts.  Raises OptionError.
@@ -281,7 +281,7 @@ def settings(
 
 
 def join_filter(values: dict[str, str], capture_filter: str) -> Filter:
-    """Options that are terms, joined by ``and`` with a capture filter.
+    """Join options that are primitives by ``and`` with a capture filter.
 
     Raises OptionError for an option, FilterError for the filter.
     """

@@ -2,7 +2,7 @@
 
 This module is the declaration.  ``make generate`` writes ``bpf/record.h`` (C), the tables of
 ``dissector/unixsock/record/format.lua`` (Lua) and those of ``docs/format.md`` from it; the comments
-that begin with ``#:`` are the page's words.
+that begin with ``#:`` are the page's text.
 
 A record is a fixed header, then elements, then payload; everything is
 little-endian::
@@ -226,7 +226,7 @@ class LostReason(IntFlag):
 
 
 class RecordError(ValueError):
-    """Bytes that are not a record: says what is wrong, and where."""
+    """Bytes that are not a record; the text says what is wrong, and where."""
 
 
 @dataclass

@@ -155,7 +155,7 @@ def test_a_dissector_that_cannot_be_read_is_told(
     library.mkdir()
     found = checks.dissector()
     assert not found.met
-    assert "cannot be read (Is a directory)" in found.said
+    assert "cannot be read (Is a directory)" in found.found
     monkeypatch.setattr(tshark, "dissector_source", lambda: library)
     with pytest.raises(tshark.TsharkError, match="cannot be read"):
         tshark.available()

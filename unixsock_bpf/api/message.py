@@ -15,7 +15,7 @@ class MessagesError(Exception):
 
 @dataclass(frozen=True)
 class End:
-    """One end of a conversation.  None is "not known"; ``name`` is as people write it."""
+    """One endpoint of a conversation.  None is "not known"; ``name`` is as people write it."""
 
     pid: int | None
     comm: str | None

@@ -81,11 +81,11 @@ class Messages:
             raise StopAsyncIteration from None
 
     def _start(self) -> None:
-        """In a thread, which holds this object until it has started."""
+        """Run in a thread, which holds this object until it has started."""
         self._work.start()
 
     def stop(self) -> None:
-        """End a live capture; what it has so far is still delivered."""
+        """Stop a live capture; what it has so far is still delivered."""
         self._work.stop()
 
     def close(self) -> None:
@@ -163,11 +163,11 @@ class _Work:
         self._source.check()
 
     def stop(self) -> None:
-        """End a live capture in order."""
+        """Stop a live capture."""
         self._source.stop()
 
     def kill(self) -> None:
-        """Have everything end, without waiting for that."""
+        """Stop everything, without waiting for that."""
         self._closed = True
         self.queue.close()
         self._source.kill()

@@ -12,7 +12,7 @@ _T = TypeVar("_T")
 
 
 class Ended(Exception):
-    """There is nothing more to get."""
+    """The queue is closed and empty."""
 
 
 class MessageQueue(Generic[_T]):
@@ -62,7 +62,7 @@ class MessageQueue(Generic[_T]):
             return self._take()
 
     async def get_async(self) -> _T:
-        """As ``get``, in an event loop."""
+        """Do as ``get``, in an event loop."""
         loop = asyncio.get_running_loop()
         while True:
             with self._changed:

@@ -124,7 +124,7 @@ class Live:
         self._ready.set()
 
     def _complaint(self) -> str:
-        """Tell why the process has ended."""
+        """Return why the process has ended."""
         assert self._process is not None
         if self._process.returncode < 0:
             return f"the capture was ended by signal {-self._process.returncode}"
@@ -188,7 +188,7 @@ class Live:
             self._process.send_signal(signal.SIGINT)
 
     def kill(self) -> None:
-        """End it now: at once, if nothing can have been captured yet."""
+        """Close the capture: at once, if nothing can have been captured yet."""
         self._closed = True
         if self._process and not self._ready.is_set():
             self._process.kill()

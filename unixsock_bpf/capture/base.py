@@ -26,7 +26,7 @@ class Statistics:
 
     @property
     def lost(self) -> int:
-        """Messages that could not be captured, for whatever reason."""
+        """Messages that could not be captured, for any reason."""
         return self.lost_messages + self.untracked + (self.skipped or 0)
 
     @property
@@ -63,7 +63,7 @@ class CaptureSource(Protocol):
 
     @property
     def writes_output(self) -> bool:
-        """Whether blocks go to the output that it was given; then ``blocks`` yields none."""
+        """Whether blocks go straight to the output; then ``blocks`` yields none."""
 
     @property
     def filling(self) -> bool:
@@ -73,7 +73,7 @@ class CaptureSource(Protocol):
         """Yield batches of pcapng blocks until ``stop``.  A batch is valid until the next is asked for."""
 
     def stop(self) -> None:
-        """End ``blocks`` after everything captured so far.  Safe in a signal handler."""
+        """Stop: ``blocks`` ends after everything captured so far.  Safe in a signal handler."""
 
     def pause(self, paused: bool) -> None:
         """Capture nothing until called with False."""
@@ -85,4 +85,4 @@ class CaptureSource(Protocol):
         """Call ``callback`` with poll's events of ``fd`` while ``blocks`` waits."""
 
     def unwatch(self, fd: int) -> None:
-        """End ``watch``, if that has not ended."""
+        """Undo ``watch``, if that has not been undone."""

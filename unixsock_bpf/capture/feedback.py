@@ -40,7 +40,7 @@ _TIME = struct.Struct("<II")
 _CAPTURED = struct.Struct("<I")
 _DIGITS = b"0123456789"
 
-#: Records of a batch that are looked at: all when little is said, which is how feedback begins.
+#: Records of a batch that are looked at: all of a small one, which is how feedback begins.
 _SAMPLE = 64
 #: Bytes at each end of a payload that are searched, and stamps that are compared there.
 _SEARCHED = 1 << 17
@@ -62,7 +62,7 @@ _SHOWN = 4
 
 @dataclass
 class Repeated:
-    """A conversation that is left out: who says it to whom, and for how many bytes more."""
+    """A conversation that is left out: a description of it, and for how many bytes more."""
 
     who: str
     credit: int = _CREDIT
@@ -70,7 +70,7 @@ class Repeated:
 
 @dataclass
 class _Suspect:
-    """A conversation that might repeat us: stamps it repeated, and the end of what it said."""
+    """A conversation that may repeat our output: time stamps that it repeated, and its last bytes."""
 
     stamps: set[int] = field(default_factory=set)
     tail: bytes = b""
@@ -79,8 +79,8 @@ class _Suspect:
 class Feedback:
     """The conversations that repeat this capture's output.
 
-    ``users``: whose processes may pass our output on; ``readers`` gives the processes that read it
-    now.  ``report`` is called with a sentence when a conversation is left out, or no longer.
+    ``users``: their processes may pass our output on; ``readers`` returns the processes that read it now.
+     ``report`` is called with a sentence when a conversation is left out, or no longer.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Feedback:
 
     @property
     def summary(self) -> str:
-        """What was left out, in a few words; empty if nothing was."""
+        """A phrase about what was left out; empty if nothing was."""
         if not self.records:
             return ""
         plural = "" if self.records == 1 else "s"
@@ -113,7 +113,7 @@ class Feedback:
         return f"{self.records} record{plural}, {self.bytes} bytes, left out that repeat this output: {shown}"
 
     def kept(self, blocks: Sequence[Block]) -> Sequence[Block]:
-        """``blocks`` without the records of conversations that repeat our output, which these become."""
+        """Return ``blocks`` without the records of conversations that repeat our output."""
         step = 1 if self._left_out else max(1, -(-len(blocks) // _SAMPLE))
         dropped = {at for at in range(0, len(blocks), step) if not self._keep(blocks[at])}
         if dropped:
@@ -165,7 +165,7 @@ class Feedback:
         return False
 
     def _proven(self, pair: tuple[int, int], head: tuple[int, ...], block: Block) -> bool:
-        """Whether this message shows that its conversation repeats our output."""
+        """Return whether this message proves that its conversation repeats our output."""
         payload = _payload(block, head)
         suspect = self._suspects.get(pair)
         text = bytes(payload[:_SEARCHED]) + bytes(payload[max(_SEARCHED, len(payload) - _SEARCHED) :])
@@ -200,7 +200,7 @@ class Feedback:
         return suspect
 
     def _trusted(self, head: tuple[int, ...]) -> bool:
-        """Whether the sender could read our output without having guessed it."""
+        """Return whether the sender could read our output, rather than having guessed it."""
         flags, uid, pid = head[7], head[9], head[3]
         if flags & Flag.SRC_CREDS and uid in self._users:
             return True
@@ -231,13 +231,13 @@ def _stamps(text: bytes) -> Iterator[tuple[int, ...]]:
 
 
 def _who(block: Block) -> str:
-    """Sender, receiver and the socket's name, as far as they are known, in printable characters."""
+    """Describe sender, receiver and the socket's name, as far as known, in printable characters."""
     try:
-        said = decode(memoryview(block)[_RECORD:])
+        record = decode(memoryview(block)[_RECORD:])
     except RecordError:
         return "?"
-    ends = [(said.src_comm, said.src_pid), (said.dst_comm, said.dst_pid)]
-    words = b" to ".join(display_process(*end) or b"?" for end in ends)
-    if said.name:
-        words += b" at " + display_name(said.name)
-    return "".join(c if c.isprintable() else "?" for c in words.decode(errors="replace"))
+    endpoints = [(record.src_comm, record.src_pid), (record.dst_comm, record.dst_pid)]
+    text = b" to ".join(display_process(*one) or b"?" for one in endpoints)
+    if record.name:
+        text += b" at " + display_name(record.name)
+    return "".join(c if c.isprintable() else "?" for c in text.decode(errors="replace"))

@@ -41,14 +41,14 @@ _TIOCGPTPEER = 0x5441
 
 @dataclass
 class OwnProcesses:
-    """``left_out``: what they say and hear is not captured.  ``readers``: those that our output goes to."""
+    """``left_out``: processes whose messages are not captured.  ``readers``: those that read our output."""
 
     left_out: set[int] = field(default_factory=set)
     readers: set[int] = field(default_factory=set)
 
 
 def users() -> set[int]:
-    """Return whose capture this is: this user, also through sudo or pkexec."""
+    """Return the users that this capture belongs to: also the one behind sudo or pkexec."""
     asked = (os.environ.get(name, "") for name in ("SUDO_UID", "PKEXEC_UID"))
     return {os.geteuid()} | {int(uid) for uid in asked if uid.isascii() and uid.isdigit()}
 
@@ -124,7 +124,7 @@ class _Master(NamedTuple):
 
 
 class _Ends:
-    """Which processes read each pipe and socket, and show each terminal."""
+    """The processes that read each pipe and socket, and show each terminal."""
 
     def __init__(self) -> None:
         self._pipes: dict[str, set[int]] = defaultdict(set)
@@ -155,7 +155,7 @@ class _Ends:
         return self._pipes.get(output, set())
 
     def serves_others(self, pid: int) -> bool:
-        """Whether a process has a socket that others can connect to: what it says is not all about us."""
+        """Return whether a process listens on a socket, so that its messages are not all about us."""
         return pid in self._servers
 
     def terminals_of(self, output: str, pid: int) -> set[int]:
@@ -171,9 +171,9 @@ class _Ends:
 
 
 def _shows(master: _Master, terminal: os.stat_result) -> bool:
-    """Whether ``master`` is that of ``terminal``, and not of one with its number in another devpts.
+    """Return whether ``master`` is that of ``terminal``, not of one with its number in another devpts.
 
-    Everybody can mount a devpts in a user namespace and have any number there, so that the number
+    Any user can mount a devpts in a user namespace and have any number there, so that the number
     alone would let a process choose to be left out.
     """
     try:
@@ -182,7 +182,7 @@ def _shows(master: _Master, terminal: os.stat_result) -> bool:
         return False
     if opened.st_dev == terminal.st_dev:  # through the ptmx in the same devpts
         return True
-    # Through a device node, which does not tell which devpts it took: the other end does.
+    # Through a device node, which may belong to any devpts: the slave shows which.
     try:
         process = os.pidfd_open(master.pid)
     except OSError:
@@ -213,7 +213,7 @@ def _device(path: str) -> int:
 
 
 def _like_us(pid: int) -> bool:
-    """Whether a process is of the same user, and sees the same files."""
+    """Return whether a process is of the same user, and sees the same files."""
     user = procfs.user(pid)
     return (
         user is not None

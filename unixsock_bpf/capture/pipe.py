@@ -92,7 +92,7 @@ class PipeWriter:
 
 
 class PipePump:
-    """Copies a capture's blocks to ``writer`` until it is stopped.
+    """Copy a capture's blocks to ``writer`` until it is stopped.
 
     While the ring fills up and the pipe is not read, up to ``buffer_mib`` more is kept here.
     ``feedback`` leaves out what repeats the output.

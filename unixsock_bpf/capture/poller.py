@@ -29,22 +29,22 @@ class Poller:
         self._callbacks[fd] = callback
 
     def unwatch(self, fd: int) -> None:
-        """End ``watch``, if that has not ended."""
+        """Undo ``watch``, if that has not been undone."""
         if self._callbacks.pop(fd, None):
             self._poll.unregister(fd)
 
     def unwatch_all(self) -> None:
-        """End every ``watch``."""
+        """Undo every ``watch``."""
         for fd in list(self._callbacks):
             self.unwatch(fd)
 
     def stop(self) -> None:
-        """End ``blocks`` after everything captured so far.  Safe in a signal handler."""
+        """Stop: ``blocks`` ends after everything captured so far.  Safe in a signal handler."""
         self._stopped = True
         self.wake_up()
 
     def wake_up(self) -> None:
-        """End the present wait."""
+        """Wake the poller."""
         with contextlib.suppress(OSError):  # full: it will wake up anyway
             os.write(self.waker, b"\0")
 

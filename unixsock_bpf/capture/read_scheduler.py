@@ -20,7 +20,7 @@ LATEST = 1.0
 #: Seconds between two looks for one: the kernel counts idle time in hundredths of a second.
 LOOK = 0.04
 #: Processors that must have been idle: reading the ring and writing a file are two processes, and less
-#: is no more than the gaps in which a program and the one that it talks to wait for each other.  Of a
+#: is no more than the gaps in which two programs wait for each other's messages.  Of a
 #: single processor, this part.
 SPARE = 1.2
 SPARE_OF_ONE = 0.75
@@ -29,7 +29,7 @@ LITTLE = 0.1
 
 
 class IdleTime:
-    """Seconds that all processors were idle for, summed up since boot: proc_uptime(5)."""
+    """Idle time of all processors since boot, in seconds: proc_uptime(5)."""
 
     def __init__(self) -> None:
         self.fd = os.open("/proc/uptime", os.O_RDONLY | os.O_CLOEXEC)
@@ -42,7 +42,7 @@ class IdleTime:
 
 
 class ReadScheduler:
-    """Decides how long to leave data in a ring of ``size`` bytes.
+    """Decide how long to leave data in a ring of ``size`` bytes.
 
     ``idle``: seconds of idle time so far; ``now``: a clock in seconds; ``processors``: this machine's.
     """
@@ -96,9 +96,9 @@ class ReadScheduler:
         return 0 if spare or over else LOOK
 
     def _fills(self, waiting: int, since: float) -> bool:
-        """Tell whether half of the ring will be full by the next look."""
+        """Return whether half of the ring will be full by the next look."""
         return waiting + (waiting - self._left) / max(since, LOOK / 4) * LOOK > self._half
 
     def _is_little(self, waiting: int, since: float) -> bool:
-        """Tell whether reading takes a small part of the time since the last batch."""
+        """Return whether reading takes a small part of the time since the last batch."""
         return self._took * max(1, waiting / self._bytes) <= LITTLE * since

@@ -39,7 +39,7 @@ def _translated(data: memoryview) -> bytes | None:
 
 
 class Capture(Poller):
-    """Captures from ``with`` to ``stop``.
+    """A capture in this process, from ``with`` to ``stop``.
 
     ``blocks`` yields batches of pcapng blocks, whole and in order; file and interface
     headers are the caller's.  Entering raises ProbeError where capturing is not possible.
@@ -126,7 +126,7 @@ class Capture(Poller):
             self._preparing.start()
 
     def _prepare(self, settings: Settings) -> None:
-        """Prepare in a thread: the kernel takes its time, and the ring must not stop being drained."""
+        """Prepare in a thread: the kernel may be slow, and the ring has to be drained meanwhile."""
         try:
             self._prepared = self._probe.prepare(settings)
         except ProbeError as error:

@@ -1,4 +1,4 @@
-"""Arguments that choose what to capture: the options of the interface and the filter's words."""
+"""Arguments that select what to capture: the interface's options, and the capture filter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SPACED = {"path", "comm", "cgroup"}
 
 
 def add_filter(parser: argparse.ArgumentParser) -> None:
-    """Add the capture filter, as the words that are left."""
+    """Add the capture filter: the remaining arguments."""
     parser.add_argument(
         "filter_words",
         nargs="*",
@@ -58,7 +58,7 @@ def filter_text(words: Sequence[str]) -> str:
 
 
 def _checked(text: str) -> str:
-    """``text`` if it is a filter.  Raises Failure, with a mark below the word that is to blame."""
+    """Return ``text`` if it is a filter.  Raises Failure, with a mark below the faulty word."""
     from unixsock_bpf.filter import parse
 
     try:

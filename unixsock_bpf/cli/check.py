@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _line(check: Check) -> str:
     mark = "ok" if check.met else "MISSING" if check.needed else "note"
-    return f"{mark:8}{check.name}: {check.said}" + (
+    return f"{mark:8}{check.name}: {check.found}" + (
         f". {check.remedy}" if check.remedy and not check.met else ""
     )
 

@@ -9,7 +9,7 @@ from unixsock_bpf.errors import harmless
 
 
 class Failure(Exception):
-    """What could not be done, in one sentence, and the exit status that says so."""
+    """A failed command: one sentence, and the exit status."""
 
     def __init__(self, sentence: str, status: int = 1) -> None:
         super().__init__(sentence)
@@ -17,7 +17,7 @@ class Failure(Exception):
 
 
 def reason(error: OSError) -> str:
-    """Return the system's word for ``error``, without number and path."""
+    """Return the system's text for ``error``, without number and path."""
     return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
@@ -26,5 +26,5 @@ def say(text: str) -> None:
     try:
         sys.stderr.buffer.write(harmless(text).encode() + b"\n")
         sys.stderr.flush()
-    except (OSError, AttributeError):  # closed, full, or never there
+    except (OSError, AttributeError):  # closed, full, or missing
         pass

@@ -21,7 +21,7 @@ _DESCRIPTION = "Capture Unix domain sockets, list them, and turn captures into t
 
 
 class _Parser(argparse.ArgumentParser):
-    """Complains in one sentence."""
+    """A parser whose errors are one sentence."""
 
     def error(self, message: str) -> NoReturn:
         raise Failure(f"{message}; see '{self.prog} --help'", 2)

@@ -25,7 +25,7 @@ class Output:
     """
 
     def __init__(self, path: str) -> None:
-        """``-`` is standard output.  Files are for us only, to read too.  Raises Failure."""
+        """Open ``name``; ``-`` is standard output.  Only this user can read the file.  Raises Failure."""
         self.name = "standard output" if path == "-" else path
         self._close = path != "-"
         if path == "-":

@@ -23,7 +23,7 @@ class Watcher(Protocol):
         """Watch ``fd``."""
 
     def unwatch(self, fd: int) -> None:
-        """End it."""
+        """Undo ``watch``."""
 
 
 class ControlPipe:

@@ -25,7 +25,7 @@ class Control(IntEnum):
     HELP = 5
 
 
-#: What Wireshark is told of each control, in the words of its doc/extcap.
+#: The properties of each control, in the words of Wireshark's doc/extcap.
 CONTROLS: dict[Control, dict[str, str]] = {
     Control.FILTER: {
         "type": "string",
@@ -129,7 +129,7 @@ def encode(control: int, command: Command, text: str = "") -> bytes:
 
 
 class Decoder:
-    """Messages from a pipe, however it cuts them."""
+    """Decode messages from a pipe, however it cuts them."""
 
     def __init__(self) -> None:
         self._data = bytearray()

@@ -43,7 +43,7 @@ _USAGE = f"""\
 This is the extcap "{DISPLAY}" {__version__}: Wireshark, dumpcap and tshark run it.
   tshark -i {INTERFACE} -f 'path /run/docker.sock'
   {INTERFACE} dump 'path /run/docker.sock'
-captures; "{INTERFACE} check" tells what is missing if that fails.
+captures; "{INTERFACE} check" shows what is missing if that fails.
 """
 
 
@@ -81,7 +81,7 @@ def _refuse(why: str, status: int) -> int:
     try:
         sys.stderr.buffer.write(harmless(f"{INTERFACE}: {why}\n").encode(errors="replace"))
         sys.stderr.flush()
-    except OSError:  # nobody listens; the status tells
+    except OSError:  # stderr is closed; the status has to do
         pass
     return status
 

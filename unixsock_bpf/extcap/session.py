@@ -45,13 +45,13 @@ def open_fifo(path: str | None) -> int:
                 raise FifoError(f"the fifo {path} can't be opened: {error.strerror}") from None
             if time.monotonic() > deadline:
                 raise FifoError(
-                    f"nobody opened the fifo {path} for reading in {FIFO_OPEN_TIMEOUT_S:.0f} s"
+                    f"no process opened the fifo {path} for reading within {FIFO_OPEN_TIMEOUT_S:.0f} s"
                 ) from None
         time.sleep(0.01)
 
 
 def _lines(sentence: str) -> str:
-    """``sentence`` for Wireshark's box, which breaks lines within "--": each command on a line of its own."""
+    """Put commands in ``sentence`` on lines of their own: Wireshark's dialog breaks lines within "--"."""
     import re
 
     return re.sub(r" ?'((?:sudo|unixsock) [^']+)'[,;]? ?", r"\n\1\n", sentence)
@@ -66,14 +66,14 @@ def _fail(sentence: str, in_window: bool = False) -> int:
 
 
 def run_refused(fifo: str | None, control_in: str | None, sentence: str) -> int:
-    """Tell Wireshark why there is no capture, in the order in which it listens.  Return the exit status."""
+    """Report to Wireshark why there is no capture, in the order in which it reads.  Return the status."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         if control_in:
             os.open(control_in, os.O_RDONLY | os.O_CLOEXEC)
         open_fifo(fifo)
     except OSError:
-        pass  # then the sentence is all there is to say
+        pass  # then stderr has the only report
     return _fail(sentence, control_in is not None)
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Toolbar:
-    """Serves the controls of one capture.  ``control_in`` is the open pipe from Wireshark."""
+    """Serve the controls of one capture.  ``control_in`` is the open pipe from Wireshark."""
 
     def __init__(self, capture: CaptureSource, settings: Settings, control_in: int) -> None:
         self._capture = capture

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from unixsock_bpf.filter import evaluate
 from unixsock_bpf.filter.ast import EVERYTHING, And, Node, join, terms
 from unixsock_bpf.filter.encode import Encoded
+from unixsock_bpf.filter.endpoint import Endpoint
 from unixsock_bpf.filter.errors import FilterError, FilterUnavailable
-from unixsock_bpf.filter.evaluate import Endpoint
 from unixsock_bpf.filter.parser import parse as _parse
 from unixsock_bpf.record import Event, Record
 

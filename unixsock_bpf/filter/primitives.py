@@ -10,17 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unixsock_bpf.filter import cgroups, glob
 from unixsock_bpf.filter.ast import Cgroup, Term, Value
+from unixsock_bpf.filter.endpoint import Endpoint
 from unixsock_bpf.filter.errors import FilterError, shorten
 from unixsock_bpf.filter.glob import Character, Element, Glob
 from unixsock_bpf.filter.symlinks import aliases
 from unixsock_bpf.record import Event, Record, SocketType, display_name
-
-if TYPE_CHECKING:
-    from unixsock_bpf.filter.evaluate import Endpoint
 
 #: sockaddr_un.sun_path
 NAME_BYTES = 108

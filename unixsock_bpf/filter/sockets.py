@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from unixsock_bpf.filter.evaluate import Endpoint
+from unixsock_bpf.filter.endpoint import Endpoint
 from unixsock_bpf.linux.cgroups import cgroup_of
 from unixsock_bpf.linux.sockets import Socket
 

@@ -12,7 +12,7 @@ from unixsock_bpf.formats.pcapng import Block, is_packet, packet_of
 
 @dataclass(frozen=True)
 class Options:
-    """What a writer may depend on: ``coloured`` is for text, the rest for a file's header."""
+    """What a writer depends on: ``coloured`` is for text, the rest for a file's header."""
 
     coloured: bool = False
     snaplen: int = 0
@@ -20,7 +20,7 @@ class Options:
 
 
 class Writer(Protocol):
-    """Turns blocks into pieces, which are written whole and in order.  Does no I/O."""
+    """Turn blocks into pieces, which are written whole and in order.  Does no I/O."""
 
     def header(self) -> list[Block]:
         """Return what comes before the first record."""
@@ -29,7 +29,7 @@ class Writer(Protocol):
         """Return ``blocks`` in this format."""
 
     def trailer(self, time_ns: int, captured: int, lost: int, comment: str = "") -> list[Block]:
-        """Return what comes after the last record; ``comment`` tells what was left out."""
+        """Return what comes after the last record; ``comment``: what was left out."""
 
 
 @dataclass(frozen=True)

@@ -144,12 +144,12 @@ def packet_of(block: Block) -> Packet:
 
 
 def is_packet(block: Block) -> bool:
-    """Tell whether a block holds a record (rather than names or statistics)."""
+    """Return whether a block holds a record (rather than names or statistics)."""
     return bool(block[:4] == _EPB_TYPE)
 
 
 def is_statistics(block: Block) -> bool:
-    """Tell whether a block holds an interface's statistics."""
+    """Return whether a block holds an interface's statistics."""
     return bool(block[:4] == _ISB_TYPE)
 
 
@@ -177,7 +177,7 @@ def _whole(view: memoryview) -> Iterator[memoryview]:
 
 
 class Splitter:
-    """Splits a stream into whole blocks, however it was cut."""
+    """Split a stream into whole blocks, however it was cut."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
@@ -280,7 +280,7 @@ def spans(data: Buffer, interfaces: list[Interface]) -> Iterator[Span]:
 
 
 def _why_not(data: Buffer, at: int) -> str:
-    """Tell what is wrong with the block at ``at``."""
+    """Describe what is wrong with the block at ``at``."""
     (length,) = _LENGTH.unpack_from(data, at + 4)
     if length < 12 or length % 4 or at + length > len(data):
         return f"block at byte {at} is cut short or has no valid length"

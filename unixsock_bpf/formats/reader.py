@@ -35,7 +35,7 @@ class SavedCapture:
     """The records of a file in order, in memory that does not grow with it.
 
     ``chosen``: the only frames that are wanted, in rising order.  ``tick`` is called now and then, and
-    ends the reading by returning True.  ``at`` tells how far reading has come in ``data``.
+    ends the reading by returning True.  ``at``: how far reading has come in ``data``.
     With ``forgiving``, a problem ends the reading as the file's end does, and is kept in ``problem``.
     """
 

@@ -28,7 +28,7 @@ class Check:
 
     name: str
     met: bool
-    said: str
+    found: str
     remedy: str = ""
     needed: bool = True
 
@@ -50,8 +50,8 @@ def root(uid_map: str = "/proc/self/uid_map") -> Check:
     """Check for the right to load programs into the kernel: as root, or through the privileged helper."""
     uid = os.geteuid()
     if uid == 0 and _in_user_namespace(uid_map):
-        said = "root of a user namespace, which is an unprivileged user for the kernel"
-        return Check("privilege", False, said, "Run it outside of the container")
+        found = "root of a user namespace, which is an unprivileged user for the kernel"
+        return Check("privilege", False, found, "Run it outside of the container")
     if uid == 0:
         return Check("privilege", True, "root")
     refusal = _refusal()
@@ -165,8 +165,8 @@ def kallsyms(
     return Check("kallsyms", True, "addresses are shown", needed=False)
 
 
-def _pages_unknown(said: str, remedy: str) -> Check:
-    return Check("kallsyms", False, said, f"Long messages are cut without it; {remedy}", needed=False)
+def _pages_unknown(found: str, remedy: str) -> Check:
+    return Check("kallsyms", False, found, f"Long messages are cut without it; {remedy}", needed=False)
 
 
 def _tells_where_pages_are(kcore: str) -> bool:
@@ -200,30 +200,30 @@ def _sentence(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".")
 
 
-def _tracing_remedy(said: str) -> str:
+def _tracing_remedy(found: str) -> str:
     """Return the remedy, unless the error ends with one."""
     try:
         modules = Path("/sys/kernel/security/lsm").read_text().strip().split(",")
     except OSError:
         modules = []
     if "bpf" in modules:
-        return "A BPF security module is active and may forbid it: ask who administers this machine"
-    return "" if ". " in said else "Capture on a machine or in a guest whose kernel permits tracing"
+        return "A BPF security module is active and may forbid it: ask this machine's administrator"
+    return "" if ". " in found else "Capture on a machine or in a guest whose kernel permits tracing"
 
 
 def wireshark() -> Check:
     """Check for Wireshark or tshark, with Lua."""
-    found = [program for program in ("wireshark", "tshark") if shutil.which(program)]
-    if not found:
+    programs = [program for program in ("wireshark", "tshark") if shutil.which(program)]
+    if not programs:
         return Check(
             "Wireshark", False, "neither wireshark nor tshark was found", "Install wireshark or tshark", False
         )
-    said = _answer(["tshark", "--version"]) if "tshark" in found else ""
-    version = said.splitlines()[0].rstrip(".") if said else ", ".join(found)
-    if " without Lua" in " ".join(said.split()):  # lines are broken anywhere
-        said = f"{version} was built without Lua and shows no more than bytes"
+    output = _answer(["tshark", "--version"]) if "tshark" in programs else ""
+    version = output.splitlines()[0].rstrip(".") if output else ", ".join(programs)
+    if " without Lua" in " ".join(output.split()):  # lines are broken anywhere
+        found = f"{version} was built without Lua and shows no more than bytes"
         return Check(
-            "Wireshark", False, said, "Install a Wireshark with Lua, as distributions have it", False
+            "Wireshark", False, found, "Install a Wireshark with Lua, as distributions have it", False
         )
     return Check("Wireshark", True, version, needed=False)
 
@@ -236,8 +236,8 @@ def extcap() -> Check:
     if not installed:
         return _not_installed("extcap")
     for path in installed:
-        said = _answer([str(path), "--extcap-interfaces", "--extcap-version=4.0"])
-        version = said.partition("{version=")[2].partition("}")[0]
+        output = _answer([str(path), "--extcap-interfaces", "--extcap-version=4.0"])
+        version = output.partition("{version=")[2].partition("}")[0]
         if version != __version__:
             return Check(
                 "extcap",
@@ -268,11 +268,11 @@ def dissector() -> Check:
         return Check("dissector", False, f"{error.filename} cannot be read ({error.strerror})", remedy, False)
     personal = folders.personal().plugins / "unixsock.lua"
     if installed == [personal] and leaves_out_personal_lua():
-        said = f"Wireshark 4.4 and later, run by root, do not load {personal}"
-        return Check("dissector", False, said, "Run 'unixsock install --system'", False)
+        found = f"Wireshark 4.4 and later, run by root, do not load {personal}"
+        return Check("dissector", False, found, "Run 'unixsock install --system'", False)
     if others:
-        said = f"{others[0]} is not of this version ({__version__})"
-        return Check("dissector", False, said, "Run 'unixsock install' again", False)
+        found = f"{others[0]} is not of this version ({__version__})"
+        return Check("dissector", False, found, "Run 'unixsock install' again", False)
     return Check("dissector", True, ", ".join(map(str, installed)), needed=False)
 
 

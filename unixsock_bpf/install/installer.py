@@ -108,8 +108,8 @@ def _for_everybody(places: Places) -> list[Item]:
     return items
 
 
-def install(places: Places, tell: Callable[[str], None]) -> None:
-    """Install, or update an installation.  ``tell`` gets a line for each thing that users care for.
+def install(places: Places, report: Callable[[str], None]) -> None:
+    """Install, or update an installation.  ``report`` gets a line for each thing that users care for.
 
     A profile that the user changed is left as it is.  Raises InstallError: then no file has been touched
     that ``install`` did not put there.
@@ -133,24 +133,24 @@ def install(places: Places, tell: Callable[[str], None]) -> None:
                 after.earlier[key] = there
         after.save(places.library)  # so that one that is interrupted can be completed or removed
         for item in items:
-            _put(item, before, after, tell)
+            _put(item, before, after, report)
         after.earlier.clear()
         _drop_bytecode(places.library, after)
         current = {str(item.target) for item in items}
         for path in sorted(set(after.files) - current):  # of an older version
-            _remove(path, after, tell)
+            _remove(path, after, report)
         compile_bytecode(places.library, after)
         after.save(places.library)
     except OSError as error:
         raise InstallError(f"cannot write {error.filename}: {(error.strerror or '').lower()}") from None
-    tell(f"library: {places.library}")
+    report(f"library: {places.library}")
     if places.group:
         ways = [str(path) for path in (policy.SUDOERS, policy.ACTION) if str(path) in after.files]
-        tell(f"privileged helper: {HELPER}, for group {places.group}, by {' and '.join(ways)}")
+        report(f"privileged helper: {HELPER}, for group {places.group}, by {' and '.join(ways)}")
     for folder in places.extcap:
-        tell(f"interface: {folder / 'unixsock'}")
-    tell(f"dissector: {places.plugins / 'unixsock.lua'}")
-    tell(f"profile: {places.profiles / profile.NAME}")
+        report(f"interface: {folder / 'unixsock'}")
+    report(f"dissector: {places.plugins / 'unixsock.lua'}")
+    report(f"profile: {places.profiles / profile.NAME}")
 
 
 def _drop_bytecode(library: Path, manifest: Manifest) -> None:
@@ -197,12 +197,12 @@ def _make_folder(folder: Path, manifest: Manifest) -> None:
             manifest.folders.append(str(one))
 
 
-def _put(item: Item, before: Manifest, after: Manifest, tell: Callable[[str], None]) -> None:
+def _put(item: Item, before: Manifest, after: Manifest, report: Callable[[str], None]) -> None:
     there, wanted, key = state_of(item.target), item.state(), str(item.target)
     changed_since = there is not None and not before.knows(key, there)
     if changed_since and there != wanted and is_profile(item.target):
         if item.target.name != profile.RECENT:
-            tell(f"kept, because it was changed: {item.target}")
+            report(f"kept, because it was changed: {item.target}")
         if key in before.files:
             after.files[key] = before.files[key]
         else:
@@ -212,7 +212,7 @@ def _put(item: Item, before: Manifest, after: Manifest, tell: Callable[[str], No
         item.put()
 
 
-def _remove(path: str, manifest: Manifest, tell: Callable[[str], None]) -> None:
+def _remove(path: str, manifest: Manifest, report: Callable[[str], None]) -> None:
     """Remove one file if it is as it was installed; Wireshark's own with the rest of the profile."""
     file = Path(path)
     there = state_of(file)
@@ -220,29 +220,29 @@ def _remove(path: str, manifest: Manifest, tell: Callable[[str], None]) -> None:
     if changed and is_profile(file) and file.name == profile.RECENT:
         changed = file.with_name("preferences").exists()
     if changed:
-        tell(f"kept, because it was changed: {path}")
+        report(f"kept, because it was changed: {path}")
     elif there is not None:
         os.unlink(path)
     del manifest.files[path]
 
 
-def uninstall(tell: Callable[[str], None], places: Places | None = None) -> None:
+def uninstall(report: Callable[[str], None], places: Places | None = None) -> None:
     """Remove what ``install`` put there, and the folders that it made, if they are empty.
 
     ``places``: a user's; None: everybody's, whose group's right goes first.  Raise InstallError.
     """
     library = places.library if places else LIBRARY
     if not places:
-        revoke(tell)
+        revoke(report)
     path = Manifest.path(library)
     if not path.exists():
-        tell(f"nothing to remove: there is no {path}")
+        report(f"nothing to remove: there is no {path}")
         return
     manifest = Manifest.load(library)
     try:
         _drop_bytecode(library, manifest)
         for file in sorted(manifest.files):
-            _remove(file, manifest, tell)
+            _remove(file, manifest, report)
         path.unlink()
         for folder in sorted(manifest.folders, key=len, reverse=True):
             if Path(folder).is_dir() and not os.listdir(folder):
@@ -251,4 +251,4 @@ def uninstall(tell: Callable[[str], None], places: Places | None = None) -> None
         raise InstallError(f"cannot remove {error.filename}: {(error.strerror or '').lower()}") from None
     if not LIBRARY.exists():
         programs.clear()
-    tell(f"removed: {library} and its links in Wireshark's folders")
+    report(f"removed: {library} and its links in Wireshark's folders")

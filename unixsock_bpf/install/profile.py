@@ -64,7 +64,7 @@ _BUTTONS = """\
 "TRUE","Refused","unixsock.event == 7","Connects and sends that the kernel refused"
 "TRUE","Losses","unixsock.event == 6 or unixsock.flags.truncated","Messages that were lost or cut short"
 "TRUE","Descriptors","unixsock.fds.count","Messages with file descriptors"
-"TRUE","This process","unixsock.pid == ${unixsock.src.pid}","What the selected packet's sender says and hears"
+"TRUE","This process","unixsock.pid == ${unixsock.src.pid}","Messages of the selected packet's sender"
 "TRUE","This socket","unixsock.stream == ${unixsock.stream}","The selected packet's conversation"
 """
 

@@ -26,7 +26,7 @@ def _group_file() -> str | None:
         raise InstallError(f"cannot read {GROUP}: {(error.strerror or '').lower()}") from None
 
 
-def revoke(tell: Callable[[str], None]) -> None:
+def revoke(report: Callable[[str], None]) -> None:
     """Take the right to capture from the group that has it, if one has.
 
     This needs neither tshark nor a readable manifest, and removes the files even if they were changed.
@@ -49,7 +49,7 @@ def revoke(tell: Callable[[str], None]) -> None:
     except OSError as error:
         raise InstallError(f"cannot remove {error.filename}: {(error.strerror or '').lower()}") from None
     if ours:
-        tell(f"group {group} may not capture any more" if group else "no group may capture any more")
+        report(f"group {group} may not capture any more" if group else "no group may capture any more")
 
 
 def _gives_our_right(path: Path) -> bool:

@@ -10,7 +10,7 @@ _ROOT = str(Path(__file__).resolve().parents[2])
 
 
 def command(module: str, *arguments: str) -> list[str]:
-    """Words that run ``main`` of ``module``, whose result is the exit status.
+    """Return arguments that run ``main`` of ``module``, whose result is the exit status.
 
     The process imports this package from where this one did, and all else from the folders where this one
     may import from; neither the current directory nor a PYTHON* variable adds any.

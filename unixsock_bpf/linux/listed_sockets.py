@@ -13,7 +13,7 @@ from unixsock_bpf.record import SocketType, display_name, display_process
 
 
 def choices() -> list[tuple[str, str]]:
-    """(glob that matches exactly this name, text with type and processes) for each bound name."""
+    """Return, for each bound name, a glob that matches exactly it, and a text with type and processes."""
     inodes: dict[bytes, set[int]] = defaultdict(set)
     types: dict[bytes, set[str]] = defaultdict(set)
     for inode, kind, name in _named():
@@ -44,7 +44,7 @@ def _glob_character(character: str) -> str:
 
 
 def _named() -> list[tuple[int, str, bytes]]:
-    """Inode, type and name of each bound socket in this network namespace; none if the kernel lists none."""
+    """Return inode, type and name of each bound socket in this network namespace, where listed."""
     try:
         listed = list(sock_diag.listed())
     except sock_diag.DiagError:

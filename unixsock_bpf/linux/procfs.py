@@ -1,6 +1,6 @@
 """Processes and their descriptors from /proc: the one reader of it.
 
-A process may end, or belong to another user, at any step: then there is nothing to tell, and no
+A process may end, or belong to another user, at any step: then there is nothing to return, and no
 function here raises for that.  Imports ``os`` only, because listing interfaces must stay fast.
 """
 
@@ -35,7 +35,7 @@ def link(path: str) -> str:
 
 
 def status(pid: int) -> tuple[bytes, int, int] | None:
-    """comm, parent, and start in clock ticks since boot; None if the process is gone."""
+    """Read comm, parent, and start in clock ticks since boot; None if the process is gone."""
     stat = read(pid, "stat")
     # comm may hold anything, parentheses too; the fields after it hold none.
     comm, _, rest = stat.partition(b"(")[2].rpartition(b")")
@@ -44,14 +44,14 @@ def status(pid: int) -> tuple[bytes, int, int] | None:
 
 
 def user(pid: int) -> tuple[int, int] | None:
-    """Real user and group; None if the process is gone."""
+    """Read the real user and group; None if the process is gone."""
     text = read(pid, "status")
     ids = [text.partition(b"\n" + name)[2].split(None, 1)[:1] for name in (b"Uid:", b"Gid:")]
     return (int(ids[0][0]), int(ids[1][0])) if all(ids) else None
 
 
 def ancestors(pid: int) -> list[int]:
-    """Parent, its parent, and so on up to init."""
+    """Yield the parent, its parent, and so on up to init."""
     found: list[int] = []
     while pid > 1 and (known := status(pid)):
         pid = known[1]
@@ -78,7 +78,7 @@ def socket_inode(target: str) -> int:
 
 
 def is_pipe(target: str) -> bool:
-    """Whether a descriptor refers to a pipe without a name."""
+    """Return whether a descriptor refers to a pipe without a name."""
     return target.startswith(_PIPE)
 
 

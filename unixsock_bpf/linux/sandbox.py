@@ -27,14 +27,14 @@ _CAPABILITY_VERSION_3 = 0x20080522
 _BPF_MAP_LOOKUP_ELEM = 1
 _BPF_MAP_GET_NEXT_KEY = 4
 _BPF_OBJ_GET_INFO_BY_FD = 15
-#: To read files whoever owns them, to use more memory for maps than others may, to see addresses in
+#: To read files of any owner, to use more memory for maps than others may, to see addresses in
 #: /proc/kallsyms, and to make maps.
 CAP_DAC_READ_SEARCH = 2
 CAP_SYS_RESOURCE = 24
 CAP_SYSLOG = 34
 CAP_BPF = 39
 
-#: User and group who have nothing: Debian calls them nobody and nogroup.
+#: User and group without rights: Debian calls them nobody and nogroup.
 NOBODY = 65534
 
 #: From linux/sched.h: a mount table, a network and System V queues of its own.
@@ -55,7 +55,7 @@ _HARMLESS = (
 
 
 class SandboxError(OSError):
-    """The process can't be confined: says why."""
+    """The process can't be confined; the text says why."""
 
 
 def available() -> None:
@@ -70,7 +70,7 @@ def available() -> None:
 
 
 def enter(uid: int, readable: Iterable[int], writable: Iterable[int], keep: Iterable[int] = ()) -> None:
-    """Confines this process, for ever: user ``uid``, no capabilities but ``keep``, few system calls.
+    """Confine this process for good: user ``uid``, no capabilities but ``keep``, few system calls.
 
     After it, only the descriptors in ``readable`` can be read and only those in ``writable``
     written; BPF maps that are open stay readable; any other call fails with EPERM.  Raises SandboxError.
@@ -80,9 +80,9 @@ def enter(uid: int, readable: Iterable[int], writable: Iterable[int], keep: Iter
 
 
 def give_up_privileges(uid: int, keep: Iterable[int] = ()) -> None:
-    """Becomes ``uid`` without groups or capabilities, and forbids itself new ones.
+    """Become ``uid`` without groups or capabilities, and forbid itself new ones.
 
-    It stays with those in ``keep`` that it has.
+    Capabilities in ``keep`` that this process has stay.
     """
     kept = _kept(keep)
     forbid_new_privileges()
@@ -109,7 +109,7 @@ def forbid_new_privileges() -> None:
 
 
 def own_mounts(namespaces: int = 0) -> bool:
-    """Give this process mounts that others don't see, and more ``namespaces``; False where it may not."""
+    """Give this process a mount namespace, and more ``namespaces``; return False where not permitted."""
     libc = _libc()
     if libc.unshare(_CLONE_NEWNS | namespaces) != 0:
         return False
@@ -148,7 +148,7 @@ def freeze_files(folder: Path, files: Mapping[str, bytes]) -> bool:
 
 
 def _mounts() -> list[bytes]:
-    """Where file systems are mounted that can be seen: not those below others."""
+    """Return visible mount points: not those below other mounts."""
     lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
     found = dict.fromkeys(line.split()[4].decode("unicode_escape").encode("latin-1") for line in lines)
     return [mount for mount in found if os.path.ismount(mount)]
@@ -166,7 +166,7 @@ def _must(what: str, result: int) -> None:
 
 
 def _kept(keep: Iterable[int]) -> int:
-    """Those of the capabilities ``keep`` that this thread has, as a bit mask."""
+    """Return the capabilities in ``keep`` that this thread has, as a bit mask."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable, twice
     _libc().capget(header, sets)
@@ -174,7 +174,7 @@ def _kept(keep: Iterable[int]) -> int:
 
 
 def _set_capabilities(kept: int) -> None:
-    """Leaves this thread those in the bit mask ``kept``."""
+    """Reduce this thread's capabilities to the bit mask ``kept``."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     low, high = kept & 0xFFFFFFFF, kept >> 32
     sets = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
@@ -182,7 +182,7 @@ def _set_capabilities(kept: int) -> None:
 
 
 def filter_system_calls(readable: Iterable[int], writable: Iterable[int]) -> None:
-    """From now on every system call of all threads fails with EPERM but those that draining needs."""
+    """Make every system call fail with EPERM, in all threads, except those that draining needs."""
     from seccomp import ALLOW, EQ, ERRNO, MASKED_EQ, Arg, Attr, SyscallFilter
 
     calls = SyscallFilter(ERRNO(errno.EPERM))

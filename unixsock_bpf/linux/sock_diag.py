@@ -128,7 +128,7 @@ def listed() -> Iterator[Entry]:
 
 
 def visit() -> None:
-    """Has the kernel go through its sockets, for who watches it do so.  Raises DiagError."""
+    """Have the kernel go through its sockets, for a hook on that path.  Raises DiagError."""
     for piece in _pieces(0):
         if entries(piece)[1]:
             return

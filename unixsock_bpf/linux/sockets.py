@@ -22,7 +22,7 @@ _CLONE_NEWNET = 0x40000000
 
 
 class SocketsError(OSError):
-    """The kernel does not list its sockets: says why."""
+    """The kernel does not list its sockets; the text says why."""
 
 
 class State(IntEnum):
@@ -65,7 +65,7 @@ class Socket(NamedTuple):
 def owners() -> dict[int, Owner]:
     """Return the process behind each socket inode; of several, the one that started last.
 
-    The youngest is the best guess at who really uses an inherited socket: a worker
+    The youngest most likely uses an inherited socket: a worker
     rather than its master.  Inodes of other families' sockets are in it too.
     """
     return {inode: held[0] for inode, held in holders().items()}
@@ -116,9 +116,9 @@ def _why(error: sock_diag.DiagError) -> str:
 
 
 def _namespaces() -> dict[int, str | None]:
-    """Network namespaces by inode, with a path to enter each by; None is the current one."""
+    """Return network namespaces by inode, each with a path to enter it by; None: the current one."""
     spaces: dict[int, str | None] = {os.stat("/proc/self/ns/net").st_ino: None}
-    if os.geteuid() != 0:  # nobody else may enter one
+    if os.geteuid() != 0:  # only root may enter one
         return spaces
     for pid in procfs.pids():
         with suppress(OSError):

@@ -11,11 +11,11 @@ import sys
 
 
 class OutputError(OSError):
-    """Standard output can't be written to: says why."""
+    """Standard output can't be written to; the text says why."""
 
 
 class _Output(io.RawIOBase):
-    """Descriptor 1; waits where that does not, and takes everything silently once it has failed."""
+    """Descriptor 1: wait where it would block, and discard everything once it has failed."""
 
     def __init__(self) -> None:
         self._failed = False
@@ -48,7 +48,7 @@ class _Output(io.RawIOBase):
 
 
 def wait_writable(fd: int) -> None:
-    """Until a descriptor that does not block takes something, or fails."""
+    """Wait until a non-blocking descriptor can be written to, or fails."""
     import select
 
     poll = select.poll()

@@ -34,7 +34,7 @@ NOTABLE = 50_000
 
 
 def offset() -> int:
-    """Nanoseconds from the kernel's time since boot to wall-clock time.
+    """Return the nanoseconds from the kernel's time since boot to wall-clock time.
 
     Between two reads of a clock this thread may lose the processor: of three attempts the shortest counts.
     """
@@ -49,7 +49,7 @@ def offset() -> int:
 
 @lru_cache(maxsize=1)
 def _namespace_offset(path: str = "/proc/self/timens_offsets") -> int:
-    """Nanoseconds by which this time namespace's time since boot is ahead of the kernel's."""
+    """Return by how many nanoseconds this time namespace's time since boot is ahead of the kernel's."""
     try:
         with open(path) as file:
             for line in file:

@@ -1,4 +1,4 @@
-"""Root's tshark: a process of nobody's that can write nothing.
+"""Root's tshark: a process of user nobody that can write no file.
 
 Wireshark's dissectors work on bytes that every local process can choose, and the Lua may be another
 user's, so that neither is run with a right of root's.  tshark.py starts this module as root; it gives
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from unixsock_bpf.linux import sandbox
 
-#: Where the confined process finds the dissector, whose own folder may be closed to nobody.
+#: Where the confined process finds the dissector: user nobody may not be able to read its own folder.
 _FOLDER = Path("/dev/shm")
 
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class FoldersError(UnixsockError):
-    """A folder or a file of ours cannot be found: one sentence with its remedy."""
+    """A folder, or a file of this package, cannot be found; the text names the remedy."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ def personal() -> Folders:
 
 
 def system() -> Folders:
-    """Return everybody's.  Raises FoldersError where tshark does not print them."""
+    """Return the system's folders.  Raises FoldersError where tshark does not print them."""
     printed = _printed()
     extcap = printed.get("Global Extcap path") or printed.get("Extcap path")
     plugins = printed.get("Global Lua Plugins") or printed.get("Global Plugins")
     config = printed.get("Global configuration")
     if not (extcap and plugins and config):
-        raise FoldersError("'tshark -G folders' does not tell Wireshark's folders: install tshark first")
+        raise FoldersError("'tshark -G folders' does not print Wireshark's folders: install tshark first")
     return Folders((extcap,), plugins, config / "profiles")
 
 

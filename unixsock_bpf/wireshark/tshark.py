@@ -26,7 +26,7 @@ _Stream = Union[int, IO[bytes], None]
 
 
 class TsharkError(UnixsockError):
-    """tshark is missing, or refused: one sentence."""
+    """tshark is missing, or refused; the text is one sentence."""
 
 
 def available() -> None:
@@ -75,7 +75,7 @@ def _command(source: Path, arguments: Iterable[str]) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Return tshark's environment: nobody has no home, and reads nothing in root's."""
+    """Return tshark's environment: user nobody has no home, and reads nothing in root's."""
     if os.geteuid() != 0:
         return dict(os.environ)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
@@ -83,7 +83,7 @@ def _environment() -> dict[str, str]:
 
 
 def leaves_out_personal_lua() -> bool:
-    """Tell whether Wireshark, run by this user, loads only the Lua that is installed for everybody."""
+    """Return whether Wireshark, run by this user, loads only the system's Lua plugins."""
     if os.geteuid() != 0:
         return False
     try:
@@ -140,13 +140,13 @@ def frame_numbers(path: str, display_filter: str) -> Iterator[int]:
         yield from map(int, lines)
 
 
-#: Columns that are the same in all versions: the frame's number, and what the packet list says.
+#: Columns that are the same in all versions: the frame's number, and those of the packet list.
 _COLUMNS = 'gui.column.format:"No.","%m","Info","%i"'
 
 
 @contextmanager
 def frame_infos(path: str, display_filter: str | None) -> Iterator[Iterator[tuple[int, str]]]:
-    """Give each frame's number and what the packet list says of it.  Raises TsharkError, OSError."""
+    """Yield each frame's number and its columns in the packet list.  Raises TsharkError, OSError."""
 
     def parsed(lines: Lines) -> Iterator[tuple[int, str]]:
         for line in lines:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from unixsock_bpf import filter as capture_filter
 from unixsock_bpf.filter import encode
 from unixsock_bpf.filter.ast import evaluate
-from unixsock_bpf.filter.evaluate import Endpoint
+from unixsock_bpf.filter.endpoint import Endpoint
 from unixsock_bpf.probe import compiler
 from unixsock_bpf.record import Event, Flag, Record, SocketType
 

@@ -44,7 +44,7 @@ def test_bcc_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_python_packages() -> None:
     assert checks.libraries().met
     found = checks.libraries({"lark": "install lark", "no_such": "install python3-no-such"})
-    assert (found.met, found.said) == (False, "no_such cannot be imported")
+    assert (found.met, found.found) == (False, "no_such cannot be imported")
     assert found.remedy == "Install python3-no-such"
 
 
@@ -69,7 +69,7 @@ def test_kallsyms(text: str, said: str, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     (tmp_path / "kallsyms").write_text(text)
     found = checks.kallsyms(str(tmp_path / "kallsyms"), kcore=str(tmp_path / "missing"))
-    assert found.said.endswith(said)
+    assert found.found.endswith(said)
     assert found.met is ("shown" in said)
     assert not found.needed  # a capture works, with long messages cut
 
@@ -103,7 +103,7 @@ def test_installed_parts_are_of_this_version(empty_home: Path) -> None:
     with (library / "unixsock_bpf/version.py").open("a") as file:
         file.write("__version__ = '0.0.1'\n")
     assert not checks.dissector().met
-    assert "0.0.1" in checks.extcap().said
+    assert "0.0.1" in checks.extcap().found
     assert not checks.extcap().met
 
 

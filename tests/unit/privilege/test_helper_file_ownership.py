@@ -124,7 +124,7 @@ def test_a_link_of_roots_to_a_place_of_others_is_not_followed(path: str, library
 def test_it_takes_no_arguments_and_speaks_through_pipes_only(library: Path, tmp_path: Path) -> None:
     assert start(library, "--help") == (1, "The privileged helper of unixsock takes no arguments.\n")
     through_pipes = (
-        "The privileged helper of unixsock speaks through pipes only: capture with unixsock dump.\n"
+        "The privileged helper of unixsock works through pipes only: capture with unixsock dump.\n"
     )
     with (tmp_path / "file").open("w") as file:
         assert start(library, stdout=file) == (1, through_pipes)
