@@ -8,7 +8,6 @@ container engine), is left out by conversation: capture/feedback.py.
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 from collections import defaultdict
@@ -17,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from unixsock_bpf.linux import procfs, sock_diag
+from unixsock_bpf.linux import libc, procfs, sock_diag
 from unixsock_bpf.record import display_process
 
 #: Programs that start an extcap, or stand between such a program and it.
@@ -188,12 +187,12 @@ def _shows(master: _Master, terminal: os.stat_result) -> bool:
     except OSError:
         return False
     try:
-        ours = ctypes.CDLL(None, use_errno=True).syscall(_SYS_PIDFD_GETFD, process, master.fd, 0)
-    finally:
-        os.close(process)
-    if ours < 0:
+        ours = libc.call("syscall", _SYS_PIDFD_GETFD, process, master.fd, 0)
+    except OSError:
         # A user's own terminal may not be looked into where Yama forbids it.
         return os.geteuid() != 0 and opened.st_dev == _device("/dev/ptmx") and _like_us(master.pid)
+    finally:
+        os.close(process)
     try:
         other = fcntl.ioctl(ours, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         about = os.fstat(other)

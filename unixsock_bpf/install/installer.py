@@ -17,8 +17,7 @@ from unixsock_bpf.install import profile
 from unixsock_bpf.install.manifest import InstallError, Item, Manifest, is_profile, state_of
 from unixsock_bpf.install.places import Places
 from unixsock_bpf.install.rights import revoke
-from unixsock_bpf.privilege import policy
-from unixsock_bpf.privilege.launch import GROUP, HELPER, LIBRARY
+from unixsock_bpf.privilege import launch, policy
 from unixsock_bpf.probe import cache as programs
 from unixsock_bpf.wireshark import folders
 
@@ -95,8 +94,8 @@ def _for_everybody(places: Places) -> list[Item]:
     helper = folders.ROOT / "libexec" / "unixsock-capture"
     if not helper.is_file():
         raise InstallError(f"the privileged helper is missing: there is no {helper}; install from a checkout")
-    items.append(Item(HELPER, helper, mode=0o755))
-    items.append(Item(GROUP, text=f"{places.group}\n"))
+    items.append(Item(launch.HELPER, helper, mode=0o755))
+    items.append(Item(launch.GROUP, text=f"{places.group}\n"))
     with_sudo, with_polkit = policy.SUDOERS.parent.is_dir(), policy.ACTION.parent.is_dir()
     if not (with_sudo or with_polkit):
         raise InstallError("neither sudo nor polkit is here to let a group capture: install sudo")
@@ -146,7 +145,7 @@ def install(places: Places, report: Callable[[str], None]) -> None:
     report(f"library: {places.library}")
     if places.group:
         ways = [str(path) for path in (policy.SUDOERS, policy.ACTION) if str(path) in after.files]
-        report(f"privileged helper: {HELPER}, for group {places.group}, by {' and '.join(ways)}")
+        report(f"privileged helper: {launch.HELPER}, for group {places.group}, by {' and '.join(ways)}")
     for folder in places.extcap:
         report(f"interface: {folder / 'unixsock'}")
     report(f"dissector: {places.plugins / 'unixsock.lua'}")
@@ -231,7 +230,7 @@ def uninstall(report: Callable[[str], None], places: Places | None = None) -> No
 
     ``places``: a user's; None: everybody's, whose group's right goes first.  Raise InstallError.
     """
-    library = places.library if places else LIBRARY
+    library = places.library if places else launch.LIBRARY
     if not places:
         revoke(report)
     path = Manifest.path(library)
@@ -249,6 +248,6 @@ def uninstall(report: Callable[[str], None], places: Places | None = None) -> No
                 os.rmdir(folder)
     except OSError as error:
         raise InstallError(f"cannot remove {error.filename}: {(error.strerror or '').lower()}") from None
-    if not LIBRARY.exists():
+    if not launch.LIBRARY.exists():
         programs.clear()
     report(f"removed: {library} and its links in Wireshark's folders")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unixsock_bpf.install.manifest import InstallError, demand_root_alone_writes
-from unixsock_bpf.privilege.launch import LIBRARY
+from unixsock_bpf.privilege import launch
 from unixsock_bpf.wireshark import folders
 
 #: The command, where it is for everybody.
@@ -42,7 +42,7 @@ def system_places() -> Places:
     except folders.FoldersError as error:
         raise InstallError(f"{error}, or use --user") from None
     # Not below /usr/local, which groups other than root's may write on some systems: part of it runs as root.
-    return Places(LIBRARY, wireshark.extcap, wireshark.plugins, wireshark.profiles, COMMAND)
+    return Places(launch.LIBRARY, wireshark.extcap, wireshark.plugins, wireshark.profiles, COMMAND)
 
 
 def demand_roots_own(places: Places) -> None:

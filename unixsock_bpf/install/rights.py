@@ -6,24 +6,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 from unixsock_bpf.install.manifest import InstallError, Manifest
-from unixsock_bpf.privilege import policy
-from unixsock_bpf.privilege.launch import GROUP, HELPER, LIBRARY
+from unixsock_bpf.privilege import launch, policy
 
 
 def granted() -> str | None:
     """Return the group that an earlier system installation gave the right to capture; None if none."""
-    if str(GROUP) not in Manifest.load(LIBRARY).files:
+    if str(launch.GROUP) not in Manifest.load(launch.LIBRARY).files:
         return None
     return _group_file()
 
 
 def _group_file() -> str | None:
     try:
-        return GROUP.read_text().strip() or None
+        return launch.GROUP.read_text().strip() or None
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise InstallError(f"cannot read {GROUP}: {(error.strerror or '').lower()}") from None
+        raise InstallError(f"cannot read {launch.GROUP}: {(error.strerror or '').lower()}") from None
 
 
 def revoke(report: Callable[[str], None]) -> None:
@@ -33,19 +32,19 @@ def revoke(report: Callable[[str], None]) -> None:
     Raises InstallError if one can't be removed.
     """
     try:
-        manifest = Manifest.load(LIBRARY) if Manifest.path(LIBRARY).exists() else None
+        manifest = Manifest.load(launch.LIBRARY) if Manifest.path(launch.LIBRARY).exists() else None
     except InstallError:
         manifest = None
-    rights = (policy.SUDOERS, policy.RULE, policy.ACTION, GROUP, HELPER)
+    rights = (policy.SUDOERS, policy.RULE, policy.ACTION, launch.GROUP, launch.HELPER)
     ours = [path for path in rights if (str(path) in manifest.files if manifest else _gives_our_right(path))]
-    group = _group_file() if GROUP in ours else None
+    group = _group_file() if launch.GROUP in ours else None
     try:
         for path in ours:
             path.unlink(missing_ok=True)
             if manifest:
                 del manifest.files[str(path)]
         if manifest and ours:
-            manifest.save(LIBRARY)
+            manifest.save(launch.LIBRARY)
     except OSError as error:
         raise InstallError(f"cannot remove {error.filename}: {(error.strerror or '').lower()}") from None
     if ours:
@@ -54,10 +53,10 @@ def revoke(report: Callable[[str], None]) -> None:
 
 def _gives_our_right(path: Path) -> bool:
     """Return whether a file gives the right to the helper, by its place or its content."""
-    if LIBRARY in path.parents:
+    if launch.LIBRARY in path.parents:
         return path.exists()
     try:
         text = path.read_text(errors="replace")
     except OSError:
         return False
-    return str(HELPER) in text or policy.ACTION_ID in text
+    return str(launch.HELPER) in text or policy.ACTION_ID in text

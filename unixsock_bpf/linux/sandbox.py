@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import functools
 import mmap
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from unixsock_bpf.linux.libc import library
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_KEEPCAPS = 8
@@ -87,18 +88,18 @@ def give_up_privileges(uid: int, keep: Iterable[int] = ()) -> None:
     kept = _kept(keep)
     forbid_new_privileges()
     if kept:
-        _must("keep a capability", _libc().prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0))
+        _must("keep a capability", library().prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0))
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(uid, uid, uid)
     _set_capabilities(kept)
     # Or its user could attach a debugger to what still holds the maps.
-    _must("hide its memory", _libc().prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
+    _must("hide its memory", library().prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
 
 
 def forbid_new_privileges() -> None:
     """Keep the calling thread from gaining or passing on privileges by exec.  Raises SandboxError."""
-    libc = _libc()
+    libc = library()
     _must("forbid itself new privileges", libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     for capability in range(64):
         if libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
@@ -110,7 +111,7 @@ def forbid_new_privileges() -> None:
 
 def own_mounts(namespaces: int = 0) -> bool:
     """Give this process a mount namespace, and more ``namespaces``; return False where not permitted."""
-    libc = _libc()
+    libc = library()
     if libc.unshare(_CLONE_NEWNS | namespaces) != 0:
         return False
     _must("keep its mounts to itself", libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None))
@@ -125,7 +126,7 @@ def freeze_files(folder: Path, files: Mapping[str, bytes]) -> bool:
     """
     if not own_mounts(_CLONE_NEWNET | _CLONE_NEWIPC):
         return False
-    libc = _libc()
+    libc = library()
     options = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
     _must("make a folder", libc.mount(b"tmpfs", bytes(folder), b"tmpfs", options, b"mode=755"))
     before = os.umask(0o022)
@@ -154,11 +155,6 @@ def _mounts() -> list[bytes]:
     return [mount for mount in found if os.path.ismount(mount)]
 
 
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
 def _must(what: str, result: int) -> None:
     if result != 0:
         code = ctypes.get_errno()
@@ -169,7 +165,7 @@ def _kept(keep: Iterable[int]) -> int:
     """Return the capabilities in ``keep`` that this thread has, as a bit mask."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable, twice
-    _libc().capget(header, sets)
+    library().capget(header, sets)
     return sum(1 << capability for capability in keep) & (sets[1] | sets[4] << 32)
 
 
@@ -178,7 +174,7 @@ def _set_capabilities(kept: int) -> None:
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     low, high = kept & 0xFFFFFFFF, kept >> 32
     sets = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
-    _must("give up its capabilities", _libc().capset(header, sets))
+    _must("give up its capabilities", library().capset(header, sets))
 
 
 def filter_system_calls(readable: Iterable[int], writable: Iterable[int]) -> None:

@@ -6,7 +6,6 @@ hold them.  Works without BPF; without root the processes of other users stay un
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import threading
@@ -16,7 +15,7 @@ from enum import IntEnum
 from functools import partial
 from typing import NamedTuple
 
-from unixsock_bpf.linux import procfs, sock_diag
+from unixsock_bpf.linux import libc, procfs, sock_diag
 
 _CLONE_NEWNET = 0x40000000
 
@@ -136,9 +135,8 @@ def _within(path: str | None, work: Callable[[], None]) -> None:
     def enter() -> None:
         # setns changes the calling thread only, so the thread ends with its namespace.
         with suppress(OSError), open(path, "rb") as file:
-            libc = ctypes.CDLL(None, use_errno=True)
-            if libc.setns(file.fileno(), _CLONE_NEWNET) == 0:
-                work()
+            libc.call("setns", file.fileno(), _CLONE_NEWNET)
+            work()
 
     thread = threading.Thread(target=enter)
     thread.start()

@@ -11,6 +11,8 @@ import os
 import time
 from functools import lru_cache
 
+from unixsock_bpf.linux import libc
+
 #: linux/timerfd.h and fcntl.h
 _TFD_NONBLOCK = os.O_NONBLOCK
 _TFD_CLOEXEC = os.O_CLOEXEC
@@ -63,16 +65,15 @@ def _namespace_offset(path: str = "/proc/self/timens_offsets") -> int:
 
 def jumps() -> int:
     """Return a descriptor that becomes readable whenever the wall clock is set.  Raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = libc.timerfd_create(time.CLOCK_REALTIME, _TFD_NONBLOCK | _TFD_CLOEXEC)
-    if fd < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    fd = libc.call("timerfd_create", time.CLOCK_REALTIME, _TFD_NONBLOCK | _TFD_CLOEXEC)
     never = _Itimerspec(value=(_NEVER, 0))
-    if libc.timerfd_settime(fd, _TFD_TIMER_ABSTIME | _TFD_TIMER_CANCEL_ON_SET, ctypes.byref(never), None):
-        error = ctypes.get_errno()
+    flags = _TFD_TIMER_ABSTIME | _TFD_TIMER_CANCEL_ON_SET
+    try:
+        libc.call("timerfd_settime", fd, flags, ctypes.byref(never), None)
+    except OSError:
         os.close(fd)
-        raise OSError(error, os.strerror(error))
-    return int(fd)
+        raise
+    return fd
 
 
 def seen(fd: int) -> bool:

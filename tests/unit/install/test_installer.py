@@ -20,10 +20,10 @@ import pytest
 from unixsock_bpf import record
 from unixsock_bpf.cli.main import main
 from unixsock_bpf.formats import pcapng
-from unixsock_bpf.install import installer
+from unixsock_bpf.install import installer, places
 from unixsock_bpf.install.manifest import Item
 from unixsock_bpf.install.places import Places
-from unixsock_bpf.privilege import policy
+from unixsock_bpf.privilege import launch, policy
 from unixsock_bpf.probe import ahead
 from unixsock_bpf.probe import cache as programs
 from unixsock_bpf.record import Record
@@ -203,9 +203,9 @@ class System:
         for folder in (*folders.values(), *(path.parent for path in self.rights)):
             folder.mkdir(parents=True)
         monkeypatch.setattr(wireshark_folders, "_printed", lambda: folders)
-        for name, value in (("LIBRARY", library), ("HELPER", self.helper), ("GROUP", self.group),
-                            ("COMMAND", root / "bin/unixsock")):  # fmt: skip
-            monkeypatch.setattr(installer, name, value)
+        for name, value in (("LIBRARY", library), ("HELPER", self.helper), ("GROUP", self.group)):
+            monkeypatch.setattr(launch, name, value)
+        monkeypatch.setattr(places, "COMMAND", root / "bin/unixsock")
         self.programs = root / "programs"
         monkeypatch.setattr(programs, "FOLDER", self.programs)
         for name, value in zip(("SUDOERS", "ACTION", "RULE"), self.rights):
