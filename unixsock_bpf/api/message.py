@@ -51,7 +51,7 @@ def _name(name: bytes) -> str | None:
     return record.display_name(name).decode("utf-8", "backslashreplace") or None
 
 
-def _end(one: record.Record, side: str) -> End:
+def _endpoint(one: record.Record, side: str) -> End:
     known = json_lines.endpoint(one, side)
     return End(**{each.name: known.get(each.name) for each in fields(End)})
 
@@ -67,8 +67,8 @@ def message(one: reader.Saved, packet: Any) -> Message:
         record.Event(decoded.event) if decoded.event in events else decoded.event,
         record.SocketType(decoded.type) if decoded.type in types else None,
         _name(decoded.name),
-        _end(decoded, "src"),
-        _end(decoded, "dst"),
+        _endpoint(decoded, "src"),
+        _endpoint(decoded, "dst"),
         decoded.payload,
         tuple(decoded.fds),
         decoded,

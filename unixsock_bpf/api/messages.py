@@ -89,7 +89,7 @@ class Messages:
         self._work.stop()
 
     def close(self) -> None:
-        """End everything now."""
+        """Kill what is at work; nothing more is delivered."""
         self._work.close()
 
 
@@ -175,7 +175,7 @@ class _Work:
             self._packets.kill()
 
     def close(self) -> None:
-        """End everything now, in whatever thread the garbage is collected."""
+        """Kill what is at work and wait for its end, in whatever thread the garbage is collected."""
         self.kill()
         if self._thread and self._thread is not threading.current_thread():
             self._thread.join(MESSAGES_THREAD_TIMEOUT_S)

@@ -36,7 +36,7 @@ class Packets:
             raise MessagesError(str(error)) from None
         self._filter = [] if display_filter is None else ["-Y", display_filter]
         self._process: subprocess.Popen[bytes] | None = None
-        self._said: list[str] = []
+        self._stderr_lines: list[str] = []
         self._listener = threading.Thread(target=self._listen, name="unixsock tshark", daemon=True)
 
     def start(self, stdin: int) -> None:
@@ -53,7 +53,7 @@ class Packets:
         assert self._process is not None
         assert self._process.stderr is not None
         with self._process.stderr as lines:
-            self._said += tshark.complaints(line.decode(errors="replace") for line in lines)
+            self._stderr_lines += tshark.complaints(line.decode(errors="replace") for line in lines)
 
     async def read(self, size: int) -> bytes:
         """Wait as pyshark's parser asks.  It never has to: there is nothing else to do meanwhile."""
@@ -76,7 +76,7 @@ class Packets:
             return
 
     def kill(self) -> None:
-        """End tshark at once; what it has written can still be read."""
+        """Kill tshark; what it has written can still be read."""
         if self._process:
             self._process.kill()
 
@@ -91,4 +91,4 @@ class Packets:
         if status < 0:
             raise MessagesError(f"tshark was ended by signal {-status}")
         if status:
-            raise MessagesError(" ".join(self._said) or f"tshark failed with status {status}")
+            raise MessagesError(" ".join(self._stderr_lines) or f"tshark failed with status {status}")

@@ -188,7 +188,7 @@ class Live:
             self._process.send_signal(signal.SIGINT)
 
     def kill(self) -> None:
-        """Close the capture: at once, if nothing can have been captured yet."""
+        """Kill the capture's process if nothing can have been captured yet, else stop it."""
         self._closed = True
         if self._process and not self._ready.is_set():
             self._process.kill()

@@ -99,7 +99,7 @@ def _print_table(shown: list[Socket], by_inode: dict[int, Socket]) -> None:
     sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
 
 
-def _end(one: Socket) -> dict[str, Any]:
+def _endpoint(one: Socket) -> dict[str, Any]:
     return {
         "inode": one.inode,
         "name": name_text(one.name) or None,
@@ -125,9 +125,9 @@ def _print_json(shown: list[Socket], by_inode: dict[int, Socket]) -> None:
             "receive_queue": one.receive_queue,
             "send_queue": one.send_queue,
             "netns": one.netns,
-            "peer": _end(peer) if peer else {"inode": one.peer} if one.peer else None,
+            "peer": _endpoint(peer) if peer else {"inode": one.peer} if one.peer else None,
         }
-        objects.append(json.dumps(_end(one) | about))
+        objects.append(json.dumps(_endpoint(one) | about))
     sys.stdout.write("[" + ",\n ".join(objects) + "]\n")
 
 

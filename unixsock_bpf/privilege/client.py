@@ -88,7 +88,7 @@ class RemoteCapture(Poller):
                 if not self._read_reports():
                     raise ProbeError(self._why())
         except BaseException:
-            self._end()
+            self._close_helper()
             raise
         self._poll.register(self._reports_from, select.POLLIN)
         if self._blocks_from is not None:
@@ -99,7 +99,7 @@ class RemoteCapture(Poller):
         """Check that this user may start the privileged helper.  Raises ProbeError if not."""
         try:
             self._start()
-            self._end()
+            self._close_helper()
         finally:
             self._close()
 
@@ -125,7 +125,7 @@ class RemoteCapture(Poller):
             if self._problem:  # it ran, and refused itself
                 raise ProbeError(self._problem)
             refusals.append(f"{name} said: {self._reports.last_line.rstrip('.') or 'nothing'}")
-            self._end()
+            self._close_helper()
         raise ProbeError(launch.not_permitted(refusals))
 
     def _launch(self, command: list[str]) -> None:
@@ -191,7 +191,7 @@ class RemoteCapture(Poller):
         line = self._reports.last_line
         return self._problem or line or "The privileged helper was ended by someone else."
 
-    def _end(self) -> None:
+    def _close_helper(self) -> None:
         """Close the pipes to the helper, which makes it end, and wait for it."""
         if self._process is None:
             return
@@ -205,7 +205,7 @@ class RemoteCapture(Poller):
             self._process.wait(HELPER_EXIT_TIMEOUT_S)
 
     def __exit__(self, *_: object) -> None:
-        self._end()
+        self._close_helper()
         self._close()
 
     def pause(self, paused: bool) -> None:
@@ -236,7 +236,7 @@ class RemoteCapture(Poller):
         asked_to_stop = False
         while open_ends:
             if self._stopped and not asked_to_stop:
-                self._ask_to_stop()
+                self._stop_helper()
                 asked_to_stop = True
             for fd in self._dispatch(self._poll.poll(1000)):
                 if fd == self._blocks_from:
@@ -251,7 +251,7 @@ class RemoteCapture(Poller):
         if _there(self._process).wait() != 0:
             raise ProbeError(self._why())
 
-    def _ask_to_stop(self) -> None:
+    def _stop_helper(self) -> None:
         """Close the helper's stdin, and watch nothing but its output from now on."""
         self.unwatch_all()
         _there(_there(self._process).stdin).close()
