@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from fake_kernel_ring import PLAIN, SIZE, Kernel
 from fake_ring import probe
+from patience import soon
 
 from unixsock_bpf.capture.pipe import PIPE_SIZE, PipePump, PipeWriter
 from unixsock_bpf.capture.ringbuf import Ring
@@ -95,7 +96,7 @@ def test_the_privileged_helper_keeps_what_nobody_reads(kernel: Kernel) -> None:
     assert privileged.stderr
     assert privileged.stderr.readline() == protocol.encode_report("attached", "fentry")
     said = []
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + soon(30)
     for number in range(4000):
         while kernel.at - kernel.consumed > SIZE - 2000:
             assert time.monotonic() < deadline, "the ring is not emptied while nobody reads"

@@ -116,7 +116,7 @@ class Extcap:
 
 
 def wait_until_read(ring: Ring) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + soon(30)
     while ring.consumed < ring.at and time.monotonic() < deadline:
         time.sleep(0.01)
     assert ring.consumed == ring.at
@@ -141,7 +141,7 @@ def test_a_burst_comes_through_while_nobody_reads(home: Path, ring: Ring) -> Non
     said = [ring.say(b"%04d" % number * 300) for number in range(4000)]
     assert sum(map(len, said)) > PIPE_SIZE + SIZE
     extcap.read()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + soon(30)
     while len(extcap.seen) < sum(map(len, said)) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert len(extcap.seen) > sum(map(len, said))  # without another message, and with the headers
@@ -176,7 +176,7 @@ def test_it_ends_with_wireshark_however_that_ends(home: Path, ring: Ring) -> Non
 def test_it_ends_if_wireshark_was_killed_while_it_started(home: Path, ring: Ring) -> None:
     extcap = Extcap(home, "--snaplen", "14", starter="wireshark")
     extcap.read()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + soon(30)
     while not extcap.seen:  # the header
         assert time.monotonic() < deadline, "no header came"
         time.sleep(0.01)
@@ -231,7 +231,7 @@ def test_tshark_shows_all_and_leaves_nothing(home: Path, ring: Ring) -> None:
     out, err = tshark.communicate(timeout=soon(30))
     assert (out, tshark.returncode) == (b"", 0)
     assert re.search(rb"^%d packets captured" % len(said), err, re.MULTILINE)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + soon(5)
     while (left := _running(home)) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert left == {}

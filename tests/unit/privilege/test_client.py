@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from fake_kernel_ring import SIZE, Kernel
+from patience import soon
 
 from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.filter import parse
@@ -62,7 +63,7 @@ def helpers(ring: Ring) -> list[int]:
 
 
 def all_gone(ring: Ring) -> bool:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + soon(5)
     while helpers(ring) and time.monotonic() < deadline:
         time.sleep(0.02)
     return not helpers(ring)

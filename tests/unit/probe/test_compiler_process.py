@@ -77,7 +77,7 @@ def test_it_ends_with_its_parent_however_that_ends() -> None:
     with parent:
         child = _pid(parent)
         parent.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + soon(10)
     while _alive(child):
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import soon
 
 from unixsock_bpf.linux import sandbox
 from unixsock_bpf.wireshark import tshark
@@ -23,7 +24,7 @@ SOMEBODY = 4711
 
 def status(running: subprocess.Popen[bytes]) -> dict[str, list[str]]:
     """/proc/PID/status of a tshark that waits for its input."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + soon(10)
     while time.monotonic() < deadline:
         lines = Path(f"/proc/{running.pid}/status").read_text().splitlines()
         found = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
