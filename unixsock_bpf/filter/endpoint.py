@@ -1,4 +1,4 @@
-"""A socket and its process, as terms of a filter look at them."""
+"""A socket and its process: what terms of a filter are compared with."""
 
 from __future__ import annotations
 
@@ -29,22 +29,21 @@ class Endpoint:
 def endpoints(record: Record) -> tuple[Endpoint, Endpoint]:
     """Return sender and receiver of ``record``."""
     src = Endpoint(
-        record.src_name,
-        record.src_path,
-        record.src_inode or None,
-        record.netns or None,
-        record.src_pid or None,
-        record.src_uid if record.flags & Flag.SRC_CREDS else None,
-        record.src_comm or None,
-        record.cgroup or None,
+        name=record.src_name,
+        path=record.src_path,
+        inode=record.src_inode or None,
+        netns=record.netns or None,
+        pid=record.src_pid or None,
+        uid=record.src_uid if record.flags & Flag.SRC_CREDS else None,
+        comm=record.src_comm or None,
+        cgroup=record.cgroup or None,
     )
     dst = Endpoint(
-        record.dst_name,
-        record.dst_path,
-        record.dst_inode or None,
-        None,
-        record.dst_pid or None,
-        record.dst_uid if record.flags & Flag.DST_CREDS else None,
-        record.dst_comm or None,
+        name=record.dst_name,
+        path=record.dst_path,
+        inode=record.dst_inode or None,
+        pid=record.dst_pid or None,
+        uid=record.dst_uid if record.flags & Flag.DST_CREDS else None,
+        comm=record.dst_comm or None,
     )
     return src, dst
