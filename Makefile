@@ -20,7 +20,7 @@ help:
 	@echo 'make demo          live packets from real programs                              root once, network once; 1 to 4 min'
 	@echo 'make lint          style, types, import contracts, dead code                    1 min'
 	@echo 'make format        put the code into the form that lint wants                   seconds'
-	@echo 'make generate      write what is made from the record (unixsock_bpf/record.py)   seconds'
+	@echo 'make generate      write copies of declarations: C, Lua, docs, completions      seconds'
 	@echo 'make unit          unit tests                                                   1 min'
 	@echo 'make test          lint, unit, dissector and GUI tests; guests with 2 kernels   root, network once; 25 min emulated'
 	@echo '                   TESTS="tests/unit -k glob": only these; KERNELS=sid: only in its guest'
@@ -52,7 +52,7 @@ format: setup
 	$(VENV)/ruff check --fix --select I .
 	$(VENV)/ruff format .
 
-# What is made from a declaration: the record in C, Lua and docs/format.md from unixsock_bpf/record.py.
+# Copies of declarations: the record in C and Lua, tables in docs/, the man page, the completions.
 generate:
 	@python3 tests/generate.py
 

@@ -1,6 +1,10 @@
-"""Write what is made from the record's declaration: ``make generate``, or ``python3 tests/generate.py``.
+"""Write what is made from a declaration: ``make generate``, or ``python3 tests/generate.py``.
 
-``bpf/record.h`` is generated whole; ``record/format.lua`` and ``docs/format.md`` between marks.
+From the record (unixsock_bpf/record.py): ``bpf/record.h``, and the tables of ``record/format.lua`` and
+``docs/format.md``.
+From the filter's primitives, the formats and the version: lists in ``docs/filter.md``, the man page, the
+completions and ``unixsock.lua``.  From the protocols' files: the tables of ``docs/protocols.md``.
+
 ``stale`` is what tests/unit/test_record_copies.py asks for.
 """
 
@@ -10,7 +14,7 @@ import inspect
 import re
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import IntEnum, IntFlag
 from pathlib import Path
 from typing import Union
@@ -19,7 +23,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from unixsock_bpf import record  # noqa: E402
+from unixsock_bpf.export.registry import FORMATS as EXPORTS  # noqa: E402
+from unixsock_bpf.filter.primitives import PRIMITIVES  # noqa: E402
 from unixsock_bpf.formats import pcapng  # noqa: E402
+from unixsock_bpf.formats.registry import FORMATS  # noqa: E402
+from unixsock_bpf.version import __version__  # noqa: E402
 
 Enumeration = Union[type[IntEnum], type[IntFlag]]
 
@@ -210,6 +218,139 @@ def format_md(page: str) -> str:
     return re.sub(r"^(    fixed header +)\d+ bytes$", rf"\g<1>{record.HEADER_LEN} bytes", page, flags=re.M)
 
 
+# --- Lists in the documentation
+
+
+def _replaced(text: str, *pieces: tuple[str, str]) -> str:
+    """Replace what each pattern matches between its first and its last group.  Each has to match once."""
+    for pattern, new in pieces:
+        text, count = re.subn(pattern, lambda match, new=new: match[1] + new + match[2], text, flags=re.S)
+        if count != 1:
+            raise SystemExit(f"{count} places match {pattern!r}, where there should be one")
+    return text
+
+
+def _words(primitive: str) -> str:
+    return " ".join(PRIMITIVES[primitive].operand.words)
+
+
+def filter_md(page: str) -> str:
+    """Return ``docs/filter.md`` with its table of primitives."""
+    rows = "".join(
+        f"| `{one.syntax}` | {one.takes} |\n".replace("[src|dst]", r"[src\|dst]").replace(
+            "NAME|N", r"NAME\|N"
+        )
+        + ("| a bare word that begins with `/` or `@` | the same |\n" if one.name == "path" else "")
+        for one in PRIMITIVES.values()
+    )
+    return _replaced(page, (r"(\| \| takes messages \|\n\|---\|---\|\n).*?(\n\n)", rows[:-1]))
+
+
+def manual(page: str) -> str:
+    """Return the man page with its primitives, formats and version."""
+    shown = []
+    for one in PRIMITIVES.values():
+        syntax = (
+            one.syntax.replace(" T", f" {'|'.join(one.operand.words)}") if one.name == "type" else one.syntax
+        )
+        shown.append(f'"{syntax}"' if " " in syntax else syntax)
+    lines = [' ", " '.join(shown[at : at + 4]) for at in range(0, len(shown), 4)]
+    primitives = ' ", "\n.BR '.join(lines)
+    format_option = r'\.BI \\-\\-format "'
+    return _replaced(
+        page,
+        (r"(Primitives:\n\.BR ).*?( ;\njoined with)", primitives),
+        (rf'(\.SH OPTIONS OF DUMP\n\.TP\n{format_option} )[^"]*(")', "|".join(FORMATS)),
+        (rf'(\.SH OPTIONS OF EXPORT\n.*?{format_option} )[^"]*(")', "|".join(EXPORTS)),
+        (r'(\.TH UNIXSOCK 1 "" "unixsock )[^"]*(")', __version__),
+    )
+
+
+def _terms() -> str:
+    return " ".join([*PRIMITIVES, "src", "dst", "and", "or", "not"])
+
+
+def bash_completion(script: str) -> str:
+    """Return the completion for bash with its lists."""
+    return _replaced(
+        script,
+        (r"(local formats=')[^']*(')", " ".join(FORMATS)),
+        (r"(== export \]\] && formats=')[^']*(')", " ".join(EXPORTS)),
+        (r"(local terms=')[^']*(')", _terms()),
+        (r"(--type \| type\)[^']*')[^']*(')", _words("type")),
+        (r"( event\)[^']*')[^']*(')", _words("event")),
+    )
+
+
+def zsh_completion(script: str) -> str:
+    """Return the completion for zsh with its lists."""
+    return _replaced(
+        script,
+        (r"(terms=\()[^)]*(\))", _terms()),
+        (r"( dump\)\n *_arguments '--format\[format\]:format:\()[^)]*(\))", " ".join(FORMATS)),
+        (r"( export\)\n.*?'--format\[format\]:format:\()[^)]*(\))", " ".join(EXPORTS)),
+        (r"('--type\[socket type\]:type:\()[^)]*(\))", _words("type")),
+    )
+
+
+def unixsock_lua(text: str) -> str:
+    """Return the plugin's main file with the version."""
+    return _replaced(text, (r'(local VERSION = ")[^"]*(")', __version__))
+
+
+# --- Protocols
+
+PROTOCOLS = ROOT / "dissector/unixsock/protocols"
+
+
+def declaration(name: str) -> dict[str, str]:
+    """Return the parts of the declaration in the file of the protocol ``name``, as they are written."""
+    text = (PROTOCOLS / f"{name}.lua").read_text()
+    match = re.search(r'"protocols/lib/declare"\)\(\{\n(.*?)^\}\)$', text, re.DOTALL | re.MULTILINE)
+    if not match:
+        raise SystemExit(f"{name}.lua declares nothing")
+    parts = dict(re.findall(r'(\w+) = "([^"]*)"', match[1]))
+    return parts | dict(re.findall(r"^    (\w+) = \{(.*?)^    \}", match[1], re.DOTALL | re.MULTILINE))
+
+
+def listed_protocols() -> list[str]:
+    """Return the names in ``protocols/list.lua``, in its order."""
+    return re.findall(r'^    "(\w+)",$', (PROTOCOLS / "list.lua").read_text(), re.MULTILINE)
+
+
+def _globs(text: str) -> str:
+    return " ".join(f"`{glob}`" for glob in re.findall(r'"([^"]*)"', text))
+
+
+def _protocol_rows() -> str:
+    rows = ""
+    for name in listed_protocols():
+        one = declaration(name)
+        marks = [word for key, word in (("stream", "streams"), ("message", "datagrams")) if key in one]
+        rows += (
+            f"| {one['title']} | `{one['name']}` | {_globs(one.get('paths', ''))} | {', '.join(marks)} "
+            f"| [{name}.lua](../dissector/unixsock/protocols/{name}.lua) |\n"
+        )
+    return rows
+
+
+def _path_rows() -> str:
+    paths: dict[str, list[str]] = {}
+    text = (PROTOCOLS.parent / "dispatch/paths.lua").read_text()
+    for glob, name in re.findall(r'\{ "([^"]*)", "([^"]*)" \}', text):
+        paths.setdefault(name, []).append(f"`{glob}`")
+    return "".join(f"| `{name}` | {' '.join(found)} |\n" for name, found in paths.items())
+
+
+def protocols_md(page: str) -> str:
+    """Return ``docs/protocols.md`` with its tables."""
+    return _replaced(
+        page,
+        (r"(\| Protocol \| Name \|[^\n]*\n\|[-|]*\n).*?(\n\n)", _protocol_rows()[:-1]),
+        (r"(\| Dissector \| Paths \|\n\|[-|]*\n).*?(\n\n)", _path_rows()[:-1]),
+    )
+
+
 def _between_marks(path: Path, text: str) -> str:
     old = path.read_text()
     begin, end = "-- BEGIN GENERATED", "-- END GENERATED"
@@ -220,11 +361,20 @@ def _between_marks(path: Path, text: str) -> str:
 
 def generated() -> dict[Path, str]:
     """Return the whole text of each file that is, or has parts that are, generated."""
-    lua, page = ROOT / "dissector/unixsock/record/format.lua", ROOT / "docs/format.md"
+    lua = ROOT / "dissector/unixsock/record/format.lua"
+    pages: dict[str, Callable[[str], str]] = {
+        "docs/format.md": format_md,
+        "docs/filter.md": filter_md,
+        "docs/man/unixsock.1": manual,
+        "docs/completions/unixsock.bash": bash_completion,
+        "docs/completions/_unixsock": zsh_completion,
+        "docs/protocols.md": protocols_md,
+        "dissector/unixsock.lua": unixsock_lua,
+    }
     return {
         ROOT / "unixsock_bpf/bpf/record.h": record_h(),
         lua: _between_marks(lua, format_lua()),
-        page: format_md(page.read_text()),
+        **{ROOT / name: make((ROOT / name).read_text()) for name, make in pages.items()},
     }
 
 
