@@ -24,26 +24,26 @@ from unixsock_bpf.wireshark import folders
 def add(commands: Any) -> None:
     """Add the two subcommands and their arguments."""
     for name, text, run in (
-        ("install", "put interface, dissector and profile where Wireshark finds them", run_install),
+        ("install", "install interface, dissector and profile where Wireshark finds them", run_install),
         ("uninstall", "remove what install put there", run_uninstall),
     ):
         parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         where = parser.add_mutually_exclusive_group()
         where.add_argument("--user", action="store_true", help="for this user (the default)")
-        where.add_argument("--system", action="store_true", help="for everybody; needs root")
+        where.add_argument("--system", action="store_true", help="for all users; needs root")
         if name == "install":
             group = parser.add_mutually_exclusive_group()
             group.add_argument(
                 "--group",
                 metavar="GROUP",
-                help="with --system: let members of this group, best one of its own, such as unixsock,"
-                " capture without root; an installation that is made again keeps it",
+                help="with --system: let members of this group capture without root; use a dedicated group,"
+                " such as unixsock; a later installation keeps it",
             )
-            group.add_argument(
-                "--no-group", action="store_true", help="with --system: take that right from the group again"
-            )
+            group.add_argument("--no-group", action="store_true", help="with --system: withdraw that right")
             parser.add_argument(
-                "--yes", action="store_true", help="with --group: the group's members, if it has any, all may"
+                "--yes",
+                action="store_true",
+                help="with --group: give the right to the group's present members without asking",
             )
         parser.set_defaults(run=run)
 
