@@ -100,11 +100,11 @@ def why_not_here() -> str:
         finally:
             if extcap.poll() is None:
                 extcap.terminate()
-            told = extcap.communicate()[1].strip()
+            stderr = extcap.communicate()[1].strip()
             os.close(reader)
             receiver.close()
             sender.close()
-        return told or "a capture was started, but saw nothing"
+        return stderr or "a capture was started, but saw nothing"
 
 
 def in_guest() -> int:
@@ -154,7 +154,7 @@ def captured(sockets: Path, capture: Path, environment: dict[str, str]) -> int:
     printed = Lines(tshark.stdout)
     try:
         if not knock(sockets / "demo.sock", capture, tshark):
-            print(f"tshark captures nothing. It said: {complaints.read_text().strip()}", file=sys.stderr)
+            print(f"tshark captures nothing. Its output: {complaints.read_text().strip()}", file=sys.stderr)
             return 1
         print(_HEAD, flush=True)
         traffic = subprocess.Popen([sys.executable, str(CHECKOUT / "demo/traffic.py"), str(sockets)])
@@ -248,14 +248,14 @@ def installed(home: Path) -> Iterator[None]:
 def tshark_version() -> tuple[int, ...]:
     """As dpkg knows it: starting tshark only to ask takes seconds under emulation."""
     query = ["dpkg-query", "-W", "-f", "${Version}", "tshark"]
-    told = subprocess.run(query, capture_output=True, text=True, check=False).stdout
-    return tuple(map(int, re.findall(r"\d+", told)[:2]))
+    output = subprocess.run(query, capture_output=True, text=True, check=False).stdout
+    return tuple(map(int, re.findall(r"\d+", output)[:2]))
 
 
 def global_folder() -> Path:
     """Wireshark's global folder for Lua plugins."""
-    told = subprocess.run(["tshark", "-G", "folders"], capture_output=True, text=True, check=False).stdout
-    folder = re.search(r"^Global Lua Plugins:\s*(\S+)", told, re.MULTILINE)
+    output = subprocess.run(["tshark", "-G", "folders"], capture_output=True, text=True, check=False).stdout
+    folder = re.search(r"^Global Lua Plugins:\s*(\S+)", output, re.MULTILINE)
     if not folder:
         sys.exit("tshark -G folders names no global folder for Lua plugins")
     return Path(folder[1])

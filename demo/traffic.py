@@ -1,4 +1,4 @@
-"""Real programs that talk over Unix sockets in one folder: python3 traffic.py FOLDER.
+"""Real programs that exchange messages over Unix sockets in one folder: python3 traffic.py FOLDER.
 
 HTTP between curl and a Python server, chronyc and chronyd (datagrams), D-Bus on a
 private bus, and a seqpacket conversation.
@@ -105,7 +105,7 @@ def appears(path: Path) -> None:
     end = time.monotonic() + 20
     while not path.exists():
         if time.monotonic() > end:
-            sys.exit(f"nobody listens at {path} after 20 s")
+            sys.exit(f"no process listens at {path} after 20 s")
         time.sleep(0.05)
 
 
