@@ -13,6 +13,8 @@ IDLE_WAIT_S = 1.0
 UNFINISHED_RECORD_WAIT_S = 0.001
 #: A capture that ends waits for such a record, in sleeps of this length altogether.
 LAST_RECORD_WAIT_S = 0.05
+#: The thread that holds a hook asks the kernel what the hook missed.
+HOOK_ANSWER_TIMEOUT_S = 5.0
 #: A privileged helper that refused, or whose caller has left, ends.
 HELPER_EXIT_TIMEOUT_S = 5.0
 #: ``unixsock dump``, started for a Python program, ends in order; then it is killed.

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 from live import Live
-from old_kernel_shim import OLDER
+from old_kernel_shim import NEWER, OLDER
 
-from unixsock_bpf.probe import offsets
 from unixsock_bpf.probe.btf import Btf
 from unixsock_bpf.record import Event, Flag, Record, Role
 
@@ -47,14 +46,15 @@ def refused(number: int) -> AbstractContextManager[object]:
 
 
 def _newer_functions() -> set[str]:
-    """What this kernel has of the functions that ``older`` hides.  All are hooked by kprobes."""
+    """What this kernel has of the functions that ``older`` hides.  All are hooked by kprobes or sessions."""
     btf = Btf()
-    return {name for name in offsets.FUNCTIONS if btf.has_function(name)}
+    return {name for name in NEWER if btf.has_function(name)}
 
 
 def _newer_hooks() -> set[str]:
-    hooked = Path("/sys/kernel/debug/kprobes/list").read_text()
-    return {name for name in offsets.FUNCTIONS if f" {name}+0x" in hooked}
+    kprobes = Path("/sys/kernel/debug/kprobes/list").read_text()
+    sessions = Path("/sys/kernel/tracing/enabled_functions").read_text()
+    return {name for name in NEWER if f" {name}+0x" in kprobes or f"\n{name} " in f"\n{sessions}"}
 
 
 @pytest.fixture(scope="module", params=[None, OLDER], ids=["as-it-is", "older-hooks"])

@@ -3,7 +3,7 @@
  * receiver's queue.  There the bytes are exactly those that the receiver will read, both socks are
  * known, and no answer can have been sent yet.
  *
- * A hook notes what it saw and goes on through its gate (hooks/attach.h) to a program of records.bpf.c, or to
+ * A hook notes what it saw and goes on by a tail call (hooks/attach.h) to a program of records.bpf.c, or to
  * `news` below.  compiler.py runs this through bcc, with the layouts that probe/offsets.py found in BTF as macros.
  */
 #include "kernel/bpf_helpers.h"
@@ -83,21 +83,16 @@ static __always_inline bool on_queue(u32 slot, u64 list, u64 skb)
 		return false; /* on_urgent's */
 	return tell_message(slot, sk, other, skb, 0, len, 0);
 }
-MESSAGE_ON_ENTRY(skb_queue_tail, on_queue)
 
 #ifdef UNIX_SOCK_INQ_LEN
 #define SOCK_DEAD_BIT 0 /* of sk_flags */
 #define RCV_SHUTDOWN 1
 
 /* Streams since then: the sk_buff is filled, and is queued next unless the receiver is gone. */
-static __always_inline bool on_filled(u32 slot, u64 skb, u64 iter)
+static __always_inline bool on_filled(u32 slot, u64 skb)
 {
 	u64 sk = LOAD(u64, skb, SKB_SK);
-	if (!sk || LOAD(u16, sk, SOCK_FAMILY) != AF_UNIX || LOAD(u16, sk, SOCK_TYPE) != TYPE_STREAM)
-		return false;
 	u32 len = LOAD(u32, skb, SKB_LEN);
-	if (iter && len == 1 && is_urgent_copy(iter))
-		return false; /* on_urgent's */
 	u64 other = peer_of(sk);
 	if (!other || (LOAD(u64, other, SOCK_FLAGS) & 1 << SOCK_DEAD_BIT) ||
 	    (LOAD(u8, other, SOCK_SHUTDOWN) & RCV_SHUTDOWN))
@@ -105,17 +100,32 @@ static __always_inline bool on_filled(u32 slot, u64 skb, u64 iter)
 	return tell_message(slot, sk, other, skb, 0, len, 0);
 }
 
-static __always_inline bool on_copied(u32 slot, const struct arguments *args, int result)
+/* Before: whether it is a stream's sk_buff, since others fill them by these functions, too. */
+static __always_inline u64 keep_spliced(const struct arguments *args)
 {
-	return !result && on_filled(slot, args->first, args->third);
+	u64 sk = LOAD(u64, args->first, SKB_SK);
+	if (!sk || LOAD(u16, sk, SOCK_FAMILY) != AF_UNIX || LOAD(u16, sk, SOCK_TYPE) != TYPE_STREAM)
+		return 0;
+	return args->first;
 }
-MESSAGE_ON_EVERY_RETURN(skb_copy_datagram_from_iter, on_copied, 4)
 
-static __always_inline bool on_spliced(u32 slot, const struct arguments *args, int result)
+static __always_inline bool on_spliced(u32 slot, u64 skb, int result)
 {
-	return result > 0 && on_filled(slot, args->first, 0);
+	return result > 0 && on_filled(slot, skb);
 }
-MESSAGE_ON_EVERY_RETURN(skb_splice_from_iter, on_spliced, ARGS_SKB_SPLICE_FROM_ITER)
+
+static __always_inline u64 keep_copied(const struct arguments *args)
+{
+	u64 skb = keep_spliced(args);
+	if (skb && args->fourth == 1 && is_urgent_copy(args->third))
+		return 0; /* on_urgent's */
+	return skb;
+}
+
+static __always_inline bool on_copied(u32 slot, u64 skb, int result)
+{
+	return !result && on_filled(slot, skb);
+}
 #endif
 
 static __always_inline bool is_used(u32 slot, u64 sk)
@@ -131,25 +141,16 @@ static __always_inline bool on_use(u32 slot, u64 socket, u64 unused)
 {
 	return is_used(slot, PEEK(u64, socket, SOCKET_SK));
 }
-NEWS_ON_ENTRY(unix_stream_recvmsg, on_use)
 
 static __always_inline bool on_rare_use(u32 slot, u64 socket, u64 unused)
 {
 	return is_used(slot, LOAD(u64, socket, SOCKET_SK));
 }
-NEWS_ON_RARE_ENTRY(unix_stream_splice_read, on_rare_use)
 
-#ifdef HAS___UNIX_DGRAM_RECVMSG
-/* Of both others since Linux commit 9825d866ce0d ("af_unix: Implement unix_dgram_bpf_recvmsg()"), v5.15. */
 static __always_inline bool on_sock_use(u32 slot, u64 sk, u64 unused)
 {
 	return is_used(slot, sk);
 }
-NEWS_ON_RARE_ENTRY(__unix_dgram_recvmsg, on_sock_use)
-#else
-NEWS_ON_RARE_ENTRY(unix_dgram_recvmsg, on_rare_use)
-NEWS_ON_RARE_ENTRY(unix_seqpacket_recvmsg, on_rare_use)
-#endif
 
 /* The program for what is never recorded. */
 int news(void *ctx)

@@ -58,6 +58,14 @@ class CaptureSource(Protocol):
         """How the probe is attached: ``fentry`` or ``kprobe``."""
 
     @property
+    def proofs(self) -> list[str]:
+        """What the probe sent through sockets of its own before the capture, and its hooks saw."""
+
+    @property
+    def unattached(self) -> list[str]:
+        """A sentence for each hook that is not attached, with what is unknown without it."""
+
+    @property
     def statistics(self) -> Statistics:
         """Messages and bytes seen and lost so far."""
 

@@ -167,9 +167,19 @@ class Capture(Poller):
         return str(self._probe.attached)
 
     @property
+    def proofs(self) -> list[str]:
+        """What the probe sent through sockets of its own before the capture, and its hooks saw."""
+        return [proof.way for proof in self._probe.proofs]
+
+    @property
+    def unattached(self) -> list[str]:
+        """A sentence for each hook that is not attached, with what is unknown without it."""
+        return self._probe.unattached
+
+    @property
     def countable(self) -> set[int]:
         """Descriptors that ``statistics`` needs open."""
-        return set(self._probe.countable())
+        return self._probe.countable()
 
     @property
     def statistics(self) -> Statistics:

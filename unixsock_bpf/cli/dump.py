@@ -93,6 +93,8 @@ def run(arguments: argparse.Namespace, start: Callable[[Settings], CaptureSource
             with source:
                 output, writer = early or _opened(path, form, arguments, settings)
                 _say(f"unixsock: capturing {_subject(settings, source.left_out)}; Ctrl-C ends")
+                for sentence in source.unattached:
+                    _say(f"unixsock: {sentence}")
                 if arguments.autostop:
                     signals.stop_after(arguments.autostop)
                 if output.is_pipe:  # notices that its reader goes while there is no traffic

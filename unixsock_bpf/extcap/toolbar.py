@@ -54,6 +54,8 @@ class Toolbar:
         self.log(f"Attached with {self._capture.attached}. {self._filter_sentence()}")
         if self._capture.left_out:
             self.log(f"Left out, because they belong to this capture: {', '.join(self._capture.left_out)}.")
+        for sentence in self._capture.unattached:
+            self.log(sentence)
 
     def _filter_sentence(self) -> str:
         text = self._settings.filter.text.strip()

@@ -38,7 +38,7 @@ def checks() -> Iterator[Check]:
     basic = [root(), btf(), bcc(), libraries(), lockdown(), kallsyms()]
     yield from basic
     if all(check.met for check in basic if check.needed):
-        yield tracing()
+        yield from tracing()
     else:
         yield Check("tracing", False, "not tried, because of what is missing above")
     yield wireshark()
@@ -182,18 +182,23 @@ def _tells_where_pages_are(kcore: str) -> bool:
         return False
 
 
-def tracing() -> Check:
-    """Check that the probe can be loaded, attached and detached."""
+def tracing() -> Iterator[Check]:
+    """Check that the probe can be loaded and attached, sees what it sends itself, and can be detached."""
     from unixsock_bpf.errors import ProbeError
     from unixsock_bpf.options import Settings
     from unixsock_bpf.privilege.client import source
 
     try:
         with source(Settings(buffer_mib=1)) as capture:
-            attached = capture.attached
+            attached, proofs, unattached = capture.attached, capture.proofs, capture.unattached
     except ProbeError as error:
-        return Check("tracing", False, _sentence(error), _tracing_remedy(_sentence(error)))
-    return Check("tracing", True, f"the probe loads ({attached})")
+        yield Check("tracing", False, _sentence(error), _tracing_remedy(_sentence(error)))
+        return
+    yield Check("tracing", True, f"the probe loads ({attached})")
+    for way in proofs:
+        yield Check("self-test", True, f"{way}: captured")
+    for sentence in unattached:
+        yield Check("hook", False, sentence.rstrip("."), needed=False)
 
 
 def _sentence(error: Exception) -> str:

@@ -75,6 +75,8 @@ class RemoteCapture(Poller):
         self.feedback_found: Callable[[str], None] = lambda _: None
         #: How the probe is attached: ``fentry`` or ``kprobe``.
         self.attached = ""
+        self.proofs: list[str] = []
+        self.unattached: list[str] = []
         self.filling = False
         self.writes_output = output is not None
         #: As reported by the helper: losses about once a second, everything at the end.
@@ -170,6 +172,8 @@ class RemoteCapture(Poller):
     def _take_report(self, kind: str, value: Any) -> None:
         if kind == "hello":
             self._hello = str(value)
+        elif kind == "hooks":
+            self.proofs, self.unattached = list(value["proofs"]), list(value["unattached"])
         elif kind == "attached":
             self.attached = str(value)
         elif kind == "left_out":

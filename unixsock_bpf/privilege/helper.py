@@ -157,6 +157,8 @@ def _drain(capture: Capture, uid: int, keep: list[int], settings: Settings) -> N
     sandbox.enter(
         uid, {_IN, capture.wake, capture.jumps, capture.idle_time.fd}, {_OUT, _ERR, capture.waker}, keep
     )
+    if capture.proofs or capture.unattached:
+        _report("hooks", {"proofs": capture.proofs, "unattached": capture.unattached})
     _report("attached", capture.attached)
     try:
         statistics = drain.run()
@@ -181,7 +183,7 @@ class _Losses:
 
 
 def _release_programs(counted: set[int]) -> None:
-    """Close descriptors that only a loader needs."""
+    """Close descriptors that only a loader needs, but not those ``counted``: what they skipped is asked for."""
     for name in os.listdir("/proc/self/fd"):
         try:
             target = os.readlink(f"/proc/self/fd/{name}")

@@ -8,11 +8,12 @@ of sudo or pkexec.
 
 ========== ===================================================================
 hello      the helper's version: it runs, and waits for the request
+hooks      ``proofs``: what the self-test saw; ``unattached``: what is unknown without which hook
 attached   ``fentry`` or ``kprobe``: the capture runs, and root's rights are gone
 lost       how many messages were lost so far
 left_out   a conversation that is left out from here on because it repeats what is captured, or no longer
 changed    empty, or why a change was not made
-ended      messages and losses in all: everything is written
+ended      messages and losses in all, and ``unknown`` if hooks may have missed more: all is written
 error      the sentence that says why there is no capture
 ========== ===================================================================
 """
@@ -44,7 +45,7 @@ _NUMBERS = {
 _FLAGS = ("events", "include_capture_processes", "paused", "changes")
 
 
-_REPORTS = ("hello", "attached", "lost", "left_out", "changed", "ended", "error")
+_REPORTS = ("hello", "hooks", "attached", "lost", "left_out", "changed", "ended", "error")
 #: The longest line that is kept where there is no report.
 _MAX_LINE = 65_536
 

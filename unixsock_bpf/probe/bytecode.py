@@ -17,23 +17,22 @@ _MOV_IMM = (0xB7, 0xB4)  # of 64 bits, and of 32: BPF_ALU | BPF_MOV | BPF_K
 _LD_IMM64 = 0x18
 #: The source register, in the high bits, that says that the value is a map's descriptor.
 _PSEUDO_MAP_FD = 1
-#: BPF_JMP | BPF_CALL, and the source register that says that the value is the distance to a function.
+#: BPF_JMP | BPF_CALL, and the source registers that say that the value is the distance to a function, or the
+#: number in BTF of one of the kernel's.
 _CALL = 0x85
 _PSEUDO_CALL = 1
+_PSEUDO_KFUNC_CALL = 2
 #: An addition to 64 bits (BPF_STX | BPF_DW | BPF_ATOMIC, BPF_ADD); with the offset that marks it in
 #: state/state.h; and the value that has the register get what was there before (BPF_FETCH).
 _ADD = 0xDB
 _FETCH_MARK = 0x7E7C
 _FETCH = 1
-#: struct bpf_prog_info: its size, and where its u64 recursion_misses is.
-_INFO_SIZE = 224
-_RECURSION_MISSES = 208
 #: In UNIXSOCK_DEBUG, as bcc.DEBUG_BPF_REGISTER_STATE: show what the verifier says.
 _DEBUG_VERIFIER = 16
 
 
 @dataclass(frozen=True)
-class Code:
+class Bytecode:
     """A program.
 
     ``maps``: their names by the number of the instruction that loads one.  ``functions``: by the number of
@@ -45,24 +44,24 @@ class Code:
     functions: dict[int, tuple[str, bool]] = field(default_factory=dict)
 
     def linked(self, fds: dict[str, int]) -> bytes:
-        """The instructions with these descriptors for the maps.  Raises KeyError."""
+        """Return the instructions with these descriptors for the maps.  Raises KeyError."""
         linked = bytearray(self.instructions)
         for number, name in self.maps.items():
             linked[number * _SIZE + 4 : (number + 1) * _SIZE] = fds[name].to_bytes(4, "little")
         return bytes(linked)
 
-    def with_value(self, mark: int, value: int) -> Code:
-        """The same with ``value`` in the one instruction that loads the number ``mark``."""
+    def with_value(self, mark: int, value: int) -> Bytecode:
+        """Return the same with ``value`` in the one instruction that loads the number ``mark``."""
         (at,) = (
             at
             for at in range(0, len(self.instructions), _SIZE)
             if self.instructions[at] in _MOV_IMM and self._immediate(at) == mark
         )
         changed = self.instructions[: at + 4] + value.to_bytes(4, "little") + self.instructions[at + _SIZE :]
-        return Code(changed, self.maps, self.functions)
+        return Bytecode(changed, self.maps, self.functions)
 
-    def calling(self, functions: dict[int, Subprogram]) -> Code:
-        """The same calling ``functions``, put behind it, where it calls helpers of these numbers.
+    def calling(self, functions: dict[int, Subprogram]) -> Bytecode:
+        """Return the same calling ``functions``, put behind it, in place of helpers of these numbers.
 
         They may call one another.
         """
@@ -83,7 +82,16 @@ class Code:
         placed = {
             begin: (functions[number].name, functions[number].is_global) for number, begin in begins.items()
         }
-        return Code(bytes(joined), maps_, placed)
+        return Bytecode(bytes(joined), maps_, placed)
+
+    def calling_kernel(self, functions: dict[int, int]) -> Bytecode:
+        """Return the same calling the kernel's functions, by their BTF numbers, in place of these helpers."""
+        changed = bytearray(self.instructions)
+        for at in range(0, len(self.instructions), _SIZE):
+            if self.instructions[at] == _CALL and self._immediate(at) in functions:
+                changed[at + 1] = _PSEUDO_KFUNC_CALL << 4
+                changed[at + 4 : at + _SIZE] = functions[self._immediate(at)].to_bytes(4, "little")
+        return Bytecode(bytes(changed), self.maps, self.functions)
 
     def _immediate(self, at: int) -> int:
         return int.from_bytes(self.instructions[at + 4 : at + _SIZE], "little")
@@ -94,12 +102,12 @@ class Subprogram:
     """What programs call.  ``is_global``: the verifier looks at it once, and knows nothing of its callers."""
 
     name: str
-    code: Code
+    code: Bytecode
     is_global: bool
 
 
-def of(instructions: bytes, fds: dict[str, int]) -> Code:
-    """What was compiled with these descriptors for maps."""
+def of(instructions: bytes, fds: dict[str, int]) -> Bytecode:
+    """Return the program that was compiled with these descriptors for maps."""
     names = {fd: name for name, fd in fds.items()}
     maps = {}
     changed = bytearray(instructions)
@@ -108,11 +116,11 @@ def of(instructions: bytes, fds: dict[str, int]) -> Code:
             changed[at + 2 : at + _SIZE] = b"\0\0" + _FETCH.to_bytes(4, "little")
         if instructions[at] == _LD_IMM64 and instructions[at + 1] >> 4 == _PSEUDO_MAP_FD:
             maps[at // _SIZE] = names[int.from_bytes(instructions[at + 4 : at + _SIZE], "little")]
-    return Code(bytes(changed), maps)
+    return Bytecode(bytes(changed), maps)
 
 
 def map_fds(bpf: Any) -> dict[str, int]:
-    """The maps of a bcc module and their descriptors."""
+    """Return the maps of a bcc module and their descriptors."""
     import bcc
 
     # bcc itself has no use for these two, and does not declare them.
@@ -123,7 +131,7 @@ def map_fds(bpf: Any) -> dict[str, int]:
     return {name.decode(): bcc.lib.bpf_table_fd(bpf.module, name) for name in names}
 
 
-def programs(bpf: Any) -> dict[str, Code]:
+def programs(bpf: Any) -> dict[str, Bytecode]:
     """All programs of a bcc module, by the names of their C functions."""
     import bcc
 
@@ -133,25 +141,8 @@ def programs(bpf: Any) -> dict[str, Code]:
     return {name.decode(): of(bpf.dump_func(name), fds) for name in names}
 
 
-def skipped(fd: int) -> int | None:
-    """Return how often the kernel did not run a program because it was running on that processor already.
-
-    None where the kernel does not count that (before 5.12) or does not tell.
-    """
-    import bcc
-
-    info = (ctypes.c_uint8 * _INFO_SIZE)()
-    size = ctypes.c_uint32(_INFO_SIZE)
-    get = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-    if get(("bpf_obj_get_info", bcc.lib))(fd, ctypes.byref(info), ctypes.byref(size)):
-        return None
-    if size.value < _RECURSION_MISSES + 8:
-        return None
-    return int.from_bytes(bytes(info[_RECURSION_MISSES : _RECURSION_MISSES + 8]), "little")
-
-
-def load(name: str, type_: int, code: Code, fds: dict[str, int], hook: tuple[int, int] = (0, 0)) -> int:
-    """Loads a program and returns its descriptor.  Raises ProbeError.
+def load(name: str, type_: int, code: Bytecode, fds: dict[str, int], hook: tuple[int, int] = (0, 0)) -> int:
+    """Load a program and return its descriptor.  Raises ProbeError.
 
     ``fds``: descriptors of the maps.  ``hook``, of a tracing program: its enum bpf_attach_type in
     linux/bpf.h, and the kernel's number for the function.

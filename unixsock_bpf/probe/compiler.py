@@ -12,7 +12,7 @@ from typing import Any
 
 from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.probe import bytecode, cache, maps
-from unixsock_bpf.probe.bytecode import Code
+from unixsock_bpf.probe.bytecode import Bytecode
 from unixsock_bpf.probe.compiler_process import CompilerProcess, with_last_line
 from unixsock_bpf.probe.maps import Shape
 
@@ -31,7 +31,7 @@ FLAGS = [*_CHEAPER, *_WARNINGS, *_NOT_READ]
 class Compiled:
     """Programs by the names of their C functions, and the maps that they name."""
 
-    programs: dict[str, Code]
+    programs: dict[str, Bytecode]
     maps: dict[str, Shape]
 
 
@@ -71,7 +71,7 @@ def _compiled_now(text: str, flags: list[str]) -> dict[str, Any]:
 
     class Unattached(bcc.BPF):  # type: ignore[misc]
         def _trace_autoload(self) -> None:
-            """bcc would attach by name at once."""
+            """Attach nothing: bcc would attach by name at once."""
 
     debug = int(os.environ.get("UNIXSOCK_DEBUG", "0")) & ~1
     bpf = Unattached(text=text.encode(), cflags=[*flags, *FLAGS], debug=debug)
@@ -95,7 +95,7 @@ def _from_json(kept: dict[str, Any]) -> Compiled:
     """Decode what ``_to_json`` gave.  Raises KeyError, TypeError or ValueError for anything else."""
     return Compiled(
         {
-            name: Code(bytes.fromhex(instructions), {int(at): to for at, to in names.items()})
+            name: Bytecode(bytes.fromhex(instructions), {int(at): to for at, to in names.items()})
             for name, (instructions, names) in kept["programs"].items()
         },
         {name: Shape(**shape) for name, shape in kept["maps"].items()},

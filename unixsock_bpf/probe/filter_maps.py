@@ -26,7 +26,7 @@ class FilterMaps:
         self._waiting: int | None = None
 
     def fill(self, generation: int, filter_: Filter, events: bool) -> None:
-        """Puts a filter where programs will look for that of ``generation``.  Raises ProbeError.
+        """Put a filter where programs will look for that of ``generation``.  Raises ProbeError.
 
         ``events``: whether records other than data and close are wanted.
         """
@@ -40,7 +40,7 @@ class FilterMaps:
             raise ProbeError(f"The kernel refused the capture filter: {error.strerror}.") from None
 
     def _wait_for_programs(self) -> None:
-        """Waits until no program runs that began with an earlier generation's number.
+        """Wait until no program runs that began with an earlier generation's number.
 
         The kernel does so after each change of a map of maps, so that who changes one knows that all
         programs use the new map (maybe_wait_bpf_programs in kernel/bpf/syscall.c).
@@ -50,7 +50,7 @@ class FilterMaps:
         bpf_syscall.update(self._waiting, 0, self._filters.fd.to_bytes(4, "little"))
 
     def close(self) -> None:
-        """Lets go of what it holds besides the maps."""
+        """Close what it holds besides the maps."""
         if self._waiting is not None:
             os.close(self._waiting)
             self._waiting = None

@@ -1,11 +1,11 @@
-"""A thread that keeps one hook, so that the kernel lets go of many hooks side by side.
+"""Hold each hook's descriptor in its own thread, so that the kernel detaches them in parallel.
 
 A hook is there as long as its descriptor is open.  When a process ends, the kernel closes its descriptors
 one after the other, and waits at each kprobe until no processor can be in it: 0.08 s each in a 6.1
 guest, a second for a dozen.  A thread may have a table of descriptors of its own (CLONE_FILES in
 unshare(2)), and threads end at the same time.
 
-A keeper has nothing but its hook: no other descriptor, no signal.  It gives up root when the whole process
+The thread has nothing but its hook: no other descriptor, no signal.  It gives up root when the whole process
 does (privilege/sandbox.py): a thread that did before would have the C library end the process.
 """
 
@@ -18,6 +18,8 @@ import signal
 import threading
 
 from unixsock_bpf.linux import sandbox
+from unixsock_bpf.probe import bpf_syscall
+from unixsock_bpf.timeouts import HOOK_ANSWER_TIMEOUT_S
 
 #: From linux/sched.h.
 _CLONE_FILES = 0x400
@@ -26,15 +28,20 @@ _CLONE_FILES = 0x400
 _STACK = 1 << 18
 
 
-class Keeper:
-    """Keeps the hook behind ``fd``, and takes over that descriptor.
+class HookThread:
+    """Hold the hook behind ``fd``, and take over that descriptor.
 
     Where the kernel permits threads no tables of their own, it stays in the process' table.
     """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._let_go = threading.Event()
+        self._detached = False
+        #: Where struct bpf_link_info has the count that ``missed`` asks for, and what it was.
+        self._asked: int | None = None
+        self._count: int | None = None
+        self._answered = threading.Event()
+        self._wake = threading.Event()
         self._ready = threading.Event()
         #: Whether the descriptor is in a table of its own.
         self.apart = False
@@ -53,15 +60,29 @@ class Keeper:
         if self.apart:
             os.close(fd)
 
-    def let_go(self) -> None:
-        """Takes the hook out, sooner or later: ``join`` waits for it.
+    def detach(self) -> None:
+        """Have the hook detached, sooner or later: ``join`` waits for it.
 
         In a forked process, which has no such thread, the hook stays.
         """
-        self._let_go.set()
+        self._detached = True
+        self._wake.set()
+
+    def missed(self, offset: int) -> int | None:
+        """Return how many calls the hook, a link, missed; None if the kernel does not tell.
+
+        ``offset``: of the count in struct bpf_link_info.  Only the thread itself has the descriptor; a
+        forked process has no such thread, and is told None.
+        """
+        if not self._thread.is_alive():
+            return None
+        self._answered.clear()
+        self._asked = offset
+        self._wake.set()
+        return self._count if self._answered.wait(HOOK_ANSWER_TIMEOUT_S) else None
 
     def join(self) -> None:
-        """Waits until the hook is taken out."""
+        """Wait until the hook is detached."""
         self._thread.join()
 
     def _keep(self) -> None:
@@ -72,12 +93,17 @@ class Keeper:
             with contextlib.suppress(sandbox.SandboxError):
                 sandbox.forbid_new_privileges()
         self._ready.set()
-        self._let_go.wait()
+        while not self._detached:
+            self._wake.wait()
+            self._wake.clear()
+            if self._asked is not None:
+                self._count, self._asked = bpf_syscall.missed(self._fd, self._asked), None
+                self._answered.set()
         os.close(self._fd)
 
 
 def _take_own_table(fd: int) -> None:
-    """A table of descriptors for this thread, with nothing but ``fd``.  Raises OSError."""
+    """Give this thread a table of descriptors, with nothing but ``fd``.  Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     # Before, so that what fails leaves all as it was.
     names = os.listdir("/proc/thread-self/fd")

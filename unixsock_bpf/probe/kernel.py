@@ -19,17 +19,48 @@ _SHIM = Path(__file__).parents[1] / "bpf/kernel_shim"
 #: the second, but for kernels that are preempted lazily (Linux 6.13 and later).
 _PREEMPTIBLE = ("preempt_schedule", "__rcu_read_unlock")
 
+#: What there is where kprobe.session links run on the function graph tracer (Linux commit 4346ba160409
+#: ("fprobe: Rewrite fprobe on function-graph tracer"), v6.14), without a limit of instances: two functions
+#: that programs call, and a member.
+SESSION_FUNCTIONS = ("bpf_session_cookie", "bpf_session_is_return")
+_SESSION_FACTS = (*SESSION_FUNCTIONS, "fprobe.hlist_array")
+#: Where a link tells the calls that its kprobe missed.  Kernels that have it also count the runs of kprobes'
+#: programs that they skip (Linux commit dd8657894c11 ("bpf: Count missed stats in trace_call_bpf"), v6.7).
+_MISSED = "bpf_link_info.perf_event.kprobe.missed"
+
 
 @dataclass(frozen=True)
 class Kernel:
-    """``macros``: layouts and sizes for the C."""
+    """The running kernel.
+
+    ``macros``: layouts and sizes for the C.  ``preemptible``: whether it may take the processor from a
+    thread while it runs an fentry program.
+    """
 
     btf: Btf
     macros: dict[str, int]
+    preemptible: bool
+
+    def has(self, fact: str) -> bool:
+        """Return whether BTF has a function, or ``struct.member``."""
+        if "." not in fact:
+            return self.btf.has_function(fact)
+        return self.btf.has_struct(fact.partition(".")[0]) and self.btf.member(fact) is not None
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether returns can be hooked by kprobe.session links that miss nothing."""
+        return all(map(self.has, _SESSION_FACTS))
+
+    @property
+    def missed_offset(self) -> int | None:
+        """Where struct bpf_link_info has a kprobe's missed calls; None if the kernel counts none."""
+        found = self.btf.member(_MISSED) if self.btf.has_struct("bpf_link_info") else None
+        return found.offset if found else None
 
 
 def kernel() -> Kernel:
-    """The running one.  Raises ProbeError, too, where bcc is missing."""
+    """Return the running kernel.  Raises ProbeError, too, where bcc is missing."""
     refused = tracing_refused()
     if refused:
         raise ProbeError(refused)
@@ -48,10 +79,8 @@ def kernel() -> Kernel:
         macros = offsets.macros(btf)
     except BtfError as error:
         raise ProbeError(f"This kernel can't be traced: {error}.") from None
-    if preemptible(btf):
-        macros["PREEMPTIBLE"] = 1
     macros |= {"PAGE_SIZE": mmap.PAGESIZE, "CPUS": cpus}
-    return Kernel(btf, macros)
+    return Kernel(btf, macros, preemptible(btf))
 
 
 def tracing_refused() -> str | None:

@@ -8,7 +8,7 @@ from functools import cache
 
 @cache
 def library() -> ctypes.CDLL:
-    """A library that has libbpf's functions.  Raises OSError."""
+    """Return a library that has libbpf's functions.  Raises OSError."""
     bcc = ctypes.CDLL("libbcc.so.0")
     if hasattr(bcc, "btf__load_vmlinux_btf"):
         return bcc

@@ -97,18 +97,6 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
 
 SIZES = {"SKB_SIZE": ("sk_buff",), "FRAG_SIZE": ("skb_frag", "bio_vec"), "STRUCT_PAGE_SIZE": ("page",)}
 
-#: Functions that are hooked where the kernel has them; where not, the C says what is hooked instead.
-FUNCTIONS = (
-    *("security_unix_stream_connect", "security_sock_graft"),
-    *("__unix_dgram_recvmsg", "unix_prepare_fpl"),
-)
-
-#: Functions whose result is hooked: how many arguments come before it.
-ARGUMENTS = (
-    *("unix_stream_connect", "unix_accept", "skb_splice_from_iter"),
-    *("unix_stream_sendpage", "skb_append_pagefrags"),
-)
-
 
 def _first(btf: Btf, members: tuple[str, ...]) -> int | None:
     for path in members:
@@ -120,7 +108,7 @@ def _first(btf: Btf, members: tuple[str, ...]) -> int | None:
 
 
 def macros(btf: Btf) -> dict[str, int]:
-    """Every offset, size and count that the probe's C wants.
+    """Every offset and size that the probe's C wants.
 
     Raises BtfError, naming the member, where this kernel lacks one that is needed.
     """
@@ -136,10 +124,4 @@ def macros(btf: Btf) -> dict[str, int]:
             found[macro] = offset
     for macro, structs in SIZES.items():
         found[macro] = next(btf.size(struct) for struct in structs if btf.has_struct(struct))
-    for function in FUNCTIONS:
-        if btf.has_function(function):
-            found[f"HAS_{function.upper()}"] = 1
-    for function in ARGUMENTS:
-        if btf.has_function(function):
-            found[f"ARGS_{function.upper()}"] = btf.argument_count(function)
     return found

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.linux.cgroups import cgroup_of
-from unixsock_bpf.probe import kernel
+from unixsock_bpf.probe import hook_programs, kernel
 from unixsock_bpf.probe.fd_kinds import PSEUDO_FILES
 from unixsock_bpf.probe.filter_maps import FilterMaps
+from unixsock_bpf.probe.hook_table import URGENT, Purpose
 from unixsock_bpf.probe.ksyms import addresses
 from unixsock_bpf.probe.maps import MAX_HOLDERS, Map
 from unixsock_bpf.probe.page_bases import BASES, page_bases
 from unixsock_bpf.probe.program_set import ProgramSet
+from unixsock_bpf.probe.self_test import Proof, proofs
 from unixsock_bpf.record import Event, Record
 
 if TYPE_CHECKING:
@@ -42,10 +44,13 @@ class Probe:
 
     def __init__(self, settings: Settings) -> None:
         self._kernel = kernel.kernel()
-        self._programs, self.attached = self._first(settings)
+        self._programs: ProgramSet
         #: ``struct settings`` and ``struct totals`` of bpf/state/, in memory that the probe shares.
-        self.settings = self._shared("settings")
-        self.totals = self._shared("totals")
+        self.settings: Any
+        self.totals: Any
+        #: What the self-test sent, and what the hooks saw of it.
+        self.proofs: list[Proof] = []
+        self.attached = self._attach(settings)
         self._filter_maps = FilterMaps(self._table("filters"), self._table("filter_lanes"))
         self._generation = 0
         self._fixed = _fixed(settings)
@@ -53,24 +58,53 @@ class Probe:
         self._fill_page_bases()
         self._fill_pseudo_files()
 
-    def _first(self, settings: Settings) -> tuple[ProgramSet, str]:
-        """Attach programs in the best way that this kernel permits; return them and that way."""
-        wanted = os.environ.get("UNIXSOCK_ATTACH", "auto")
+    def _attach(self, settings: Settings) -> str:
+        """Attach programs in the best way in which they work on this kernel; return that way."""
         failures = []
-        for way in ["fentry", "kprobe"] if wanted == "auto" else [wanted]:
+        for way, sessions in self._ways():
             programs = None
+            plan = hook_programs.plan(self._kernel, way, sessions)
             try:
-                programs = ProgramSet(settings, self._kernel, way)
+                self._programs = programs = ProgramSet(settings, self._kernel, plan)
                 programs.attach()
-                return programs, way
+                self.settings, self.totals = self._shared("settings"), self._shared("totals")
+                self._prove(plan)
+                return way
             except ProbeError as error:
-                failures.append(f"{way}: {error}")
+                kind = way if sessions or not self._kernel.has_sessions else f"{way} without kprobe.session"
+                failures.append(f"{kind}: {error}")
                 if programs:  # some of it may be attached
                     programs.detach()
                     programs.close()
         if "Operation not permitted" in failures[0]:
             raise ProbeError(_NOT_PERMITTED)
-        raise ProbeError("The kernel refused the probe: " + "; ".join(failures))
+        raise ProbeError("The probe does not work on this kernel. " + "; ".join(failures))
+
+    def _ways(self) -> list[tuple[str, bool]]:
+        """Return the ways of attaching, the best first: fentry or kprobe, and whether with kprobe.session."""
+        wanted = os.environ.get("UNIXSOCK_ATTACH")
+        ways = [wanted] if wanted in ("fentry", "kprobe") else ["fentry", "kprobe"]
+        if not self._kernel.has_sessions:
+            return [(way, False) for way in ways]
+        return [(way, True) for way in ways] + [(ways[-1], False)]
+
+    def _prove(self, plan: hook_programs.Plan) -> None:
+        """Send through own sockets.  Raises ProbeError, naming the function whose hook does not see it."""
+
+        def announce(inode: int) -> None:
+            self.settings.prover = inode
+
+        hooks = [one.hook for one in plan.placed if one.hook.purpose is Purpose.MESSAGE]
+        urgent = any(URGENT in hook.proves for hook in hooks)
+        self.proofs = list(proofs(announce, lambda: int(self.totals.proved), urgent))
+        for proof in self.proofs:
+            if not proof.holds:
+                named = [hook.function for hook in hooks if proof.way in hook.proves]
+                named = named or [hook.function for hook in hooks if not hook.proves]
+                raise ProbeError(
+                    f"the hook on {named[0]} saw {proof.seen} of {proof.sent} bytes that the probe itself "
+                    f"sent ({proof.way})"
+                )
 
     def prepare(self, settings: Settings) -> int:
         """Fill in another filter, for ``switch``, and attach hooks if it is the first to want events.
@@ -101,19 +135,25 @@ class Probe:
 
     def detach_listing(self) -> None:
         """Detach what is only needed while the reader lists the sockets that exist already."""
-        self._programs.end_listing()
+        self._programs.detach_listing()
 
     def detach_messages(self) -> None:
         """Detach the hooks that write records of messages and events."""
-        self._programs.silence()
+        self._programs.detach_messages()
 
     def detach(self) -> None:
         """Detach all hooks; the maps stay until the object goes."""
         self._programs.detach()
 
     def skipped(self) -> int | None:
-        """Messages at most that were missed because a hook does not interrupt itself; None: unknown."""
-        return self._programs.skipped()
+        """Return how many messages at most the hooks missed; None where the kernel does not tell."""
+        count = self._programs.skipped()
+        return None if count is None else count + int(self.totals.skipped_returns)
+
+    @property
+    def unattached(self) -> list[str]:
+        """A sentence for each hook that is not attached, with what is unknown without it."""
+        return self._programs.unattached
 
     def countable(self) -> set[int]:
         """Return the descriptors that ``skipped`` needs open."""
@@ -130,7 +170,7 @@ class Probe:
         return self._table("ring").shape.max_entries
 
     def fill_holders(self, owners: dict[int, Owner], groups: dict[bytes, Group]) -> None:
-        """Tells the probe which process holds which socket (by inode) already."""
+        """Tell the probe which process holds which socket (by inode) already."""
         table = self._table("holders")
         ids = {pid: _cgroup_id(pid, groups) for pid in {owner.tgid for owner in owners.values()}}
         for inode, owner in list(owners.items())[:MAX_HOLDERS]:
@@ -143,7 +183,7 @@ class Probe:
             table[table.Key(inode)] = leaf
 
     def fill_groups(self, groups: dict[bytes, Group]) -> None:
-        """Tells the probe which cgroups there are, and how they are called."""
+        """Tell the probe which cgroups there are, and how they are called."""
         table = self._table("cgroups")
         for path, group in list(groups.items())[:MAX_GROUPS]:
             leaf = table.Leaf()
@@ -179,7 +219,7 @@ class Probe:
             table[key] = table.Leaf(kind)
 
     def fill_capturers(self, pids: set[int]) -> None:
-        """Tells the probe whose messages to leave out."""
+        """Tell the probe whose messages to leave out."""
         table = self._table("capturers")
         for pid in pids:
             table[table.Key(pid)] = table.Leaf(1)
@@ -216,13 +256,13 @@ def _fixed(settings: Settings) -> tuple[int, bool]:
 
 
 def _cgroup_id(pid: int, groups: dict[bytes, Group]) -> int:
-    """The cgroup of a process; 0 if it can't be told."""
+    """Return the cgroup of a process; 0 if it can't be told."""
     group = groups.get(cgroup_of(pid))
     return group.ids[-1] if group else 0
 
 
 def _lost_record(flow: Any, src: Any, dst: Any, dst_id: int) -> Record:
-    """What a flow still owes, as far as the probe remembers both ends."""
+    """Return a record of what a flow still owes, as far as the probe remembers both ends."""
     record = Record(
         event=Event.LOST,
         type=src.type,

@@ -6,6 +6,7 @@ loaded and attached once a filter asks for events.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -15,87 +16,91 @@ from typing import TYPE_CHECKING, Any
 
 from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.filter.encode import declarations
-from unixsock_bpf.probe import bytecode, maps
-from unixsock_bpf.probe.bytecode import Subprogram
+from unixsock_bpf.probe import bpf_syscall, bytecode, hook_programs, maps
+from unixsock_bpf.probe.btf import BtfError
+from unixsock_bpf.probe.bytecode import Bytecode, Subprogram
 from unixsock_bpf.probe.compiler import Compiled, compiled, errors_told, source
-from unixsock_bpf.probe.hook_thread import Keeper
+from unixsock_bpf.probe.hook_programs import Mode, Placed, Plan
+from unixsock_bpf.probe.hook_table import Hook, Need, Purpose
+from unixsock_bpf.probe.hook_thread import HookThread
+from unixsock_bpf.probe.kernel import SESSION_FUNCTIONS
 from unixsock_bpf.probe.maps import Map, Shape
 
 if TYPE_CHECKING:
     from unixsock_bpf.options import Settings
     from unixsock_bpf.probe.kernel import Kernel
 
-#: A hook in the C, by the function: ON_ENTRY(function, body), EVENT_ON_RETURN(function, body, ...).
-_HOOK = re.compile(
-    r"^(?:(MESSAGE|EVENT|NEWS)_)?ON_(?:EVERY_|RARE_)?(?:ENTRY|RETURN)\((\w+), \w+", re.MULTILINE
-)
-#: A hook's working memory, by its function, and that of all kprobes.
-_SLOT = re.compile(r"^#define SLOT_(\w+) (\w+)$", re.MULTILINE)
-#: What stands for the snapshot length in programs that make records.
-_MARK = re.compile(r"^#define (SNAPLEN)_HERE (\w+)$", re.MULTILINE)
+#: What stands for the slot and the snapshot length in programs that make records.
+_MARK = re.compile(r"^#define (SLOT|SNAPLEN)_HERE (\w+)$", re.MULTILINE)
 #: What programs call of others, and the number of the helper that they take it for: bpf/filter/verdict.h
-#: (global to the verifier), bpf/state/subprograms.h.
+#: (global to the verifier), bpf/state/subprograms.h, and of the kernel's functions bpf/hooks/attach.h.
 _CALL = re.compile(r"^#define (CALL|GLOBAL)_(\w+) (\w+)$", re.MULTILINE)
-#: A program's name, as bcc wants it.
-_PROGRAM = re.compile(r"(kfunc|kretfunc|kprobe|kretprobe|raw_tracepoint)__(?:vmlinux__)?(\w+)")
-#: What the kernel calls the kinds that BTF describes: BPF_TRACE_FENTRY and _FEXIT in linux/bpf.h.
-_ATTACH_TYPES = {"kfunc": 24, "kretfunc": 25}
-#: Functions that tell of messages and that a thread may lose its processor in.
-_INTERRUPTIBLE = ("skb_copy_datagram_from_iter", "skb_splice_from_iter")
-#: The same of events.
-_INTERRUPTIBLE_EVENTS = ("unix_stream_connect", "unix_accept", "unix_socketpair", "unix_shutdown")
-#: The function, one of these, whose program runs itself again: AGAIN_ON_RARE_ENTRY and ..._RETURN in
-#: bpf/hooks/attach.h.
-_AGAIN = ("unix_prepare_fpl", "__scm_send")
-#: The function whose hook serves while the reader lists the sockets that are there already.
-_LISTING = "sock_diag_save_cookie"
-#: Functions that are hooked only where events are wanted; the last one always where end_writing needs it.
-_EVENTS_ONLY = ("unix_shutdown", "unix_dgram_sendmsg", "unix_stream_sendmsg")
+#: BPF_TRACE_FENTRY, BPF_TRACE_FEXIT and BPF_TRACE_KPROBE_SESSION in linux/bpf.h.
+_ATTACH_TYPES = {Mode.FENTRY: 24, Mode.FEXIT: 25, Mode.SESSION: bpf_syscall.TRACE_KPROBE_SESSION}
+#: The programs behind tail calls, by purpose.
+_BEHIND = {Purpose.MESSAGE: "message", Purpose.EVENT: "event", Purpose.UPDATE: "news"}
 
 
 @dataclass(frozen=True)
 class Program:
-    """One program: its name, its kind and what it hooks.
+    """One program of a hook.
 
-    Kinds are kfunc, kretfunc, kprobe, kretprobe and raw_tracepoint.  The entry probe of a
-    kretprobe only keeps arguments, and has no gate.
+    ``keeps``: the entry probe of a kretprobe, which only keeps arguments.
     """
 
-    name: str
-    kind: str
-    function: str
-    has_gate: bool
+    placed: Placed
+    keeps: bool = False
+
+    @property
+    def hook(self) -> Hook:
+        """The row of the table."""
+        return self.placed.hook
+
+    @property
+    def function(self) -> str:
+        """The hooked function."""
+        return self.hook.function
+
+    @property
+    def mode(self) -> Mode:
+        """How it is attached."""
+        return Mode.KPROBE if self.keeps else self.placed.mode
+
+    @property
+    def purpose(self) -> Purpose:
+        """What the hook goes on to."""
+        return self.hook.purpose
 
 
 class ProgramSet:
     """Programs for ``settings``, loaded but not attached.  Raises ProbeError.
 
-    ``way``: fentry or kprobe.
+    ``plan``: how each hook is attached.
     """
 
-    def __init__(self, settings: Settings, kernel: Kernel, way: str) -> None:
-        self._btf = kernel.btf
+    def __init__(self, settings: Settings, kernel: Kernel, plan: Plan) -> None:
+        self._kernel = kernel
+        self._plan = plan
         #: The hooks, and their descriptors.
         self._programs: dict[Program, int] = {}
-        #: What is attached, and the descriptor or its keeper.
-        self._hooks: dict[Program, int | Keeper] = {}
+        #: What is attached, and the descriptor or the thread that holds it.
+        self._hooks: dict[Program, int | HookThread] = {}
+        #: What a kretprobe's link said of missed calls when it was detached.
+        self._missed: dict[Program, int | None] = {}
+        #: Hooks that could not be attached and are not needed, and a sentence for each.
+        self._left_out: dict[Placed, str] = {}
         #: Descriptors of maps and programs.
         self._open: list[int] = []
-        text = source("hooks.bpf.c")
-        self._slots = {match[1]: int(match[2], 0) for match in _SLOT.finditer(text)}
-        #: Functions whose hooks have a gate, and the name of what belongs behind it.
-        self._behind = {match[2]: match[1].lower() for match in _HOOK.finditer(text) if match[1]}
-        self._events_only = _EVENTS_ONLY[: 2 if "UNIX_SOCK_INQ_LEN" in kernel.macros else 3]
+        #: What lies behind tail calls already, by map and element.
+        self._behind: set[tuple[str, int]] = set()
         self._events = False
-        #: Descriptors of what is behind gates; some share one.
-        self._gated: dict[Program, int] = {}
         try:
             with errors_told():
-                found = compiled(sources(kernel.macros, way))
+                found = compiled(sources(kernel.macros, plan))
                 self._code = {name: program for part in found for name, program in part.programs.items()}
-                self._complete(settings, text)
+                self._slot_mark = self._complete(settings)
                 self.maps = self._take_maps(found, settings.buffer_mib)
-                self._load_hooks([one for one in self._all_hooks() if one.function not in self._events_only])
+                self._load([one for one in plan.placed if not one.hook.events])
                 if settings.events:
                     self.load_events()
         except ProbeError:
@@ -103,27 +108,37 @@ class ProgramSet:
             raise
 
     def load_events(self) -> None:
-        """Loads the hooks that only events need, once; ``attach`` attaches them.  Raises ProbeError."""
+        """Load the hooks that only events need, once; ``attach`` attaches them.  Raises ProbeError."""
         if not self._events:
             with errors_told():
-                self._load_hooks([one for one in self._all_hooks() if one.function in self._events_only])
+                self._load([one for one in self._plan.placed if one.hook.events])
             self._events = True
 
-    def _complete(self, settings: Settings, text: str) -> None:
-        """Puts into the programs what they are compiled without.  ``text``: the C of all hooks."""
+    def _complete(self, settings: Settings) -> int:
+        """Put into the programs what they are compiled without; return what stands for their slot."""
+        text = source("records.bpf.c") + source("hooks/attach.h")
         marks = {name: int(value, 0) for name, value in _MARK.findall(text)}
+        calls = {name: (int(value, 0), kind == "GLOBAL") for kind, name, value in _CALL.findall(text)}
         called = {
-            int(value, 0): Subprogram(name, self._code[name], kind == "GLOBAL")
-            for kind, name, value in _CALL.findall(source("records.bpf.c"))
+            number: Subprogram(name, self._code[name], is_global)
+            for name, (number, is_global) in calls.items()
+            if name in self._code
         }
-        for name in ("message", "event", "news"):
+        for name in _BEHIND.values():
             self._code[name] = self._code[name].calling(called)
         self._code["message"] = self._code["message"].with_value(
             marks["SNAPLEN"], settings.snaplen or 0x7FFFFFFF
         )
+        if any(one.mode is Mode.SESSION for one in self._plan.placed):
+            btf = self._kernel.btf
+            functions = {
+                calls[name.removeprefix("bpf_")][0]: btf.function(name) for name in SESSION_FUNCTIONS
+            }
+            self._code = {name: code.calling_kernel(functions) for name, code in self._code.items()}
+        return marks["SLOT"]
 
     def _take_maps(self, parts: Sequence[Compiled], buffer_mib: int) -> dict[str, Map]:
-        """The maps by name."""
+        """Make the maps and return them by name."""
         sizes = maps.sizes(buffer_mib)
         shapes = {
             name: dataclasses.replace(shape, max_entries=sizes.get(name, shape.max_entries))
@@ -140,137 +155,197 @@ class ProgramSet:
         _side_by_side(make, sorted(shapes.items(), key=lambda one: -one[1].max_entries))
         return found
 
-    def _load_hooks(self, hooks: list[Program]) -> None:
-        """Loads ``hooks`` and what belongs behind their gates, and puts that there."""
-        self._load({one: self._code[one.name] for one in hooks}, self._behind_gates_of(hooks))
-        for program, fd in self._gated.items():
-            gate = self.maps[f"gate_{program.function}"]
-            gate[gate.Key(0)] = gate.Leaf(fd)
-        for fd in set(self._gated.values()):  # the gates hold them
-            os.close(fd)
-        self._gated.clear()
+    def _code_of(self, program: Program) -> Bytecode:
+        """Return a hook's program."""
+        if program.keeps:
+            return self._code[hook_programs.keeper_name(program.placed)]
+        names = hook_programs.program_names(program.placed)
+        return next(self._code[name] for name in names if name in self._code)
 
-    def _all_hooks(self) -> Iterable[Program]:
-        for name in self._code:
-            if match := _PROGRAM.fullmatch(name):
-                alone = match[1] != "kprobe" or f"kretprobe__{match[2]}" not in self._code
-                yield Program(name, match[1], match[2], alone)
+    def _load(self, hooks: Sequence[Placed]) -> None:
+        """Load the programs of ``hooks`` and what they go on to, and put that behind the tail calls.
 
-    def _behind_gates_of(self, hooks: Sequence[Program]) -> dict[tuple[Program, ...], bytecode.Code]:
-        """What belongs behind these gates, for their slot: a program for all kprobes, one for each other."""
-        found: dict[tuple[str, int], list[Program]] = {}
-        for program in hooks:
-            name = self._behind.get(program.function)
-            if program.has_gate and name in self._code:
-                slot = self._slots["KPROBE" if "probe" in program.kind else program.function]
-                found.setdefault((name, slot), []).append(program)
-        return {
-            tuple(programs): self._code[name].with_value(self._slots["HERE"], slot)
-            for (name, slot), programs in found.items()
-        }
+        Side by side: the kernel checks a program in the thread that loads it.
+        """
+        behind: dict[tuple[str, int], Placed] = {}
+        for one in hooks:
+            place = one.tail_calls, one.hook.purpose.value
+            if one.hook.purpose is not Purpose.ITSELF and place not in self._behind:
+                behind[place] = one  # kprobes share it
+        programs = [Program(one) for one in hooks]
+        programs += [Program(one, keeps=True) for one in hooks if one.mode is Mode.KRETPROBE]
+        put: dict[tuple[str, int], int] = {}
 
-    def _load(
-        self, hooks: dict[Program, bytecode.Code], gated: dict[tuple[Program, ...], bytecode.Code]
-    ) -> None:
-        """Loads ``hooks`` and what goes behind gates, side by side: the kernel checks a program in the thread
-        that loads it, message in a twentieth of a second."""
-        fds = {name: one.fd for name, one in self.maps.items()}
+        def load_hook(program: Program, code: Bytecode) -> None:
+            try:
+                name = f"{program.mode.value}__{program.function}"
+                self._programs[program] = self._loaded(name, program.placed, program.mode, code)
+            except (BtfError, ProbeError) as error:
+                self._leave_out(program, str(error))
 
-        def load(
-            programs: tuple[Program, ...], instructions: bytecode.Code, into: dict[Program, int]
-        ) -> None:
-            first = programs[0]
-            attach_type = _ATTACH_TYPES.get(first.kind)
-            hook = (attach_type, self._btf.function(first.function)) if attach_type else (0, 0)
-            fd = bytecode.load(first.name, _bpf_type(first.kind), instructions, fds, hook)
-            into.update(dict.fromkeys(programs, fd))
+        def load_behind(one: Placed, code: Bytecode) -> None:
+            name, place = _BEHIND[one.hook.purpose], (one.tail_calls, one.hook.purpose.value)
+            with contextlib.suppress(BtfError):  # no such function: the hook itself is left out
+                put[place] = self._loaded(name, one, one.mode, code.with_value(self._slot_mark, one.slot))
 
-        jobs: list[tuple[tuple[Program, ...], bytecode.Code, dict[Program, int]]] = [
-            ((program,), instructions, self._programs) for program, instructions in hooks.items()
-        ]
-        jobs += [(*one, self._gated) for one in gated.items()]
-        # First what some kernels refuse, then what takes long: loops of many steps, and what is long.
-        jobs.sort(
-            key=lambda job: (
-                "func" not in job[0][0].kind,
-                job[0][0].function not in _AGAIN,
-                -len(job[1].instructions),
-            )
-        )
+        jobs: list[tuple[Any, ...]] = [(load_hook, one, self._code_of(one)) for one in programs]
+        jobs += [(load_behind, one, self._code[_BEHIND[one.hook.purpose]]) for one in behind.values()]
+        # First what some kernels refuse, then what takes long: what is long.
+        jobs.sort(key=lambda job: (not job[-2].mode.typed, -len(job[-1].instructions)))
         try:
-            _side_by_side(load, jobs)
+            _side_by_side(lambda work, *rest: work(*rest), jobs)
         finally:
-            self._open += [self._programs[one] for one in hooks if one in self._programs]
-        for program, fd in self._programs.items():
-            if program in hooks and program.function in _AGAIN and program.has_gate:
+            self._open += [self._programs[one] for one in programs if one in self._programs]
+        for (name, element), fd in put.items():
+            table = self.maps[name]
+            table[table.Key(element)] = table.Leaf(fd)
+            os.close(fd)  # the map holds it
+        self._behind |= put.keys()
+        for program in programs:
+            if program.hook.again and not program.keeps and program in self._programs:
                 again = self.maps["again"]
-                again[again.Key(0)] = again.Leaf(fd)
+                again[again.Key(0)] = again.Leaf(self._programs[program])
+
+    def _loaded(self, name: str, one: Placed, mode: Mode, code: Bytecode) -> int:
+        """Load a program and return its descriptor.  Raises BtfError and ProbeError."""
+        fds = {name: one.fd for name, one in self.maps.items()}
+        function = self._kernel.btf.function(one.hook.function) if mode.typed else 0
+        return bytecode.load(name, _bpf_type(mode), code, fds, (_ATTACH_TYPES.get(mode, 0), function))
+
+    def _leave_out(self, program: Program, reason: str) -> None:
+        """Go on without a hook that is not needed.
+
+        Raises ProbeError if it is needed, or if a kprobe can be tried in its place (``Probe``).
+        """
+        hook = program.hook
+        sentence = f"{hook.function} cannot be hooked: {reason}"
+        if hook.need is Need.NEEDED or (program.mode.typed and not hook.events):
+            raise ProbeError(sentence) from None
+        self._left_out[program.placed] = f"{sentence}. Unknown without it: {hook.without}."
+
+    @property
+    def unattached(self) -> list[str]:
+        """A sentence for each hook that is not attached, with what is unknown without it."""
+        return list(self._left_out.values())
 
     def skipped(self) -> int | None:
-        """Messages and events at most that its hooks missed: their programs ran already on that processor.
-        None: the kernel does not tell.
+        """Return how many messages and events at most its hooks missed; None where the kernel does not tell.
 
-        That happens where the kernel may take the processor from a thread while it fills an
-        sk_buff.  Others than Unix sockets fill them, too, so that it may be fewer.
+        That happens where the kernel may take the processor from a thread while it fills an sk_buff, and
+        where more threads are inside of a function than a kretprobe has instances.  Others than Unix
+        sockets fill them, too, so that it may be fewer.
         """
-        counts = [bytecode.skipped(fd) for fd in self.countable()]
+        counts = [self._skipped_by(program) for program in self._counting()]
         return None if None in counts else sum(count or 0 for count in counts)
+
+    def _counting(self) -> list[Program]:
+        """Return the programs whose missed calls are missing in the capture."""
+        return [
+            program
+            for program in self._programs
+            if program.purpose is Purpose.MESSAGE or (self._events and program.purpose is Purpose.EVENT)
+        ]
+
+    def _skipped_by(self, program: Program) -> int | None:
+        """Return how many calls of its function a program missed.
+
+        Without preemption only an interrupt can come while another program runs, and none sends on
+        Unix sockets.
+        """
+        kernel, mode = self._kernel, program.mode
+        count: int | None = 0
+        if mode is Mode.SESSION or kernel.preemptible:
+            counted = mode in (Mode.SESSION, Mode.FENTRY, Mode.FEXIT) or kernel.missed_offset is not None
+            count = bpf_syscall.skipped(self._programs[program]) if counted else None
+        if mode is Mode.KRETPROBE and program.hook.sleeps and count is not None:
+            missed = self._missed_by(program)
+            count = None if missed is None else count + missed
+        return count
+
+    def _missed_by(self, program: Program) -> int | None:
+        """Return how many calls found all instances of a kretprobe taken; None where that is not known."""
+        link, offset = self._hooks.get(program), self._kernel.missed_offset
+        if not isinstance(link, HookThread):
+            return self._missed.get(program)
+        return None if offset is None else link.missed(offset)
 
     def countable(self) -> set[int]:
         """Return the descriptors that ``skipped`` needs open."""
-        functions = _INTERRUPTIBLE + (_INTERRUPTIBLE_EVENTS if self._events else ())
-        return {fd for program, fd in self._programs.items() if program.function in functions}
+        return {self._programs[program] for program in self._counting()}
 
     def attach(self) -> None:
-        """Attaches the hooks that are loaded and not attached.  Raises ProbeError."""
+        """Attach the hooks that are loaded and not attached.  Raises ProbeError."""
         with errors_told():
-            for program in sorted(self._programs.keys() - self._hooks.keys(), key=self._rank):
-                hook = _attached(program, self._programs[program])
-                self._hooks[program] = Keeper(hook) if "probe" in program.kind else hook
+            for program in sorted(self._programs.keys() - self._hooks.keys(), key=_rank):
+                if program.placed in self._left_out:  # the other half of a kretprobe
+                    continue
+                try:
+                    hook = self._attached(program)
+                except OSError as error:
+                    self._leave_out(program, _no_function(program, error))
+                    self._take_out([one for one in self._hooks if one.placed == program.placed])
+                    continue
+                needs_thread = program.mode in (Mode.KPROBE, Mode.KRETPROBE, Mode.SESSION)
+                self._hooks[program] = HookThread(hook) if needs_thread else hook
+            for program in [one for one in self._programs if one.placed in self._left_out]:
+                del self._programs[program]
 
-    def _rank(self, program: Program) -> tuple[bool, bool]:
-        """Entries come before returns, so that no return is seen without its entry, and those that tell of
-        messages come last: detach, and the kernel at the end of a process that was killed, begin with
-        the last, and closing each that is no kprobe took an eighth of a second where it was measured."""
-        return self._behind.get(program.function) == "message", "ret" in program.kind
+    def _attached(self, program: Program) -> int:
+        """Attach a program and return the hook's descriptor: it is there as long as that is open.
 
-    def end_listing(self) -> None:
-        """Takes out, sooner or later, what is only needed while the reader lists the sockets."""
-        for program in [one for one in self._hooks if one.function == _LISTING]:
+        Raises OSError.
+        """
+        fd, function, mode = self._programs[program], program.function, program.mode
+        if mode is Mode.TRACEPOINT:
+            return bpf_syscall.attach_tracepoint(fd, function)
+        if mode.typed:
+            return bpf_syscall.attach_tracing(fd)
+        if mode is Mode.SESSION:
+            return bpf_syscall.attach_session(fd, function)
+        at_return = mode is Mode.KRETPROBE
+        counts = at_return and program.hook.sleeps and self._kernel.missed_offset is not None
+        return bpf_syscall.attach_kprobe(fd, function, at_return, counts)
+
+    def detach_listing(self) -> None:
+        """Detach, sooner or later, what is only needed while the reader lists the sockets."""
+        for program in [one for one in self._hooks if one.hook.listing]:
             hook = self._hooks.pop(program)
             del self._programs[program]
-            if isinstance(hook, Keeper):
-                hook.let_go()
+            if isinstance(hook, HookThread):
+                hook.detach()
 
-    def silence(self) -> None:
-        """Takes out the hooks that tell of messages and events."""
-        telling = [one for one in self._hooks if self._behind.get(one.function) in ("message", "event")]
-        self._take_out(telling)
+    def detach_messages(self) -> None:
+        """Detach the hooks that write records of messages and events."""
+        writing = (Purpose.MESSAGE, Purpose.EVENT)
+        self._take_out([one for one in self._hooks if one.purpose in writing])
 
     def detach(self) -> None:
-        """Takes the hooks out: a confined process can do that, too."""
+        """Detach all hooks: a confined process can do that, too."""
         self._take_out(list(self._hooks))
 
     def _take_out(self, programs: Sequence[Program]) -> None:
-        """The last first."""
+        """Detach these hooks, the last first."""
+        for program in programs:
+            if program.mode is Mode.KRETPROBE and program.hook.sleeps:
+                self._missed[program] = self._missed_by(program)
         hooks = [self._hooks.pop(program) for program in reversed(programs)]
-        keepers = [hook for hook in hooks if isinstance(hook, Keeper)]
-        for keeper in keepers:
-            keeper.let_go()
+        threads = [hook for hook in hooks if isinstance(hook, HookThread)]
+        for thread in threads:
+            thread.detach()
         for hook in hooks:
-            if not isinstance(hook, Keeper):
+            if not isinstance(hook, HookThread):
                 os.close(hook)
-        for keeper in keepers:
-            keeper.join()
+        for thread in threads:
+            thread.join()
 
     def close(self) -> None:
-        """Frees it."""
+        """Free the programs and the maps."""
         while self._open:
             os.close(self._open.pop())
 
 
 def _side_by_side(work: Callable[..., None], jobs: Iterable[tuple[Any, ...]]) -> None:
-    """``work`` for all ``jobs``, on all processors.  Raises ProbeError, and does no more then."""
+    """Do ``work`` for all ``jobs``, on all processors.  Raises ProbeError, and does no more then."""
     from concurrent.futures import ThreadPoolExecutor  # as late as bcc
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
@@ -283,38 +358,34 @@ def _side_by_side(work: Callable[..., None], jobs: Iterable[tuple[Any, ...]]) ->
             raise
 
 
-def _attached(program: Program, fd: int) -> int:
-    """A hook's descriptor: it is there as long as that is open.  Raises ProbeError."""
-    import bcc
+def _rank(program: Program) -> tuple[bool, bool]:
+    """Return in which order programs are attached.
 
-    lib, function = bcc.lib, program.function.encode()
-    if program.kind == "raw_tracepoint":
-        hook = lib.bpf_attach_raw_tracepoint(fd, function)
-    elif "func" in program.kind:
-        hook = lib.bpf_attach_kfunc(fd)
-    else:
-        hook = lib.bpf_attach_kprobe(fd, int(program.kind == "kretprobe"), _event(program), function, 0, 0)
-    if hook < 0:
-        raise ProbeError(f"the kernel has no {program.kind} for {program.function}")
-    return int(hook)
+    Entries come before returns, so that no return is seen without its entry, and those that write
+    messages come last: ``detach``, and the kernel at the end of a process that was killed, begin with
+    the last, and closing each that is no kprobe took an eighth of a second where it was measured.
+    """
+    return program.purpose is Purpose.MESSAGE, program.mode in (Mode.KRETPROBE, Mode.FEXIT, Mode.SESSION)
 
 
-def _event(program: Program) -> bytes:
-    """The name that bcc gives a kprobe's event, where the kernel needs one."""
-    return f"{program.kind[:-5]}_{program.function}".encode()
+def _no_function(program: Program, error: OSError) -> str:
+    kind = program.mode.name.lower().replace("_", " ")
+    return f"the kernel permits no {kind} there: {error.strerror}"
 
 
-def sources(macros: dict[str, int], way: str) -> list[tuple[str, list[str]]]:
-    """What has to be compiled, each a C text and its flags.  ``macros``: layouts and sizes."""
-    flags = [f"-D{macro}={value}{'ULL' if value > 0xFFFFFFFF else ''}" for macro, value in macros.items()]
-    flags += ["-DATTACH_FENTRY"] if way == "fentry" else []
+def sources(macros: dict[str, int], plan: Plan) -> list[tuple[str, list[str]]]:
+    """Return what has to be compiled, each a C text and its flags.  ``macros``: layouts and sizes."""
+    values = macros | plan.macros
+    flags = [f"-D{macro}={value}{'ULL' if value > 0xFFFFFFFF else ''}" for macro, value in values.items()]
+    flags += ["-DATTACH_FENTRY"] if plan.way == "fentry" else []
     head = source("kernel/bpf_helpers.h") + declarations()
-    return [(head + source(name), flags) for name in ("records.bpf.c", "hooks.bpf.c")]
+    hooks = source("hooks.bpf.c") + hook_programs.source(plan)
+    return [(head + text, flags) for text in (source("records.bpf.c"), hooks)]
 
 
-def _bpf_type(kind: str) -> int:
+def _bpf_type(mode: Mode) -> int:
     import bcc
 
-    if kind == "raw_tracepoint":
+    if mode is Mode.TRACEPOINT:
         return int(bcc.BPF.RAW_TRACEPOINT)
-    return int(bcc.BPF.TRACING if "func" in kind else bcc.BPF.KPROBE)
+    return int(bcc.BPF.TRACING if mode.typed else bcc.BPF.KPROBE)

@@ -32,6 +32,7 @@ class Fake:
         self.batches = batches
         self.statistics = Statistics(lost_messages=lost)
         self.left_out = ["sudo[5]"]
+        self.unattached: list[str] = []
         self.stopped = False
 
     def __enter__(self) -> Fake:

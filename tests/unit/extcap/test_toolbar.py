@@ -21,6 +21,7 @@ class FakeCapture:
 
     attached = "fentry"
     left_out = ()
+    unattached: tuple[str, ...] = ()
 
     def __init__(self):
         self.watched = {}

@@ -26,6 +26,7 @@ class Source:
     def __init__(self) -> None:
         self.statistics = Statistics()
         self.left_out: list[str] = []
+        self.unattached: list[str] = []
         self._stopped = False
         self._poll = select.poll()
         self._watched: dict[int, Callable[[int], None]] = {}

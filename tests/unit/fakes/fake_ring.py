@@ -27,6 +27,8 @@ def probe() -> SimpleNamespace:
         detach=lambda: None,
         attached="fentry",
         maps_can_be_read=True,
+        proofs=[],
+        unattached=[],
         countable=set,
     )
 

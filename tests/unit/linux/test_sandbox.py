@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 
 from unixsock_bpf.linux import sandbox
-from unixsock_bpf.probe import bpf_syscall, bytecode
+from unixsock_bpf.probe import bpf_syscall
 
 
 def test_what_is_forbidden_after_the_probe_is_attached_fails() -> None:
@@ -75,9 +75,9 @@ def test_what_a_programs_hook_skipped_can_still_be_asked() -> None:
     results, report = os.pipe()
     child = os.fork()
     if child == 0:
-        bytecode.skipped(program)  # imports what it needs, as a capture does before
+        bpf_syscall.skipped(program)  # imports what it needs, as a capture does before
         sandbox.enter(65534, {results}, {report})
-        found = [bytecode.skipped(program), bytecode.skipped(results)]
+        found = [bpf_syscall.skipped(program), bpf_syscall.skipped(results)]
         os.write(report, json.dumps(found).encode())
         os._exit(0)
     os.close(report)

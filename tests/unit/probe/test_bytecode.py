@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from unixsock_bpf.probe import bytecode, cache, compiler
-from unixsock_bpf.probe.bytecode import Code, Subprogram
+from unixsock_bpf.probe.bytecode import Bytecode, Subprogram
 from unixsock_bpf.probe.compiler import Compiled
 from unixsock_bpf.probe.maps import Shape
 
@@ -42,23 +42,29 @@ def test_maps_are_known_by_name_and_get_other_descriptors() -> None:
 
 
 def test_one_number_is_replaced() -> None:
-    changed = Code(COMPILED, {}).with_value(0x510775, 12)
+    changed = Bytecode(COMPILED, {}).with_value(0x510775, 12)
     assert changed.instructions == COMPILED.replace(struct.pack("<i", 0x510775), struct.pack("<i", 12))
     with pytest.raises(ValueError, match="unpack"):
         changed.with_value(0x510775, 13)
 
 
 def test_a_number_may_be_moved_as_32_bits() -> None:
-    code = Code(instruction(0xB4, 0x02, 0x510775), {}).with_value(0x510775, 12)
+    code = Bytecode(instruction(0xB4, 0x02, 0x510775), {}).with_value(0x510775, 12)
     assert code.instructions == instruction(0xB4, 0x02, 12)
+
+
+def test_functions_of_the_kernel_are_called_by_their_btf_number() -> None:
+    text = b"".join(instruction(0x85, 0, number) for number in (900, 5)) + instruction(0x95, 0, 0)
+    called = Bytecode(text, {}).calling_kernel({900: 65562})
+    assert called.instructions == instruction(0x85, 0x20, 65562) + text[8:]
 
 
 def test_what_is_called_is_put_behind_once() -> None:
     """Calls of helpers 7 and 900 become calls of two functions, that of helper 5 stays; maps move along."""
     text = b"".join(instruction(0x85, 0, number) for number in (900, 5, 7, 900)) + instruction(0x95, 0, 0)
-    seven = Subprogram("seven", Code(COMPILED, {0: "ring", 3: "totals"}), True)
-    nine = Subprogram("nine", Code(instruction(0x95, 0, 0), {}), False)
-    joined = Code(text, {}).calling({7: seven, 900: nine, 8: nine})
+    seven = Subprogram("seven", Bytecode(COMPILED, {0: "ring", 3: "totals"}), True)
+    nine = Subprogram("nine", Bytecode(instruction(0x95, 0, 0), {}), False)
+    joined = Bytecode(text, {}).calling({7: seven, 900: nine, 8: nine})
     assert joined.instructions == b"".join(
         [
             *(instruction(0x85, 0x10, 4), instruction(0x85, 0, 5)),
@@ -72,9 +78,11 @@ def test_what_is_called_is_put_behind_once() -> None:
 
 def test_functions_call_one_another() -> None:
     end = instruction(0x95, 0, 0)
-    inner = Subprogram("inner", Code(end, {}), True)
-    outer = Subprogram("outer", Code(instruction(0x85, 0, 2) + instruction(0x85, 0, 1) + end, {}), True)
-    joined = Code(instruction(0x85, 0, 1) + instruction(0x85, 0, 2) + end, {}).calling({1: outer, 2: inner})
+    inner = Subprogram("inner", Bytecode(end, {}), True)
+    outer = Subprogram("outer", Bytecode(instruction(0x85, 0, 2) + instruction(0x85, 0, 1) + end, {}), True)
+    joined = Bytecode(instruction(0x85, 0, 1) + instruction(0x85, 0, 2) + end, {}).calling(
+        {1: outer, 2: inner}
+    )
     assert joined.instructions == b"".join(
         [
             *(instruction(0x85, 0x10, 2), instruction(0x85, 0x10, 4), end),
@@ -133,7 +141,7 @@ SHAPE = Shape(27, 0, 0, 4096, 1024, '"unsigned int"', "")
 
 
 def test_what_was_compiled_comes_back_the_same() -> None:
-    found = Compiled({"message": Code(COMPILED, {0: "ring", 3: "totals"})}, {"ring": SHAPE})
+    found = Compiled({"message": Bytecode(COMPILED, {0: "ring", 3: "totals"})}, {"ring": SHAPE})
     assert compiler._from_json(json.loads(json.dumps(compiler._to_json(found)))) == found
 
 

@@ -14,7 +14,7 @@ from patience import soon
 
 from unixsock_bpf.linux import sandbox
 from unixsock_bpf.probe import hook_thread
-from unixsock_bpf.probe.hook_thread import Keeper
+from unixsock_bpf.probe.hook_thread import HookThread
 
 
 def is_closed(reader: int, seconds: float = 0.0) -> bool:
@@ -24,18 +24,18 @@ def is_closed(reader: int, seconds: float = 0.0) -> bool:
     return bool(poll.poll(seconds * 1000))
 
 
-def thread_of(one: Keeper) -> Path:
+def thread_of(one: HookThread) -> Path:
     return Path(f"/proc/self/task/{one._thread.native_id}")
 
 
-def test_it_is_open_until_let_go() -> None:
+def test_it_is_open_until_detached() -> None:
     reader, writer = os.pipe()
-    one = Keeper(writer)
+    one = HookThread(writer)
     assert one.apart
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(writer)  # taken over
     assert not is_closed(reader, 0.1)
-    one.let_go()
+    one.detach()
     one.join()
     assert is_closed(reader)
     os.close(reader)
@@ -44,7 +44,7 @@ def test_it_is_open_until_let_go() -> None:
 def test_it_has_nothing_else_and_gets_no_signal() -> None:
     reader, writer = os.pipe()
     target = os.readlink(f"/proc/self/fd/{writer}")
-    one = Keeper(writer)
+    one = HookThread(writer)
     thread = thread_of(one)
     assert [os.readlink(fd) for fd in (thread / "fd").iterdir()] == [target]
     lines = dict(
@@ -56,19 +56,19 @@ def test_it_has_nothing_else_and_gets_no_signal() -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGIO, signal.SIGALRM):
         assert blocked >> (number - 1) & 1
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()  # ours are as they were
-    one.let_go()
+    one.detach()
     one.join()
     os.close(reader)
 
 
-def test_all_are_let_go_when_the_process_is_killed() -> None:
+def test_all_are_detached_when_the_process_is_killed() -> None:
     readers, writers = zip(*(os.pipe() for _ in range(10)))
     begun, begin = os.pipe()
     child = os.fork()
     if child == 0:
         for reader in readers:
             os.close(reader)
-        kept = [Keeper(writer) for writer in writers]
+        kept = [HookThread(writer) for writer in writers]
         os.write(begin, bytes([len(kept)]))
         signal.pause()
     for writer in writers:
@@ -84,17 +84,17 @@ def test_all_are_let_go_when_the_process_is_killed() -> None:
         os.close(fd)
 
 
-def test_a_forked_process_can_not_let_go() -> None:
+def test_a_forked_process_cannot_detach() -> None:
     reader, writer = os.pipe()
-    one = Keeper(writer)
+    one = HookThread(writer)
     child = os.fork()
     if child == 0:
-        one.let_go()
+        one.detach()
         one.join()
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     assert not is_closed(reader, 0.1)
-    one.let_go()
+    one.detach()
     one.join()
     assert is_closed(reader)
     os.close(reader)
@@ -106,27 +106,27 @@ def test_where_threads_get_no_table_the_process_keeps_it(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(hook_thread, "_take_own_table", refuse)
     reader, writer = os.pipe()
-    one = Keeper(writer)
+    one = HookThread(writer)
     assert not one.apart
     os.fstat(writer)
-    one.let_go()
+    one.detach()
     one.join()
     assert is_closed(reader)
     os.close(reader)
 
 
-def test_it_gives_up_root_with_the_process_and_can_let_go_then() -> None:
+def test_it_gives_up_root_with_the_process_and_can_detach_then() -> None:
     reader, writer = os.pipe()
     results, report = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reader)
-        one = Keeper(writer)
+        one = HookThread(writer)
         thread = thread_of(one)
         status = os.open(thread / "status", os.O_RDONLY)
         sandbox.enter(65534, {results, status}, {report})
         text = os.read(status, 8192).decode()
-        one.let_go()
+        one.detach()
         one.join()
         os.write(report, json.dumps(text).encode())
         os._exit(0)

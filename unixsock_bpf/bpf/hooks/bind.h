@@ -48,32 +48,30 @@ static __always_inline bool on_bind(u32 slot, const struct arguments *args, int 
 	take_place(sk, 0);
 	return tell_event(slot, sk, 0, NO_EVENT, NEWS_USED | NEWS_BOUND);
 }
-NEWS_ON_RARE_RETURN(unix_bind, on_bind, 3)
 
 /* The reader lists the sockets that exist already: this is called for each of them. */
-static __always_inline void on_listing(u64 sk, u64 unused)
+static __always_inline bool on_listing(u64 sk, u64 unused)
 {
 	struct settings *set = get_settings();
 	if (LOAD(u16, sk, SOCK_FAMILY) == AF_UNIX && set && bpf_get_current_pid_tgid() >> 32 == set->reader)
 		take_place(sk, 1);
+	return false;
 }
-ON_RARE_ENTRY(sock_diag_save_cookie, on_listing)
 
 /* A cgroup was made; the kernel tells its path. */
-int raw_tracepoint__cgroup_mkdir(u64 *ctx)
+static __always_inline bool on_cgroup_mkdir(u32 slot, u64 cgroup, u64 path)
 {
-	struct workspace *w = get_workspace(SLOT_CGROUP);
-	u64 cgroup = ctx[0];
+	struct workspace *w = get_workspace(slot);
 	u64 id = LOAD(u64, LOAD(u64, cgroup, CGROUP_NODE), NODE_ID);
 
 	if (!w || LOAD(u32, LOAD(u64, cgroup, CGROUP_ROOT), CGROUP_ROOT_HIERARCHY))
-		return 0; /* of version 1 */
+		return false; /* of version 1 */
 	struct cgroup_line *line = &w->new_cgroup;
-	int len = bpf_probe_read_kernel_str(line->path, sizeof(line->path), (void *)ctx[1]);
+	int len = bpf_probe_read_kernel_str(line->path, sizeof(line->path), (void *)path);
 	line->len = len > 0 && len < CGROUP_PATH_ROOM ? len - 1 : 0;
 	take_levels(line, cgroup, id);
 	line->known = 1;
 	cgroups.update(&id, line);
-	return 0;
+	return false;
 }
 #endif

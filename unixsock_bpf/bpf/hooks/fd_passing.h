@@ -119,7 +119,7 @@ static __always_inline void step(volatile struct passed *p)
 
 /* `list`, a struct scm_fp_list, is to travel with what the current thread sends.  True if this has to run
  * again, when `list` may be anything. */
-static __always_inline bool on_passed(u64 list)
+static __always_inline bool walk_passed(u64 list)
 {
 	u64 thread = bpf_get_current_pid_tgid();
 	u32 zero = 0;
@@ -159,17 +159,14 @@ static __always_inline bool on_passed(u64 list)
 	return p->again;
 }
 
-#ifdef HAS_UNIX_PREPARE_FPL
-/* Linux commit 1fbfdfaa5902 ("af_unix: Allocate struct unix_vertex for each inflight AF_UNIX fd."), v6.10, and
- * in stable kernels. */
-AGAIN_ON_RARE_ENTRY(unix_prepare_fpl, on_passed)
-#else
+static __always_inline bool on_passed(u64 list, u64 unused)
+{
+	return walk_passed(list);
+}
+
 /* The sender's control messages were read into the third argument. */
 static __always_inline bool on_scm_sent(const struct arguments *args, int result)
 {
-	return on_passed(result ? 0 : LOAD(u64, args->third, SCM_FP));
+	return walk_passed(result ? 0 : LOAD(u64, args->third, SCM_FP));
 }
-AGAIN_ON_RARE_RETURN(__scm_send, on_scm_sent)
-#endif
-
 #endif

@@ -9,29 +9,27 @@ static __always_inline bool on_close(u32 slot, u64 sk, u64 unused)
 	ep->closed = 1;
 	return tell_event(slot, sk, peer_of(sk), EVENT_CLOSE, 0);
 }
-EVENT_ON_RARE_ENTRY(unix_release_sock, on_close)
 
 /* The kernel frees the sock: its address may be used again. */
-static __always_inline void on_free(u64 sk, u64 unused)
+static __always_inline bool on_free(u64 sk, u64 unused)
 {
 	struct endpoint *ep = endpoints.lookup(&sk);
 	struct totals *t = get_totals();
 	if (!ep || !t)
-		return;
+		return false;
 	if (ep->refused)
 		__sync_fetch_and_add(&t->renames, 1);
 	if (ep->lossy)
 		orphans.update(&ep->id, ep);
 	endpoints.delete(&sk);
+	return false;
 }
-ON_RARE_ENTRY(unix_sock_destructor, on_free)
 
 static __always_inline bool is_connected(u32 slot, u64 sk, u64 other)
 {
 	return tell_event(slot, sk, other, EVENT_CONNECT, NEWS_USED | NEWS_PAIRED | NEWS_CLIENT);
 }
 
-#ifdef HAS_SECURITY_UNIX_STREAM_CONNECT
 /* The last that can fail.  Many threads may sleep in connect, none does here. */
 static __always_inline bool on_connect(u32 slot, const struct arguments *args, int result)
 {
@@ -42,38 +40,31 @@ static __always_inline bool on_connect(u32 slot, const struct arguments *args, i
 	s->call.listener = listener;
 	return true;
 }
-EVENT_ON_RARE_RETURN(security_unix_stream_connect, on_connect, 3)
-#else
-/* without CONFIG_SECURITY_NETWORK */
-static __always_inline bool on_connect(u32 slot, const struct arguments *args, int result)
+
+/* Without CONFIG_SECURITY_NETWORK. */
+static __always_inline bool on_connected(u32 slot, const struct arguments *args, int result)
 {
 	u64 sk = PEEK(u64, args->first, SOCKET_SK);
 	u64 other = peer_of(sk);
 	return !result && other && is_connected(slot, sk, other);
 }
-EVENT_ON_RETURN(unix_stream_connect, on_connect, ARGS_UNIX_STREAM_CONNECT)
-#endif
 
 static __always_inline bool is_accepted(u32 slot, u64 sk)
 {
 	return tell_event(slot, sk, peer_of(sk), EVENT_ACCEPT, NEWS_USED | NEWS_SERVER);
 }
 
-#ifdef HAS_SECURITY_SOCK_GRAFT
 /* All that can fail is over.  Many threads may sleep in accept, none does here. */
 static __always_inline bool on_graft(u32 slot, u64 sk, u64 unused)
 {
 	return LOAD(u16, sk, SOCK_FAMILY) == AF_UNIX && is_accepted(slot, sk);
 }
-EVENT_ON_RARE_ENTRY(security_sock_graft, on_graft)
-#else
-/* without CONFIG_SECURITY_NETWORK */
+
+/* Without CONFIG_SECURITY_NETWORK. */
 static __always_inline bool on_accept(u32 slot, const struct arguments *args, int result)
 {
 	return !result && is_accepted(slot, LOAD(u64, args->second, SOCKET_SK));
 }
-EVENT_ON_RETURN(unix_accept, on_accept, ARGS_UNIX_ACCEPT)
-#endif
 
 static __always_inline bool on_socketpair(u32 slot, const struct arguments *args, int result)
 {
@@ -85,26 +76,27 @@ static __always_inline bool on_socketpair(u32 slot, const struct arguments *args
 	s->call.flags = FLAG_SOCKETPAIR;
 	return true;
 }
-EVENT_ON_RARE_RETURN(unix_socketpair, on_socketpair, 2)
 
-static __always_inline bool on_stream_sent(u32 slot, const struct arguments *args, int result)
+static __always_inline u64 keep_first(const struct arguments *args)
 {
-	u64 sk = PEEK(u64, args->first, SOCKET_SK);
+	return args->first;
+}
+
+static __always_inline bool on_stream_sent(u32 slot, u64 socket, int result)
+{
+	u64 sk = LOAD(u64, socket, SOCKET_SK);
 	end_writing(sk);
 	return result < 0 && tell_more(slot, sk, peer_of(sk), EVENT_SEND_ERROR, ELEMENT_ERROR, -result);
 }
-EVENT_ON_RETURN(unix_stream_sendmsg, on_stream_sent, 3)
 
 static __always_inline bool on_shutdown(u32 slot, const struct arguments *args, int result)
 {
 	u64 sk = LOAD(u64, args->first, SOCKET_SK);
 	return !result && tell_more(slot, sk, peer_of(sk), EVENT_SHUTDOWN, ELEMENT_SHUTDOWN, args->second);
 }
-EVENT_ON_RARE_RETURN(unix_shutdown, on_shutdown, 2)
 
-static __always_inline bool on_dgram_sent(u32 slot, const struct arguments *args, int result)
+static __always_inline bool on_dgram_sent(u32 slot, u64 socket, int result)
 {
-	u64 sk = PEEK(u64, args->first, SOCKET_SK);
+	u64 sk = LOAD(u64, socket, SOCKET_SK);
 	return result < 0 && tell_more(slot, sk, peer_of(sk), EVENT_SEND_ERROR, ELEMENT_ERROR, -result);
 }
-EVENT_ON_RETURN(unix_dgram_sendmsg, on_dgram_sent, 3)

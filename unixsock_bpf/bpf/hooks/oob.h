@@ -22,17 +22,15 @@ static __always_inline bool on_urgent(u32 slot, u64 other, u64 unused)
 	u64 sk = skb ? LOAD(u64, skb, SKB_SK) : 0;
 	return sk && tell_message(slot, sk, other, skb, LOAD(u64, skb, SKB_DATA), 1, FLAG_OOB);
 }
-MESSAGE_ON_RARE_ENTRY(sk_send_sigurg, on_urgent)
-
 #else
 #define is_urgent(skb, other) false
 #endif
 
-/* Whether sendmsg has copied from `iter` the one byte that MSG_OOB makes urgent: its last, now used up. */
+/* Whether sendmsg is going to copy from `iter` the one byte that MSG_OOB makes urgent: its last. */
 static __always_inline bool is_urgent_copy(u64 iter)
 {
 	u64 msg = iter - MSGHDR_ITER;
-	return (LOAD(u32, msg, MSGHDR_FLAGS) & MSG_OOB) && !LOAD(u64, iter, IOV_ITER_COUNT);
+	return (LOAD(u32, msg, MSGHDR_FLAGS) & MSG_OOB) && LOAD(u64, iter, IOV_ITER_COUNT) == 1;
 }
 
 #endif

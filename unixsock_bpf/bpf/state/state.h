@@ -109,6 +109,7 @@ struct settings {
 	u64 running; /* 0: look at nothing: the filter's tables and the snapshot are not there yet, or a pause */
 	u64 reader; /* its process */
 	u64 generation; /* whose filter holds (filter/verdict.h); 0: none yet */
+	u64 prover; /* inode of the socket whose messages the probe's self-test counts; 0: no test */
 };
 
 /* Addresses that the probe reads from.  Written once and frozen: the reader, which belongs to the user who
@@ -130,6 +131,8 @@ struct totals {
 	u64 untracked; /* messages of sockets beyond those that endpoints has room for */
 	u64 lost_events;
 	u64 renames; /* how often a socket that was known got a name, or a receiver that was rejected was freed */
+	u64 skipped_returns; /* calls whose arguments could not be kept until their return */
+	u64 proved; /* bytes that the self-test sent */
 };
 
 /* hooks.bpf.c and records.bpf.c are compiled apart, and share them.  Some are made larger than they are here: probe/maps.py. */
@@ -144,27 +147,9 @@ BPF_TABLE("lru_hash", u64, struct cgroup_line, cgroups, 4096); /* by id */
 BPF_TABLE("hash", u32, u32, capturers, 1024); /* a set of processes */
 BPF_RINGBUF(ring, PAGE_SIZE);
 
-/* Working memory on each CPU.  All kprobes share one, since the kernel runs one kprobe's program at a time there
- * (bpf_prog_active) and skips others, and none of these tells anything in an interrupt.  Each other hook has its
- * own: it never interrupts itself, but others.  The loader reads these lines. */
-#define SLOT_KPROBE 0
-#define SLOT_skb_queue_tail 1
-#define SLOT_skb_copy_datagram_from_iter 2
-#define SLOT_skb_splice_from_iter 3
-#if !defined(ATTACH_FENTRY)
-#define DATA_SLOTS 1
-#elif !defined(UNIX_SOCK_INQ_LEN)
-#define DATA_SLOTS 2
-#else
-#define DATA_SLOTS 4
-#endif
-#define SLOT_unix_stream_recvmsg 4
-#define SLOT_unix_stream_connect 5
-#define SLOT_unix_accept 6
-#define SLOT_unix_stream_sendmsg 7
-#define SLOT_unix_dgram_sendmsg 8
-#define SLOT_CGROUP 9
-#define SLOTS 10
+/* Working memory on each CPU, in slots: one for all kprobes, and one for each other hook, which never interrupts
+ * itself, but others.  probe/hook_programs.py gives them out, those that messages go through first: DATA_SLOTS of
+ * SLOTS. */
 
 /* The slot that the program runs for; the loader writes it over this number. */
 #define SLOT_HERE 0x510775

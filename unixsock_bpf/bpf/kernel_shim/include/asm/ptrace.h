@@ -11,6 +11,9 @@ struct pt_regs {
 #define REG_ARG3(ctx) ((ctx)->dx)
 #define REG_ARG4(ctx) ((ctx)->cx)
 #define REG_RESULT(ctx) ((ctx)->ax)
+/* Where a call's return address lies: at its entry, and once it was taken from there. */
+#define REG_RETURN_PLACE(ctx) ((ctx)->sp)
+#define REG_PLACE_AT_RETURN(ctx) ((ctx)->sp - 8)
 #elif defined(__aarch64__) || defined(__TARGET_ARCH_arm64)
 struct pt_regs {
 	unsigned long regs[31], sp, pc, pstate;
@@ -20,6 +23,9 @@ struct pt_regs {
 #define REG_ARG3(ctx) ((ctx)->regs[2])
 #define REG_ARG4(ctx) ((ctx)->regs[3])
 #define REG_RESULT(ctx) ((ctx)->regs[0])
+/* What tells nested calls apart: the stack is the same at the entry and after the return. */
+#define REG_RETURN_PLACE(ctx) ((ctx)->sp)
+#define REG_PLACE_AT_RETURN(ctx) ((ctx)->sp)
 #else
 #error "kprobe registers of this architecture are not known yet"
 #endif

@@ -1,0 +1,450 @@
+"""Every function that the probe hooks: what for, on which kernels, and what is unknown without it.
+
+The one place that names them.  The C has a function for each hook that looks at the arguments (``body``); the
+programs around these, their tail calls and slots of working memory (``probe/hook_programs.py``) and
+docs/hooks.md come from here.  ``python3 -m unixsock_bpf.probe.hook_table`` prints that page.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+
+class At(enum.Enum):
+    """Where a program runs."""
+
+    ENTRY = "entry"
+    RETURN = "return"
+    TRACEPOINT = "tracepoint"
+
+
+class Purpose(enum.Enum):
+    """Which program a hook goes on to; its number is the element of the tail-call map.
+
+    EVENT: it writes an event where events are wanted, and updates the probe's state in any case.
+    UPDATE: only that.  ITSELF: none.
+    """
+
+    MESSAGE = 0
+    EVENT = 1
+    UPDATE = 2
+    ITSELF = 3
+
+
+class Need(enum.Enum):
+    """What becomes of a capture without the hook.
+
+    NEEDED: there is none.  ATTRIBUTION: records know less of sockets and processes.  OPTIONAL: what the
+    hook tells is missing.
+    """
+
+    NEEDED = "needed"
+    ATTRIBUTION = "attribution"
+    OPTIONAL = "optional"
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A hooked function.
+
+    ``body``: the function in the C.  At an entry it gets the slot and two arguments (without a purpose, no
+    slot); at a return the slot, the arguments and the result; it returns true to go on to the program that
+    the purpose names.
+    ``wants``: for a return, the C function that says at the entry whether to look at the return at all.
+    ``keep``: instead, the one that reduces the arguments to one number, which the body gets in their place;
+    0 stands for no.
+    ``facts``, ``lacks``: functions, and members of structures, that the kernel's BTF has to have or to
+    lack.
+    ``proves``: what the probe's test of itself sends through it (``self_test.py``); without any, all that no
+    other row names.
+    ``often``: called for each message or read, so that fentry is worth its slow detaching.
+    ``sleeps``: threads may sleep, or be preempted, inside: too many for a kretprobe's instances.
+    ``again``: the program runs itself again as long as the body says so.
+    ``listing``: only until the reader has listed the sockets that exist.
+    ``events``: only where events are wanted.
+    ``tells``, ``without``: what it is for, and what a capture does not know without it.
+    """
+
+    function: str
+    at: At
+    purpose: Purpose
+    need: Need
+    body: str
+    tells: str
+    without: str
+    proves: tuple[str, ...] = ()
+    wants: str = ""
+    keep: str = ""
+    facts: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+    often: bool = False
+    sleeps: bool = False
+    again: bool = False
+    listing: bool = False
+    events: bool = False
+
+    def applies(self, has: Callable[[str], bool]) -> bool:
+        """Whether a kernel that has these facts is hooked here."""
+        return all(map(has, self.facts)) and not any(map(has, self.lacks))
+
+
+#: What the probe's test of itself sends with MSG_OOB.
+URGENT = "stream, MSG_OOB"
+
+_INQ_LEN = "unix_sock.inq_len"
+_NOT_CAPTURED = "no capture is possible"
+_READER = "the receiving process is guessed"
+_CONNECT = "no CONNECT events; whether a stream was captured from its first byte, and which end is the client"
+_ACCEPT = "no ACCEPT events; which process reads an accepted socket, until it first does"
+_FDS = "what passed descriptors refer to; how many there are is known"
+
+HOOKS = (
+    Hook(
+        "skb_queue_tail",
+        At.ENTRY,
+        Purpose.MESSAGE,
+        Need.NEEDED,
+        "on_queue",
+        "datagrams and seqpackets; streams before Linux 6.17",
+        _NOT_CAPTURED,
+        often=True,
+    ),
+    # Linux commit f4e1fb04c123 ("af_unix: Use cached value for SOCK_STREAM in unix_inq_len()."), v6.17,
+    # queues streams in place.
+    Hook(
+        "skb_copy_datagram_from_iter",
+        At.RETURN,
+        Purpose.MESSAGE,
+        Need.NEEDED,
+        "on_copied",
+        "streams from Linux 6.17 on",
+        _NOT_CAPTURED,
+        proves=("stream, write",),
+        keep="keep_copied",
+        facts=(_INQ_LEN,),
+        sleeps=True,
+    ),
+    Hook(
+        "skb_splice_from_iter",
+        At.RETURN,
+        Purpose.MESSAGE,
+        Need.NEEDED,
+        "on_spliced",
+        "sendfile and splice into streams from Linux 6.17 on",
+        _NOT_CAPTURED,
+        proves=("stream, splice",),
+        keep="keep_spliced",
+        facts=(_INQ_LEN,),
+        sleeps=True,
+    ),
+    # Linux commit a0dbf5f818f9 ("af_unix: Support MSG_SPLICE_PAGES"), v6.5, has them go through sendmsg.
+    Hook(
+        "skb_append_pagefrags",
+        At.RETURN,
+        Purpose.MESSAGE,
+        Need.NEEDED,
+        "on_appended",
+        "sendfile and splice into streams before Linux 6.5",
+        _NOT_CAPTURED,
+        proves=("stream, splice",),
+        wants="is_unix_skb",
+        facts=("unix_stream_sendpage",),
+    ),
+    Hook(
+        "sk_send_sigurg",
+        At.ENTRY,
+        Purpose.MESSAGE,
+        Need.NEEDED,
+        "on_urgent",
+        "bytes sent with MSG_OOB",
+        _NOT_CAPTURED,
+        proves=(URGENT,),
+        facts=("unix_sock.oob_skb",),
+    ),
+    Hook(
+        "unix_stream_recvmsg",
+        At.ENTRY,
+        Purpose.UPDATE,
+        Need.ATTRIBUTION,
+        "on_use",
+        "which process reads a stream",
+        _READER,
+        often=True,
+    ),
+    Hook(
+        "unix_stream_splice_read",
+        At.ENTRY,
+        Purpose.UPDATE,
+        Need.ATTRIBUTION,
+        "on_rare_use",
+        "which process reads a stream by splice",
+        _READER,
+    ),
+    # Linux commit 9825d866ce0d ("af_unix: Implement unix_dgram_bpf_recvmsg()"), v5.15, has both others call
+    # it.
+    Hook(
+        "__unix_dgram_recvmsg",
+        At.ENTRY,
+        Purpose.UPDATE,
+        Need.ATTRIBUTION,
+        "on_sock_use",
+        "which process reads datagrams or seqpackets",
+        _READER,
+        facts=("__unix_dgram_recvmsg",),
+    ),
+    Hook(
+        "unix_dgram_recvmsg",
+        At.ENTRY,
+        Purpose.UPDATE,
+        Need.ATTRIBUTION,
+        "on_rare_use",
+        "which process reads datagrams, before Linux 5.15",
+        _READER,
+        lacks=("__unix_dgram_recvmsg",),
+    ),
+    Hook(
+        "unix_seqpacket_recvmsg",
+        At.ENTRY,
+        Purpose.UPDATE,
+        Need.ATTRIBUTION,
+        "on_rare_use",
+        "which process reads seqpackets, before Linux 5.15",
+        _READER,
+        lacks=("__unix_dgram_recvmsg",),
+    ),
+    Hook(
+        "unix_bind",
+        At.RETURN,
+        Purpose.UPDATE,
+        Need.ATTRIBUTION,
+        "on_bind",
+        "the directory that a relative name belongs to; which process binds",
+        "the directory of relative names that are bound during the capture",
+    ),
+    # The last that can fail; many threads sleep in unix_stream_connect, none here.
+    Hook(
+        "security_unix_stream_connect",
+        At.RETURN,
+        Purpose.EVENT,
+        Need.ATTRIBUTION,
+        "on_connect",
+        "connections, before the first byte goes through them",
+        _CONNECT,
+        facts=("security_unix_stream_connect",),
+    ),
+    Hook(
+        "unix_stream_connect",
+        At.RETURN,
+        Purpose.EVENT,
+        Need.ATTRIBUTION,
+        "on_connected",
+        "connections, without CONFIG_SECURITY_NETWORK",
+        _CONNECT,
+        lacks=("security_unix_stream_connect",),
+        sleeps=True,
+    ),
+    # All that can fail is over; many threads sleep in unix_accept, none here.
+    Hook(
+        "security_sock_graft",
+        At.ENTRY,
+        Purpose.EVENT,
+        Need.ATTRIBUTION,
+        "on_graft",
+        "accepted sockets",
+        _ACCEPT,
+        facts=("security_sock_graft",),
+    ),
+    Hook(
+        "unix_accept",
+        At.RETURN,
+        Purpose.EVENT,
+        Need.ATTRIBUTION,
+        "on_accept",
+        "accepted sockets, without CONFIG_SECURITY_NETWORK",
+        _ACCEPT,
+        lacks=("security_sock_graft",),
+        sleeps=True,
+    ),
+    Hook(
+        "unix_socketpair",
+        At.RETURN,
+        Purpose.EVENT,
+        Need.ATTRIBUTION,
+        "on_socketpair",
+        "socket pairs, before the first byte goes through them",
+        "no CONNECT events of socket pairs; whether they were captured from the first byte",
+    ),
+    Hook(
+        "unix_release_sock",
+        At.ENTRY,
+        Purpose.EVENT,
+        Need.ATTRIBUTION,
+        "on_close",
+        "closed sockets",
+        "no CLOSE events: a conversation's end",
+    ),
+    Hook(
+        "unix_sock_destructor",
+        At.ENTRY,
+        Purpose.ITSELF,
+        Need.ATTRIBUTION,
+        "on_free",
+        "freed sockets, whose addresses the kernel uses again",
+        "when a socket is gone, until the kernel uses its memory for another one",
+    ),
+    Hook(
+        "unix_stream_sendmsg",
+        At.RETURN,
+        Purpose.EVENT,
+        Need.ATTRIBUTION,
+        "on_stream_sent",
+        "the end of a write, from Linux 6.17 on, where several threads may write to a stream at once; "
+        "stream sends that failed",
+        "no SEND_ERROR events of streams; whether two threads wrote to a stream at once",
+        keep="keep_first",
+        facts=(_INQ_LEN,),
+        often=True,
+        sleeps=True,
+    ),
+    Hook(
+        "unix_stream_sendmsg",
+        At.RETURN,
+        Purpose.EVENT,
+        Need.OPTIONAL,
+        "on_stream_sent",
+        "stream sends that failed",
+        "no SEND_ERROR events of streams",
+        keep="keep_first",
+        lacks=(_INQ_LEN,),
+        often=True,
+        sleeps=True,
+        events=True,
+    ),
+    Hook(
+        "unix_dgram_sendmsg",
+        At.RETURN,
+        Purpose.EVENT,
+        Need.OPTIONAL,
+        "on_dgram_sent",
+        "datagram and seqpacket sends that failed",
+        "no SEND_ERROR events of datagrams and seqpackets",
+        keep="keep_first",
+        often=True,
+        sleeps=True,
+        events=True,
+    ),
+    Hook(
+        "unix_shutdown",
+        At.RETURN,
+        Purpose.EVENT,
+        Need.OPTIONAL,
+        "on_shutdown",
+        "shutdown of one direction or both",
+        "no SHUTDOWN events",
+        events=True,
+    ),
+    # Linux commit 1fbfdfaa5902 ("af_unix: Allocate struct unix_vertex for each inflight AF_UNIX fd."), v6.10,
+    # and in stable kernels.
+    Hook(
+        "unix_prepare_fpl",
+        At.ENTRY,
+        Purpose.ITSELF,
+        Need.OPTIONAL,
+        "on_passed",
+        "files behind passed descriptors",
+        _FDS,
+        facts=("unix_prepare_fpl",),
+        again=True,
+    ),
+    Hook(
+        "__scm_send",
+        At.RETURN,
+        Purpose.ITSELF,
+        Need.OPTIONAL,
+        "on_scm_sent",
+        "files behind passed descriptors, on older kernels",
+        _FDS,
+        lacks=("unix_prepare_fpl",),
+        again=True,
+    ),
+    Hook(
+        "sock_diag_save_cookie",
+        At.ENTRY,
+        Purpose.ITSELF,
+        Need.OPTIONAL,
+        "on_listing",
+        "the directories of relative names that exist when the capture starts",
+        "the directory of relative names that were bound before the capture",
+        listing=True,
+    ),
+    Hook(
+        "cgroup_mkdir",
+        At.TRACEPOINT,
+        Purpose.ITSELF,
+        Need.OPTIONAL,
+        "on_cgroup_mkdir",
+        "new cgroups and their paths",
+        "the paths of cgroups that are made during the capture",
+    ),
+)
+
+_HEAD = """\
+# Hooks
+
+<!-- Made by `python3 -m unixsock_bpf.probe.hook_table`; a unit test compares. -->
+
+Every kernel function that the probe hooks, from the table in `unixsock_bpf/probe/hook_table.py`, the only
+place that names them. Which rows apply is found out from the kernel's BTF, never from its version.
+
+A hook is **needed**: there is no capture without it; or for **attribution**: without it, records know less of
+sockets and processes; or **optional**. One that cannot be attached, unless it is needed, is a line in the
+capture's log and in `unixsock check`, and what it would have told is unknown.
+
+At an entry, a hook is fentry where the function is called often and the kernel has fentry; else a kprobe.
+
+At a return, it is a kprobe.session link where the kernel makes these of its function graph tracer (Linux 6.14
+and later): any number of threads may be inside, and what is skipped is counted. Elsewhere it is fexit where
+threads may sleep inside, or else a kretprobe, which has max(10, 2 x processors) instances.
+
+On kernels that can be preempted, hooks for messages are kprobes or sessions, whose programs run with
+preemption off: an fentry program is skipped while a preempted run of it waits for its processor. What such
+hooks miss is part of the lost messages, where the kernel counts it (Linux 6.7 and later), else unknown.
+
+"""
+
+_TAIL = """
+## When a kernel moves a hook
+
+1. Change the row in `unixsock_bpf/probe/hook_table.py`, or add one. `facts` and `lacks` name the functions
+   and members in BTF by which kernels are told apart.
+2. If the new function has other arguments, write its `body` in `unixsock_bpf/bpf/hooks/`.
+3. Run `python3 -m unixsock_bpf.probe.hook_table > docs/hooks.md`.
+
+Programs, tail calls and working memory follow from the row. Before each capture the probe sends through
+sockets of its own (`unixsock_bpf/probe/self_test.py`), so that a function which no longer sees messages is
+named.
+"""
+
+
+def page() -> str:
+    """Return docs/hooks.md."""
+    return _HEAD + "\n".join(_rows()) + "\n" + _TAIL
+
+
+def _rows() -> Iterator[str]:
+    yield "| function | at | tells | | on kernels | threads may sleep inside | unknown without it |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for hook in HOOKS:
+        kernels = [f"with `{fact}`" for fact in hook.facts] + [f"without `{fact}`" for fact in hook.lacks]
+        notes = [hook.need.value, *(["with events"] if hook.events else [])]
+        cells = [
+            *(f"`{hook.function}`", hook.at.value, hook.tells, ", ".join(notes)),
+            *(" and ".join(kernels) or "all", "yes" if hook.sleeps else "no", hook.without),
+        ]
+        yield f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    print(page(), end="")
