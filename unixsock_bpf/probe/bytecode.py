@@ -5,10 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.probe import bpf_syscall
+
+if TYPE_CHECKING:
+    from bcc import BPF
 
 #: Bytes of an instruction: u8 operation, u8 registers, s16 offset, s32 immediate value.
 _SIZE = 8
@@ -119,7 +122,7 @@ def of(instructions: bytes, fds: dict[str, int]) -> Bytecode:
     return Bytecode(bytes(changed), maps)
 
 
-def map_fds(bpf: Any) -> dict[str, int]:
+def map_fds(bpf: BPF) -> dict[str, int]:
     """Return the maps of a bcc module and their descriptors."""
     import bcc
 
@@ -131,7 +134,7 @@ def map_fds(bpf: Any) -> dict[str, int]:
     return {name.decode(): bcc.lib.bpf_table_fd(bpf.module, name) for name in names}
 
 
-def programs(bpf: Any) -> dict[str, Bytecode]:
+def programs(bpf: BPF) -> dict[str, Bytecode]:
     """All programs of a bcc module, by the names of their C functions."""
     import bcc
 

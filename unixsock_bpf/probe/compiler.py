@@ -69,7 +69,7 @@ def _compiled_now(text: str, flags: list[str]) -> dict[str, Any]:
     """Programs and maps as ``_to_json`` has them."""
     import bcc
 
-    class Unattached(bcc.BPF):  # type: ignore[misc]
+    class Unattached(bcc.BPF):
         def _trace_autoload(self) -> None:
             """Attach nothing: bcc would attach by name at once."""
 

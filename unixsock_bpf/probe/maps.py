@@ -12,10 +12,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.probe import libbpf
+
+if TYPE_CHECKING:
+    from bcc import BPF
 
 #: BPF_MAP_TYPE_RINGBUF in linux/bpf.h, whose maps have no elements.
 _RING = 27
@@ -45,7 +48,7 @@ class Shape:
     leaf: str
 
 
-def shapes(bpf: Any) -> dict[str, Shape]:
+def shapes(bpf: BPF) -> dict[str, Shape]:
     """Return the maps of a bcc module, by name."""
     import bcc
 

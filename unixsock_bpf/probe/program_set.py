@@ -387,5 +387,5 @@ def _bpf_type(mode: Mode) -> int:
     import bcc
 
     if mode is Mode.TRACEPOINT:
-        return int(bcc.BPF.RAW_TRACEPOINT)
-    return int(bcc.BPF.TRACING if mode.typed else bcc.BPF.KPROBE)
+        return bcc.BPF.RAW_TRACEPOINT
+    return bcc.BPF.TRACING if mode.typed else bcc.BPF.KPROBE
