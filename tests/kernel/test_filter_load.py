@@ -22,7 +22,7 @@ from unixsock_bpf import filter as capture_filter
 from unixsock_bpf.filter.ast import Term
 from unixsock_bpf.linux import cgroups
 from unixsock_bpf.linux.cgroups import cgroup_of
-from unixsock_bpf.probe import bpf_syscall, bytecode, kernel, maps, program_set
+from unixsock_bpf.probe import bpf_syscall, bytecode, hook_programs, kernel, maps, program_set
 from unixsock_bpf.probe.bytecode import Subprogram
 from unixsock_bpf.probe.compiler import compiled, source
 from unixsock_bpf.probe.filter_maps import FilterMaps
@@ -86,11 +86,12 @@ class Judge:
 
     def __init__(self) -> None:
         here = kernel.kernel()
-        text, flags = program_set.sources(here.macros, "kprobe")[0]
+        text, flags = program_set.sources(here.macros, hook_programs.plan(here, "kprobe", False))[0]
         (found,) = compiled([(text + DRIVER, flags)])
         called = {
             int(value, 0): Subprogram(name, found.programs[name], kind == "GLOBAL")
             for kind, name, value in program_set._CALL.findall(source("records.bpf.c"))
+            if name in found.programs
         }
         self.maps = {
             name: Map(maps.create(name, shape), shape)

@@ -58,41 +58,51 @@ static __always_inline void take_flow(volatile struct message *m, struct sides *
 	m->number = sides->flow->messages;
 }
 
-/* Sends the payload after the head that is in `s`, in as many records as it takes.  0: all of it.
- * Between two steps everything lies in maps: see struct cursor.  So do the flags, which the verifier would try in
- * every combination. */
-static __always_inline int send_payload(struct scratch *s, struct settings *set)
+/* One step of send_payload, for the scratch `at`.  Between two steps everything lies in maps: see struct cursor. */
+u64 payload_step(u64 at)
 {
+	u32 key = at;
+	struct scratch *s = scratches.lookup(&key);
+	struct settings *set = get_settings();
+	if (!s || !set)
+		return PAYLOAD_LOST;
 	volatile struct record_header *r = &((struct frame *)s->data)->record;
 	volatile struct message *m = &s->message;
 	volatile struct cursor *c = &s->cursor;
 
-	u32 step = 0, snaplen;
+	copy_piece(s);
+	if (c->took && c->wanted && c->done < MAX_PAYLOAD)
+		return PAYLOAD_GOES_ON;
+	r->offset = c->before;
+	r->flags = c->flags;
+	if (c->took && c->wanted)
+		r->flags |= FLAG_MORE;
+	else if (c->wanted)
+		r->flags |= FLAG_TRUNCATED | FLAG_UNREADABLE;
+	else if (c->before + c->done < m->len)
+		r->flags |= FLAG_TRUNCATED;
+	if (send_block(s->data, m->at, c->done, set))
+		return PAYLOAD_LOST;
+	c->before += c->done;
+	c->done = 0;
+	return r->flags & FLAG_MORE ? PAYLOAD_GOES_ON : PAYLOAD_SENT;
+}
+
+/* Sends the payload after the head that is in `s`, in as many records as it takes.  0: all of it. */
+static __always_inline int send_payload(struct scratch *s, u32 at)
+{
+	volatile struct record_header *r = &((struct frame *)s->data)->record;
+	u32 snaplen;
 	GET_SNAPLEN(snaplen);
 
-	c->flags = r->flags;
-	c->wanted = m->len < snaplen ? m->len : snaplen;
-	do {
-		copy_piece(s);
-		if (!c->took || !c->wanted || c->done >= MAX_PAYLOAD) {
-			r->offset = c->before;
-			r->flags = c->flags;
-			if (c->took && c->wanted)
-				r->flags |= FLAG_MORE;
-			else if (c->wanted)
-				r->flags |= FLAG_TRUNCATED | FLAG_UNREADABLE;
-			else if (c->before + c->done < m->len)
-				r->flags |= FLAG_TRUNCATED;
-			if (send_block(s->data, m->at, c->done, set))
-				return 1;
-			c->before += c->done;
-			c->done = 0;
-			if (!(r->flags & FLAG_MORE))
-				break;
-		}
-		/* The end of the loop has to be a condition for the verifier, not a jump. */
-		asm volatile("%0 += 1" : "+r"(step));
-	} while (step < STEPS);
+	s->cursor.flags = r->flags;
+	s->cursor.wanted = s->message.len < snaplen ? s->message.len : snaplen;
+#pragma clang loop unroll(disable)
+	for (u32 step = 0; step < STEPS; step++) {
+		u64 done = call_payload_step(at);
+		if (done != PAYLOAD_GOES_ON)
+			return done == PAYLOAD_LOST;
+	}
 	return 0;
 }
 
@@ -161,7 +171,7 @@ static __always_inline void on_message(u32 slot)
 		cursor_at(&s->cursor, s->call.address, len);
 	else
 		cursor_at_skb(&s->cursor, s->skb);
-	if (send_payload(s, set)) {
+	if (send_payload(s, scratch_at(slot))) {
 		m->len -= s->cursor.before;
 		find_flow(&sides, m->type);
 		lose(m, &sides, LOST_RING_FULL);

@@ -175,7 +175,7 @@ int kprobe__{function}(struct pt_regs *ctx)
 int kretprobe__{function}(struct pt_regs *ctx)
 {{
 	struct arguments args = {{}};
-	if (take_arguments({number}, REG_PLACE_AT_RETURN(ctx), &args){always})
+	if (take_arguments({number}, REG_PLACE_AT_RETURN(ctx), &args))
 		if ({body}({slot}{kept}, (int)REG_RESULT(ctx)))
 			{go_on};
 	return 0;
@@ -229,12 +229,11 @@ def _program(one: Placed) -> str:
         "body": hook.body,
         # What goes on to no other program needs no working memory, but for the tracepoint.
         "slot": "" if itself and mode is not Mode.TRACEPOINT else f"{one.slot}, ",
-        "go_on": "run_again(ctx)" if hook.again else "return 0" if itself else go_on,
+        "go_on": "return 0" if itself else go_on,
         "keep": hook.keep,
         "wanted": f"{hook.wants}(&args)" if hook.wants else "1",
         "kept": "&args",
         "arguments": one.arguments,
-        "always": " || 1" if hook.again else "",
     }
     if hook.at is not At.RETURN:
         typed = mode is not Mode.KPROBE

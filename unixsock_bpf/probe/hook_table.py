@@ -61,7 +61,6 @@ class Hook:
     other row names.
     ``often``: called for each message or read, so that fentry is worth its slow detaching.
     ``sleeps``: threads may sleep, or be preempted, inside: too many for a kretprobe's instances.
-    ``again``: the program runs itself again as long as the body says so.
     ``listing``: only until the reader has listed the sockets that exist.
     ``events``: only where events are wanted.
     ``tells``, ``without``: what it is for, and what a capture does not know without it.
@@ -81,7 +80,6 @@ class Hook:
     lacks: tuple[str, ...] = ()
     often: bool = False
     sleeps: bool = False
-    again: bool = False
     listing: bool = False
     events: bool = False
 
@@ -356,7 +354,6 @@ HOOKS = (
         "files behind passed descriptors",
         _FDS,
         facts=("unix_prepare_fpl",),
-        again=True,
     ),
     Hook(
         "__scm_send",
@@ -367,7 +364,6 @@ HOOKS = (
         "files behind passed descriptors, on older kernels",
         _FDS,
         lacks=("unix_prepare_fpl",),
-        again=True,
     ),
     Hook(
         "sock_diag_save_cookie",

@@ -124,8 +124,7 @@ class ProgramSet:
             for name, (number, is_global) in calls.items()
             if name in self._code
         }
-        for name in _BEHIND.values():
-            self._code[name] = self._code[name].calling(called)
+        self._code = {name: code.calling(called) for name, code in self._code.items()}
         self._code["message"] = self._code["message"].with_value(
             marks["SNAPLEN"], settings.snaplen or 0x7FFFFFFF
         )
@@ -201,10 +200,6 @@ class ProgramSet:
             table[table.Key(element)] = table.Leaf(fd)
             os.close(fd)  # the map holds it
         self._behind |= put.keys()
-        for program in programs:
-            if program.hook.again and not program.keeps and program in self._programs:
-                again = self.maps["again"]
-                again[again.Key(0)] = again.Leaf(self._programs[program])
 
     def _loaded(self, name: str, one: Placed, mode: Mode, code: Bytecode) -> int:
         """Load a program and return its descriptor.  Raises BtfError and ProbeError."""

@@ -10,7 +10,7 @@
 #define FILTER_MASK(value, mask) (value) &= (mask)
 #endif
 
-/* What the verifier would follow too often if it came to it from here: see filter_run. */
+/* filter_steps where the verifier looks at it once (verdict.h). */
 static u64 filter_more_steps(const struct filter *f, u64 *words, u64 at, u64 context);
 
 /* No length is as small, or as large; what is compared with them cannot overflow. */
@@ -49,7 +49,8 @@ static __always_inline u64 filter_lane_atoms(const struct filter *f, const struc
 		if (i >= lane->finals)
 			break;
 		u64 state = lane->final[i].state, atom = lane->final[i].atom & 63;
-		u64 word = state & 64 ? high : low;
+		u64 word = low ^ ((low ^ high) & (0 - (state >> 6 & 1)));
+		asm("" : "+r"(word)); /* LLVM would make a jump of it */
 		atoms |= (word >> (state & 63) & 1) << atom;
 	}
 	return atoms;
@@ -92,11 +93,10 @@ static __always_inline u64 filter_steps(const struct filter *f, const u64 *words
 	return at;
 }
 
-/* Whether the steps lead to FILTER_ACCEPT.  Most filters have few; `filter_more_steps` is filter_steps where the
- * verifier looks at it once (verdict.h). */
+/* Whether the steps lead to FILTER_ACCEPT. */
 static __always_inline bool filter_run(const struct filter *f, u64 *words, u64 context)
 {
-	u64 at = filter_steps(f, words, f->entry);
+	u64 at = f->entry;
 
 	_Pragma("clang loop unroll(disable)")
 	for (u32 i = 0; i < FILTER_STEPS / FILTER_STRIDE; FILTER_NEXT(i)) {

@@ -60,11 +60,4 @@ static __always_inline bool take_arguments(u64 function, u64 place, struct argum
 #define CALL_session_is_return 0x510c08
 static u64 *(*session_cookie)(void *ctx) = (void *)CALL_session_cookie;
 static bool (*session_is_return)(void *ctx) = (void *)CALL_session_is_return;
-
-/* A program that runs again as long as its body says so: the loader puts it into its own array. */
-BPF_TABLE("prog", u32, u32, again, 1);
-static __always_inline void run_again(void *ctx)
-{
-	again.call(ctx, 0);
-}
 #endif

@@ -10,6 +10,17 @@ struct naming {
 };
 BPF_TABLE("array", u32, struct naming, namings, 2 * CPUS);
 
+/* One step of take_place, in the element `at` of namings.  0: the path is whole. */
+u64 place_step(u64 at)
+{
+	u32 key = at;
+	struct naming *n = namings.lookup(&key);
+	if (!n || !n->walk.dentry)
+		return 0;
+	walk_up(&n->walk);
+	return 1;
+}
+
 /* Finds out where the relative name of `sk` lies, if it has one. */
 static __always_inline void take_place(u64 sk, u32 which)
 {
@@ -25,9 +36,8 @@ static __always_inline void take_place(u64 sk, u32 which)
 	begin_walk(w, LOAD(u64, sk, UNIX_SOCK_MOUNT), dentry);
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < COMPONENTS; i++) {
-		if (!w->dentry)
+		if (!call_place_step(at))
 			break;
-		walk_up(w);
 	}
 	u64 begin = w->begin, len = PATH_ROOM - begin;
 	if (w->dentry || w->too_long || len >= PLACE_SIZE)

@@ -105,8 +105,16 @@ static __always_inline void end_descriptor(volatile struct passed *p)
 	bpf_probe_read_kernel(to + FD_ELEMENT, len, (u8 *)p->walk.text + begin);
 }
 
-static __always_inline void step(volatile struct passed *p)
+/* One step of what `thread` passes.  0: all is looked at. */
+u64 passed_step(u64 thread)
 {
+	struct passed *p = passed.lookup(&thread);
+	if (!p)
+		return 0;
+	if (!p->walking && p->index >= p->count) {
+		p->complete = 1;
+		return 0;
+	}
 	if (!p->walking) {
 		begin_descriptor(p);
 	} else if (p->walk.dentry) {
@@ -115,58 +123,61 @@ static __always_inline void step(volatile struct passed *p)
 	} else {
 		end_descriptor(p);
 	}
+	return 1;
 }
 
-/* `list`, a struct scm_fp_list, is to travel with what the current thread sends.  True if this has to run
- * again, when `list` may be anything. */
-static __always_inline bool walk_passed(u64 list)
+u64 passed_steps(u64 thread)
+{
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < FD_STEPS; i++) {
+		if (!call_passed_step(thread))
+			return 0;
+	}
+	return 1;
+}
+
+/* `list`, a struct scm_fp_list, is to travel with what the current thread sends. */
+static __always_inline bool take_passed(u64 list)
 {
 	u64 thread = bpf_get_current_pid_tgid();
 	u32 zero = 0;
-	volatile struct passed *p = passed.lookup(&thread);
+	struct passed *p = passed.lookup(&thread);
 
-	if (!p || !p->again) {
-		if (!list || !running())
+	if (!list || !running())
+		return false;
+	if (!p) {
+		struct passed *none = no_passed.lookup(&zero);
+		if (!none)
 			return false;
-		if (!p) {
-			struct passed *none = no_passed.lookup(&zero);
-			if (!none)
-				return false;
-			passed.update(&thread, none);
-			p = passed.lookup(&thread);
-			if (!p)
-				return false;
-		}
-		p->list = list;
-		p->first = LOAD(u64, list, FP_FILES);
-		p->count = LOAD(u16, list, FP_COUNT);
-		p->index = 0;
-		p->at = 0;
-		p->steps = 0;
-		p->walking = 0;
-		p->complete = 0;
+		passed.update(&thread, none);
+		p = passed.lookup(&thread);
+		if (!p)
+			return false;
 	}
-	p->again = 0;
+	p->list = list;
+	p->first = LOAD(u64, list, FP_FILES);
+	p->count = LOAD(u16, list, FP_COUNT);
+	p->index = 0;
+	p->at = 0;
+	p->steps = 0;
+	p->walking = 0;
+	p->complete = 0;
 #pragma clang loop unroll(disable)
-	for (u32 i = 0; i < FD_STEPS; i++) {
-		if (!p->walking && p->index >= p->count) {
-			p->complete = 1;
+	for (u32 i = 0; i < FD_ROUNDS; i++) {
+		if (!call_passed_steps(thread))
 			break;
-		}
-		step(p);
 	}
-	p->again = !p->complete;
-	return p->again;
+	return false;
 }
 
 static __always_inline bool on_passed(u64 list, u64 unused)
 {
-	return walk_passed(list);
+	return take_passed(list);
 }
 
 /* The sender's control messages were read into the third argument. */
 static __always_inline bool on_scm_sent(const struct arguments *args, int result)
 {
-	return walk_passed(result ? 0 : LOAD(u64, args->third, SCM_FP));
+	return take_passed(result ? 0 : LOAD(u64, args->third, SCM_FP));
 }
 #endif

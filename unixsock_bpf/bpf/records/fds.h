@@ -1,15 +1,14 @@
 /* What each passed descriptor refers to.
  *
  * This is found out before the sk_buff is queued: no lock is held there, so that it may take its time, and
- * a program of its own leaves the one for data small.  It runs again and again, a piece each time, until
- * all descriptors are looked at; the result, as elements of a record, waits under the sending thread's id
- * until its sk_buff is queued. */
+ * a program of its own leaves the one for data small.  The result, as elements of a record, waits under the
+ * sending thread's id until its sk_buff is queued. */
 #ifndef UNIXSOCK_DESCRIPTORS_H
 #define UNIXSOCK_DESCRIPTORS_H
 
-/* A program may follow itself 32 times.  Each descriptor takes two steps, and one for each component of
- * its path and each mount on the way. */
+/* Each descriptor takes two steps, and one for each component of its path and each mount on the way. */
 #define FD_STEPS 64
+#define FD_ROUNDS 33
 #define FD_STEPS_FOR_PATHS 1500
 
 #define FD_ELEMENT 16 /* bytes without the path */
@@ -25,7 +24,6 @@ struct passed {
 	u32 kind;
 	u32 len; /* of the path */
 	u8 walking;
-	u8 again; /* the program goes on in its next run */
 	u8 complete;
 	u8 anonymous;
 	u64 inode;

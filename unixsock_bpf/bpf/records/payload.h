@@ -6,6 +6,13 @@
  * end at 4 MiB in their linear part, the largest memory that kmalloc gives, and 17 fragments more. */
 #define STEPS 48
 
+/* What a step returns. */
+enum {
+	PAYLOAD_SENT,
+	PAYLOAD_GOES_ON,
+	PAYLOAD_LOST, /* the ring is full */
+};
+
 /* Fragments hold pages, whose bytes are in the kernel's linear mapping, which begins here; 0: nobody knows. */
 static __always_inline u64 linear_mapping(struct page_bases *bases)
 {

@@ -300,9 +300,14 @@ static __always_inline struct page_bases *get_page_bases(void)
 	return page_bases.lookup(&zero);
 }
 
+static __always_inline u32 scratch_at(u32 slot)
+{
+	return bpf_get_smp_processor_id() * DATA_SLOTS + slot;
+}
+
 static __always_inline struct scratch *get_scratch(u32 slot)
 {
-	u32 at = bpf_get_smp_processor_id() * DATA_SLOTS + slot;
+	u32 at = scratch_at(slot);
 	return scratches.lookup(&at);
 }
 

@@ -17,10 +17,19 @@ struct begin_part {
 	struct settings *set;
 };
 
-/* The loader reads these lines. */
+/* The loader reads these lines.  GLOBAL are those that the verifier looks at once, however often they are called:
+ * one step of a loop each.  Their argument is a number, the only kind that Linux 5.10 lets them have. */
+#define GLOBAL_payload_step 0x510c09
+#define GLOBAL_place_step 0x510c0a
+#define GLOBAL_passed_step 0x510c0b
+#define GLOBAL_passed_steps 0x510c0c
 #define CALL_remember 0x510c04
 #define CALL_begin_record 0x510c05
 
+static u64 (*call_payload_step)(u64) = (void *)GLOBAL_payload_step;
+static u64 (*call_place_step)(u64) = (void *)GLOBAL_place_step;
+static u64 (*call_passed_step)(u64) = (void *)GLOBAL_passed_step;
+static u64 (*call_passed_steps)(u64) = (void *)GLOBAL_passed_steps;
 static int (*call_remember)(struct remember_part *) = (void *)CALL_remember;
 static int (*call_begin_record)(struct begin_part *) = (void *)CALL_begin_record;
 
