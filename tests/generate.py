@@ -3,7 +3,8 @@
 From the record (unixsock_bpf/record.py): ``bpf/record.h``, and the tables of ``record/format.lua`` and
 ``docs/format.md``.
 From the filter's primitives, the formats and the version: lists in ``docs/filter.md``, the man page, the
-completions and ``unixsock.lua``.  From the protocols' files: the tables of ``docs/protocols.md``.
+completions and ``unixsock.lua``.  From the protocols' files: the tables of ``docs/protocols.md``.  From the
+hook table: the table of ``docs/hooks.md``.
 
 ``stale`` is what tests/unit/test_record_copies.py asks for.
 """
@@ -27,6 +28,7 @@ from unixsock_bpf.export.registry import FORMATS as EXPORTS  # noqa: E402
 from unixsock_bpf.filter.primitives import PRIMITIVES  # noqa: E402
 from unixsock_bpf.formats import pcapng  # noqa: E402
 from unixsock_bpf.formats.registry import FORMATS  # noqa: E402
+from unixsock_bpf.probe.hook_table import HOOKS  # noqa: E402
 from unixsock_bpf.version import __version__  # noqa: E402
 
 Enumeration = Union[type[IntEnum], type[IntFlag]]
@@ -351,6 +353,23 @@ def protocols_md(page: str) -> str:
     )
 
 
+# --- Hooks
+
+
+def hooks_md(page: str) -> str:
+    """Return ``docs/hooks.md`` with its table."""
+    rows = ""
+    for hook in HOOKS:
+        kernels = [f"with `{fact}`" for fact in hook.facts] + [f"without `{fact}`" for fact in hook.lacks]
+        cells = [
+            *(f"`{hook.function}`", hook.at.value, hook.tells),
+            hook.need.value + (", with events" if hook.events else ""),
+            *(" and ".join(kernels) or "all", "yes" if hook.sleeps else "no", hook.without),
+        ]
+        rows += f"| {' | '.join(cells)} |\n"
+    return _replaced(page, (r"(\| Function \| At \|[^\n]*\n\|[-|]*\n).*?(\n\n)", rows[:-1]))
+
+
 def _between_marks(path: Path, text: str) -> str:
     old = path.read_text()
     begin, end = "-- BEGIN GENERATED", "-- END GENERATED"
@@ -369,6 +388,7 @@ def generated() -> dict[Path, str]:
         "docs/completions/unixsock.bash": bash_completion,
         "docs/completions/_unixsock": zsh_completion,
         "docs/protocols.md": protocols_md,
+        "docs/hooks.md": hooks_md,
         "dissector/unixsock.lua": unixsock_lua,
     }
     return {

@@ -183,7 +183,7 @@ class _Losses:
 
 
 def _release_programs(counted: set[int]) -> None:
-    """Close descriptors that only a loader needs, but not those ``counted``: what they skipped is asked for."""
+    """Close descriptors that only a loader needs, but not ``counted``: what they skipped is asked for."""
     for name in os.listdir("/proc/self/fd"):
         try:
             target = os.readlink(f"/proc/self/fd/{name}")

@@ -1,14 +1,14 @@
 """Every function that the probe hooks: what for, on which kernels, and what is unknown without it.
 
 The one place that names them.  The C has a function for each hook that looks at the arguments (``body``); the
-programs around these, their tail calls and slots of working memory (``probe/hook_programs.py``) and
-docs/hooks.md come from here.  ``python3 -m unixsock_bpf.probe.hook_table`` prints that page.
+programs around these, their tail calls and slots of working memory (``probe/hook_programs.py``) and, by
+``make generate``, the table in docs/hooks.md come from here.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -385,62 +385,3 @@ HOOKS = (
         "the paths of cgroups that are made during the capture",
     ),
 )
-
-_HEAD = """\
-# Hooks
-
-<!-- Made by `python3 -m unixsock_bpf.probe.hook_table`; a unit test compares. -->
-
-Every kernel function that the probe hooks, from the table in `unixsock_bpf/probe/hook_table.py`, the only
-place that names them. Which rows apply is found out from the kernel's BTF, never from its version.
-
-A hook is **needed**: there is no capture without it; or for **attribution**: without it, records know less of
-sockets and processes; or **optional**. One that cannot be attached, unless it is needed, is a line in the
-capture's log and in `unixsock check`, and what it would have told is unknown.
-
-At an entry, a hook is fentry where the function is called often and the kernel has fentry; else a kprobe.
-
-At a return, it is a kprobe.session link where the kernel makes these of its function graph tracer (Linux 6.14
-and later): any number of threads may be inside, and what is skipped is counted. Elsewhere it is fexit where
-threads may sleep inside, or else a kretprobe, which has max(10, 2 x processors) instances.
-
-On kernels that can be preempted, hooks for messages are kprobes or sessions, whose programs run with
-preemption off: an fentry program is skipped while a preempted run of it waits for its processor. What such
-hooks miss is part of the lost messages, where the kernel counts it (Linux 6.7 and later), else unknown.
-
-"""
-
-_TAIL = """
-## When a kernel moves a hook
-
-1. Change the row in `unixsock_bpf/probe/hook_table.py`, or add one. `facts` and `lacks` name the functions
-   and members in BTF by which kernels are told apart.
-2. If the new function has other arguments, write its `body` in `unixsock_bpf/bpf/hooks/`.
-3. Run `python3 -m unixsock_bpf.probe.hook_table > docs/hooks.md`.
-
-Programs, tail calls and working memory follow from the row. Before each capture the probe sends through
-sockets of its own (`unixsock_bpf/probe/self_test.py`), so that a function which no longer sees messages is
-named.
-"""
-
-
-def page() -> str:
-    """Return docs/hooks.md."""
-    return _HEAD + "\n".join(_rows()) + "\n" + _TAIL
-
-
-def _rows() -> Iterator[str]:
-    yield "| function | at | tells | | on kernels | threads may sleep inside | unknown without it |"
-    yield "| --- | --- | --- | --- | --- | --- | --- |"
-    for hook in HOOKS:
-        kernels = [f"with `{fact}`" for fact in hook.facts] + [f"without `{fact}`" for fact in hook.lacks]
-        notes = [hook.need.value, *(["with events"] if hook.events else [])]
-        cells = [
-            *(f"`{hook.function}`", hook.at.value, hook.tells, ", ".join(notes)),
-            *(" and ".join(kernels) or "all", "yes" if hook.sleeps else "no", hook.without),
-        ]
-        yield f"| {' | '.join(cells)} |"
-
-
-if __name__ == "__main__":
-    print(page(), end="")

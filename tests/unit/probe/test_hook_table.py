@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -52,11 +51,6 @@ class Kernel:
 def plan(request: pytest.FixtureRequest) -> Plan:
     name, way, sessions, preemptible = request.param
     return hook_programs.plan(Kernel(KERNELS[name], preemptible), way, sessions)  # type: ignore[arg-type]
-
-
-def test_the_page_is_made_of_the_table() -> None:
-    page = Path(__file__).parents[3] / "docs" / "hooks.md"
-    assert page.read_text() == hook_table.page(), "python3 -m unixsock_bpf.probe.hook_table > docs/hooks.md"
 
 
 def test_only_messages_are_needed() -> None:
