@@ -43,7 +43,7 @@ def record_target(data: bytes) -> None:
         pieces = form.writer(Options()).pieces([block])
         if form.name == "json":
             json.loads(b"".join(map(bytes, pieces)))
-    feedback = Feedback(set(), set)
+    feedback = Feedback(set)
     for _ in range(2):
         feedback.kept([block])
 

@@ -6,9 +6,10 @@ cut, prefix, escape or join what they pass on, but the time stamps of our record
 format they have nanoseconds, so that only what has seen our output can say them.  A conversation that
 does is left out, both ways, because a relay's answers would feed back as well.
 
-So that nothing can choose to be left out by guessing: half of the stamps that a message has must be
-ours, and a sender that is neither root, nor our user, nor known to read our output, has to say three.
-A conversation is only left out while it goes on repeating, and all of it is counted and reported.
+So that nothing can choose to be left out by guessing when its own messages were captured: a sender
+that is not known to read our output has to say three of our stamps, and half of all that a conversation
+said lately must be ours.  It is only left out while it goes on repeating, and all of it is counted and
+reported.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Union
 
 from unixsock_bpf.formats import pcapng
-from unixsock_bpf.record import Event, Flag, RecordError, decode, display_name, display_process
+from unixsock_bpf.record import Event, RecordError, decode, display_name, display_process
 
 Block = Union[bytes, memoryview]
 
@@ -49,6 +50,8 @@ _STAMPS = 16
 _REMEMBERED = 1 << 14
 #: Stamps that a sender has to repeat that is not known to read our output.
 _PROOF = 3
+#: Stamps of a conversation after which the count begins anew: a relay may have had others to pass on.
+_LATELY = 32
 #: Bytes of a conversation, each record counting for 64 at least, that are left out on one proof.
 _CREDIT = 4 << 20
 _LEAST = 64
@@ -70,26 +73,23 @@ class Repeated:
 
 @dataclass
 class _Suspect:
-    """A conversation that may repeat our output: time stamps that it repeated, and its last bytes."""
+    """A conversation that may repeat our output: time stamps of ours, how many others, and its last bytes."""
 
-    stamps: set[int] = field(default_factory=set)
+    ours: set[int] = field(default_factory=set)
+    others: int = 0
     tail: bytes = b""
 
 
 class Feedback:
     """The conversations that repeat this capture's output.
 
-    ``users``: their processes may pass our output on; ``readers`` returns the processes that read it now.
-     ``report`` is called with a sentence when a conversation is left out, or no longer.
+    ``readers`` returns the processes that read it now.  ``report`` is called with a sentence when a
+    conversation is left out, or no longer.
     """
 
     def __init__(
-        self,
-        users: set[int],
-        readers: Callable[[], set[int]],
-        report: Callable[[str], None] = lambda _: None,
+        self, readers: Callable[[], set[int]], report: Callable[[str], None] = lambda _: None
     ) -> None:
-        self._users = users | {0}
         self._readers = readers
         self._known_readers: set[int] = set()
         self._looked = float("-inf")
@@ -171,25 +171,32 @@ class Feedback:
         text = bytes(payload[:_SEARCHED]) + bytes(payload[max(_SEARCHED, len(payload) - _SEARCHED) :])
         if suspect and suspect.tail:
             text = suspect.tail + text
-        said, ours = 0, set()
-        for stamps in _stamps(text):
+        said, hits, end, ours = 0, 0, 0, set()
+        for behind, stamps in _stamps(text):
             said += 1
-            ours |= {one for one in stamps if one in self._recent or one in self._older}
+            end = max(end, behind)
+            known = {one for one in stamps if one in self._recent or one in self._older}
+            hits += bool(known)
+            ours |= known
             if said == _STAMPS:
                 break
-        if not ours:
-            if len(text) < 2 * _LEAST and (suspect or self._recent):
-                self._suspect(pair).tail = text[-_LEAST:]
-            elif suspect:
-                suspect.tail = b""
+        is_piece = len(text) < 2 * _LEAST
+        if said or (is_piece and (suspect or self._recent)):
+            suspect = self._suspect(pair)
+        if suspect:
+            suspect.tail = text[end:][-_LEAST:] if is_piece else b""
+        if not said or suspect is None:
             return False
-        if 2 * len(ours) < said:
-            self._suspects.pop(pair, None)
+        if len(suspect.ours) + suspect.others >= _LATELY:
+            suspect.ours, suspect.others = set(), 0
+        suspect.ours |= ours
+        suspect.others += said - hits
+        if not hits or len(suspect.ours) < suspect.others:
             return False
-        suspect = self._suspect(pair)
-        suspect.stamps |= ours
-        suspect.tail = b""
-        return len(suspect.stamps) >= _PROOF or self._trusted(head)
+        if len(suspect.ours) < _PROOF and not self._reads_us(head):
+            return False
+        suspect.ours, suspect.others = set(), 0
+        return True
 
     def _suspect(self, pair: tuple[int, int]) -> _Suspect:
         """Return what is known of a conversation, from now on the last one to be forgotten."""
@@ -199,15 +206,12 @@ class Feedback:
             del self._suspects[next(iter(self._suspects))]
         return suspect
 
-    def _trusted(self, head: tuple[int, ...]) -> bool:
-        """Return whether the sender could read our output, rather than having guessed it."""
-        flags, uid, pid = head[7], head[9], head[3]
-        if flags & Flag.SRC_CREDS and uid in self._users:
-            return True
+    def _reads_us(self, head: tuple[int, ...]) -> bool:
+        """Return whether the sender is known to read our output."""
         if time.monotonic() >= self._looked + _LOOK_AGAIN:
             self._known_readers = self._readers()
             self._looked = time.monotonic()
-        return pid in self._known_readers
+        return head[3] in self._known_readers
 
 
 def _payload(block: Block, head: tuple[int, ...]) -> memoryview:
@@ -216,18 +220,18 @@ def _payload(block: Block, head: tuple[int, ...]) -> memoryview:
     return memoryview(block)[_RECORD + head[2] : 28 + captured]
 
 
-def _stamps(text: bytes) -> Iterator[tuple[int, ...]]:
-    """Yield the time stamps in ``text``, modulo a minute; each in all the ways that it can be meant."""
+def _stamps(text: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Yield each time stamp in ``text``: where it ends, and its values modulo a minute as it may be meant."""
     for match in _PACKET.finditer(text):
         if (at := match.start() - 20) >= 0:
             first, second = _TIME.unpack_from(text, at)
-            yield ((first << 32 | second) % _MINUTE, (first * _NS + second) % _MINUTE)
+            yield match.end(), ((first << 32 | second) % _MINUTE, (first * _NS + second) % _MINUTE)
     for match in _NANOSECONDS.finditer(text):
-        yield (int(match[1]) % _MINUTE,)
+        yield match.end(), (int(match[1]) % _MINUTE,)
     for match in _DECIMALS.finditer(text):
         before = text[max(0, match.start() - 10) : match.start()]
         if digits := before[len(before.rstrip(_DIGITS)) :]:
-            yield ((int(digits) * _NS + int(match[1])) % _MINUTE,)
+            yield match.end(), ((int(digits) * _NS + int(match[1])) % _MINUTE,)
 
 
 def _who(block: Block) -> str:

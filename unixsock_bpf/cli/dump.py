@@ -127,9 +127,7 @@ def _feedback() -> Feedback:
     from unixsock_bpf.capture import own_processes
     from unixsock_bpf.capture.feedback import Feedback
 
-    return Feedback(
-        own_processes.users(), lambda: own_processes.find().readers, lambda text: _say(f"unixsock: {text}")
-    )
+    return Feedback(lambda: own_processes.find().readers, lambda text: _say(f"unixsock: {text}"))
 
 
 def _capture(settings: Settings) -> CaptureSource:

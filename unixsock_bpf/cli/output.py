@@ -82,8 +82,9 @@ class Output:
 def _opened(path: str) -> int:
     """Open an empty file to write to.  Raises Failure.
 
-    Where others can write, they may have put something in its place beforehand: a link, so that
-    we write over a file of ours, or a file or a pipe of theirs, so that they can read what we capture.
+    Where others can write, they may have put something in its place beforehand: a link of either
+    kind, so that we write over a file of ours, or a file or a pipe of theirs, so that they can read what
+    we capture.
     """
     try:
         with suppress(FileExistsError):
@@ -105,6 +106,10 @@ def _opened(path: str) -> int:
                     path,
                     about,
                     "it belongs to user {}, who could read the capture; choose another name, or remove it",
+                )
+            if stat.S_ISREG(about.st_mode) and about.st_nlink > 1:
+                raise Failure(
+                    f"cannot write {path}: this file has another name too, so that both would change"
                 )
             fd = os.open(f"/proc/self/fd/{found}", os.O_WRONLY | os.O_CLOEXEC)
         finally:

@@ -104,7 +104,7 @@ def _feedback(settings: Settings, capture: CaptureSource) -> Feedback | None:
     def report(text: str) -> None:
         capture.feedback_found(text)  # which the toolbar sets later
 
-    return Feedback(own_processes.users(), lambda: own_processes.find().readers, report)
+    return Feedback(lambda: own_processes.find().readers, report)
 
 
 def _capture(settings: Settings, writer: PipeWriter, fd: int, control: int | None) -> int:

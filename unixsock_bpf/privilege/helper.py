@@ -63,8 +63,8 @@ def _serve(uid: int) -> int:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP):
         signal.signal(number, signal.SIG_IGN)
     sandbox.available()
+    signal.alarm(REQUEST_TIMEOUT_S)  # to hear us, too: a caller may have filled the pipe of the reports
     _report("hello", __version__)
-    signal.alarm(REQUEST_TIMEOUT_S)
     wanted = _read_request()
     if wanted is None:
         raise protocol.RequestError("The request was cut short.")
@@ -148,7 +148,7 @@ def _drain(capture: Capture, uid: int, keep: list[int], settings: Settings) -> N
     os.set_blocking(_OUT, False)
     feedback = None
     if not settings.include_capture_processes:
-        feedback = Feedback({uid}, lambda: set(settings.capturers), lambda text: _report("left_out", text))
+        feedback = Feedback(lambda: set(settings.capturers), lambda text: _report("left_out", text))
     drain = PipePump(capture, PipeWriter(_OUT), settings.buffer_mib, feedback)
     signal.signal(signal.SIGIO, drain.stop)
     capture.watch(_IN, select.POLLIN, drain.stop)

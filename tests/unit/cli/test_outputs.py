@@ -122,6 +122,16 @@ def test_a_fifo_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.
     os.close(reader)
 
 
+def test_a_file_with_another_name_is_not_written_over(tmp_path: Path) -> None:
+    """Where the kernel does not forbid it, others can make a link to a file of ours."""
+    ours = tmp_path / "ours"
+    ours.write_text("ours")
+    os.link(ours, tmp_path / "out.pcapng")
+    with pytest.raises(Failure, match="has another name too"):
+        Output(str(tmp_path / "out.pcapng"))
+    assert ours.read_text() == "ours"
+
+
 def test_devices_and_our_links_are_written_to(tmp_path: Path) -> None:
     Output("/dev/null").close()
     (tmp_path / "link").symlink_to(tmp_path / "new")

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from patience import soon
 
 from unixsock_bpf.linux import sandbox
 from unixsock_bpf.privilege import protocol
@@ -205,6 +206,25 @@ def test_it_starts_from_what_is_known_whatever_the_caller_left(library: Path) ->
         if hard != infinite and (wanted[limit][1] == infinite or wanted[limit][1] > hard):
             wanted[limit] = (hard, hard)
     assert told == wanted
+
+
+def test_a_caller_that_does_not_listen_is_not_waited_for(library: Path) -> None:
+    """The pipe of its reports is full from the start."""
+    helper = library / "unixsock_bpf/privilege/helper.py"
+    limit = "REQUEST_TIMEOUT_S = 60"
+    assert limit in helper.read_text()
+    helper.write_text(helper.read_text().replace(limit, "REQUEST_TIMEOUT_S = 1"))
+    unread, full = os.pipe()
+    os.set_blocking(full, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(full, bytes(4096))
+    os.set_blocking(full, True)
+    command = [library / "libexec/unixsock-capture"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=full) as running:
+        assert running.wait(soon(60)) == -signal.SIGALRM
+    os.close(unread)
+    os.close(full)
 
 
 def test_it_writes_no_bytecode(library: Path) -> None:
