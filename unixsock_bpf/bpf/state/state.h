@@ -334,4 +334,10 @@ static __always_inline bool running(void)
 	return set && set->running;
 }
 
+static __always_inline bool proving(void)
+{
+	struct settings *set = get_settings();
+	return set && set->prover;
+}
+
 #endif
