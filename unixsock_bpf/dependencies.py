@@ -5,6 +5,9 @@ from __future__ import annotations
 #: Python packages that every part but ``check`` and ``install`` may need, each with the remedy.
 #: The only module that uses bcc, seccomp or pyshark reports its absence.
 PACKAGES = {
+    "pyarrow": "install the extra 'dataset' (pip install 'unixsock-bpf[dataset]', or pyarrow and numpy)",
+    "numpy": "install the extra 'dataset' (pip install 'unixsock-bpf[dataset]', or numpy)",
+    "duckdb": "install the extra 'dataset' (pip install 'unixsock-bpf[dataset]', or duckdb)",
     "lark": "install python3-lark (Debian, Ubuntu, Fedora) or python-lark (Arch), or 'lark' with pip",
 }
 

@@ -2,15 +2,16 @@
 
 _unixsock() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
-    local formats='string hex hexstring json pcap pcapng'
+    local formats='string hex hexstring json pcap pcapng parquet'
     local terms='path pid comm uid type inode netns cgroup fds creds less greater event src dst and or not'
     local choices='--path --type --pid --comm --uid'
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
-        mapfile -t COMPREPLY < <(compgen -W 'dump sockets check install uninstall export --help --version' -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W 'dump sockets check install uninstall export query import replay --help --version' -- "$current")
         return
     fi
-    [[ $command == export ]] && formats='json python go rust hexstring tcp dbus har mermaid plantuml dot raw umockdev'
+    [[ $command == export ]] && formats='json python go rust hexstring tcp dbus har mermaid plantuml dot raw umockdev parquet'
+    [[ $command == query ]] && formats='table json csv'
     [[ $command == sockets ]] && formats='table json dot'
     case $previous in
         --format) mapfile -t COMPREPLY < <(compgen -W "$formats" -- "$current"); return ;;
@@ -20,6 +21,8 @@ _unixsock() {
         --privilege) mapfile -t COMPREPLY < <(compgen -W 'auto sudo pkexec none' -- "$current"); return ;;
         --group) mapfile -t COMPREPLY < <(compgen -g -- "$current"); return ;;
         --uid | uid) mapfile -t COMPREPLY < <(compgen -u -- "$current"); return ;;
+        --from) mapfile -t COMPREPLY < <(compgen -W 'sockdump strace' -- "$current"); return ;;
+        --match) mapfile -t COMPREPLY < <(compgen -W 'any bytes order' -- "$current"); return ;;
         -w | --output) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
         -a | --autostop) compopt -o nospace; mapfile -t COMPREPLY < <(compgen -W 'duration:' -- "$current"); return ;;
     esac
@@ -34,15 +37,34 @@ _unixsock() {
         dump)
             mapfile -t COMPREPLY < <(compgen -W "$terms $choices --format -w --output -c --count -a --autostop \
                 --colour --color --snaplen --buffer-size --events --include-capture-processes --privilege \
-                -h --help" -- "$current")
+                --host --rotate-size --rotate-age -h --help" -- "$current")
             ;;
         sockets) mapfile -t COMPREPLY < <(compgen -W "$terms $choices --format --json -h --help" -- "$current") ;;
         check) mapfile -t COMPREPLY < <(compgen -W '--filter -h --help' -- "$current") ;;
         install) mapfile -t COMPREPLY < <(compgen -W '--user --system --group --no-group --yes -h --help' -- "$current") ;;
         uninstall) mapfile -t COMPREPLY < <(compgen -W '--user --system -h --help' -- "$current") ;;
+        import | replay)
+            local options='-w --output --from'
+            [[ $command == replay ]] && options='--name -Y --display-filter --match'
+            if [[ $current == -* ]]; then
+                mapfile -t COMPREPLY < <(compgen -W "$options -h --help" -- "$current")
+            else
+                compopt -o filenames
+                mapfile -t COMPREPLY < <(compgen -f -- "$current")
+            fi
+            ;;
+        query)
+            if [[ $current == -* ]]; then
+                mapfile -t COMPREPLY < <(compgen -W '--format -w --output -h --help' -- "$current")
+            else
+                compopt -o filenames
+                mapfile -t COMPREPLY < <(compgen -d -- "$current")
+            fi
+            ;;
         export)
             if [[ $current == -* ]]; then
-                mapfile -t COMPREPLY < <(compgen -W '-Y --display-filter --format -w --output -h --help' -- "$current")
+                mapfile -t COMPREPLY < <(compgen -W '-Y --display-filter --format -w --output --host --dissect \
+                    --rotate-size --rotate-age -h --help' -- "$current")
             else
                 compopt -o filenames
                 mapfile -t COMPREPLY < <(compgen -f -- "$current")

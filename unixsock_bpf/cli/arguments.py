@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from unixsock_bpf.cli.errors import Failure
+from unixsock_bpf.dataset.limits import Limits
 from unixsock_bpf.filter import Filter, FilterError, FilterUnavailable
 from unixsock_bpf.options import OPTIONS, OptionError, Settings, join_filter, settings
 
@@ -32,6 +33,28 @@ def add_options(parser: argparse.ArgumentParser, *, terms_only: bool = False) ->
                 parser.add_argument(f"--{option.name}", action="store_true", help=help_text)
             else:
                 parser.add_argument(f"--{option.name}", metavar=option.metavar, help=help_text)
+
+
+def add_limits(parser: argparse._ActionsContainer) -> None:
+    """Add what limits the files of a dataset."""
+    size, age = "begin a new file at this size; default: 128", "and after so many seconds; default: 3600"
+    parser.add_argument("--rotate-size", metavar="MB", type=_positive, default=128.0, help=size)
+    parser.add_argument("--rotate-age", metavar="S", type=_positive, default=3600.0, help=age)
+
+
+def _positive(word: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = 0
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number above 0")
+    return value
+
+
+def limits(arguments: argparse.Namespace) -> Limits:
+    """Return what ``add_limits`` was given."""
+    return Limits(int(arguments.rotate_size * 1_000_000), arguments.rotate_age)
 
 
 def _values(arguments: argparse.Namespace) -> dict[str, str]:

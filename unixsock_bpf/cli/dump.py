@@ -14,7 +14,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from unixsock_bpf.capture.base import CaptureSource
-from unixsock_bpf.cli.arguments import add_filter, add_options, chosen_settings
+from unixsock_bpf.cli.arguments import add_filter, add_limits, add_options, chosen_settings
+from unixsock_bpf.cli.dataset_output import PARQUET, DatasetOutput, parquet_format
 from unixsock_bpf.cli.errors import Failure
 from unixsock_bpf.cli.output import Output
 from unixsock_bpf.formats.base import Format, Options, Writer
@@ -45,8 +46,10 @@ def add(commands: Any) -> None:
         allow_abbrev=False,
     )
     add_filter(parser)
-    parser.add_argument("--format", choices=tuple(FORMATS), help="default: string; with -w, pcapng")
-    parser.add_argument("-w", "--output", metavar="FILE", help="write to FILE; - is standard output")
+    parser.add_argument("--format", choices=(*FORMATS, PARQUET), help="default: string; with -w, pcapng")
+    parser.add_argument(
+        "-w", "--output", metavar="FILE", help="write to FILE; - is standard output; for parquet, a folder"
+    )
     parser.add_argument("-c", "--count", type=_count, metavar="COUNT", help="stop after COUNT records")
     parser.add_argument("-a", "--autostop", type=_duration, metavar="duration:S", help="stop after S seconds")
     parser.add_argument(
@@ -57,6 +60,9 @@ def add(commands: Any) -> None:
         help="colour the two directions; default: auto (on a terminal)",
     )
     add_options(parser)
+    dataset = parser.add_argument_group("for parquet")
+    dataset.add_argument("--host", metavar="NAME", help="this host's name in the dataset; default: its own")
+    add_limits(dataset)
     parser.set_defaults(run=run)
 
 
@@ -80,7 +86,8 @@ def _duration(word: str) -> float:
 def run(arguments: argparse.Namespace, start: Callable[[Settings], CaptureSource] | None = None) -> int:
     """Capture until stopped.  ``start`` makes the source; the default captures.  Raises Failure."""
     settings = chosen_settings(arguments)
-    form = FORMATS[arguments.format or ("pcapng" if arguments.output else "string")]
+    name = arguments.format or ("pcapng" if arguments.output else "string")
+    form = parquet_format(arguments) if name == PARQUET else FORMATS[name]
     path = arguments.output or "-"
     if form.binary and path == "-" and os.isatty(1):
         raise Failure(f"{form.name} is not for terminals: give -w FILE, or pipe it into another program", 2)
@@ -97,7 +104,9 @@ def run(arguments: argparse.Namespace, start: Callable[[Settings], CaptureSource
                     _say(f"unixsock: {sentence}")
                 if arguments.autostop:
                     signals.stop_after(arguments.autostop)
-                if output.is_pipe:  # notices that its reader goes while there is no traffic
+                if (
+                    output.is_pipe and output.fd is not None
+                ):  # notices that its reader goes while there is no traffic
                     source.watch(output.fd, 0, lambda happened: _if_closed(happened, source))
                 # A close is recorded without --events, too, for the dissector; text does not show it.
                 quiet = not form.binary and not settings.events
@@ -150,9 +159,9 @@ def _if_closed(happened: int, source: CaptureSource) -> None:
 
 def _opened(
     path: str, form: Format, arguments: argparse.Namespace, settings: Settings
-) -> tuple[Output, Writer]:
+) -> tuple[Output | DatasetOutput, Writer]:
     """Open the output and write its format's header."""
-    output = Output(path)
+    output: Output | DatasetOutput = DatasetOutput(path, arguments) if form.name == PARQUET else Output(path)
     coloured = arguments.colour == "always" or (
         arguments.colour == "auto" and output.is_terminal and "NO_COLOR" not in os.environ
     )
@@ -163,7 +172,7 @@ def _opened(
 
 def _transfer(
     source: CaptureSource,
-    output: Output,
+    output: Output | DatasetOutput,
     writer: Writer,
     count: int | None,
     quiet: bool,

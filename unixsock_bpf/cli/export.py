@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+from unixsock_bpf.cli.arguments import add_limits, limits
 from unixsock_bpf.cli.errors import Failure, reason, say
 from unixsock_bpf.cli.long_work import LongWork
 from unixsock_bpf.cli.output import Output
@@ -44,6 +44,12 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "-w", "--output", metavar="OUTPUT", default="-", help="a file, or a folder; default: standard output"
     )
+    dataset = parser.add_argument_group("for parquet")
+    dataset.add_argument("--host", metavar="NAME", help="the host that the capture is of, if it does not say")
+    dataset.add_argument(
+        "--dissect", action="store_true", help="add protocol, method, info and response time"
+    )
+    add_limits(dataset)
     parser.set_defaults(run=run)
 
 
@@ -57,7 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise Failure(f"format {form.name} writes many files: give -w FOLDER", 2)
     if form.binary and arguments.output == "-" and os.isatty(1):
         raise Failure(f"{form.name} is not for terminals: give -w FILE, or pipe it into another program", 2)
-    options = Options(arguments.file, arguments.display_filter)
+    options = Options(
+        arguments.file, arguments.display_filter, arguments.host, arguments.dissect, limits(arguments)
+    )
     with LongWork(f"exporting {arguments.file}") as work:
         try:
             chosen = None
@@ -68,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
             )
             if into:
                 assert form.into is not None
-                form.into(capture, Path(arguments.output), options)
+                form.into(capture, arguments.output, options)
             else:
                 _write(form, capture, options, arguments.output)
         except OSError as error:

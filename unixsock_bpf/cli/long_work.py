@@ -27,8 +27,9 @@ class LongWork:
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self, what: str, unit: str = "MB") -> None:
+        """Name the work, and the unit of a million of its steps; none where a step is a hundredth."""
+        self._what, self._unit = what, unit
         self._begun = self._shown = time.monotonic()
         self._shown += _FIRST_S - _EVERY_S
         self._drawn = False
@@ -68,7 +69,9 @@ class LongWork:
     def _draw(self, done: int, total: int, elapsed: float) -> None:
         text = f"unixsock: {self._what}"
         if total:
-            text += f": {100 * done // total} % of {total / 1e6:,.0f} MB"
+            text += f": {100 * done // total} %"
+            if self._unit:
+                text += f" of {total / 1e6:,.0f} {self._unit}"
             if done:
                 text += f", {_span(elapsed * (total - done) / done)} left"
         else:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from unixsock_bpf.dataset.limits import Limits
 from unixsock_bpf.formats.reader import SavedCapture
 
 
@@ -13,11 +13,15 @@ from unixsock_bpf.formats.reader import SavedCapture
 class Options:
     """What an export may depend on.
 
-    ``path`` is the capture's, for tshark.  ``notes`` collects sentences on what could not be exported.
+    ``path`` is the capture's, for tshark.  ``host``, ``dissect`` and ``limits`` are for datasets.
+    ``notes`` collects sentences on what could not be exported.
     """
 
     path: str = ""
     display_filter: str | None = None
+    host: str | None = None
+    dissect: bool = False
+    limits: Limits = field(default_factory=Limits)
     notes: list[str] = field(default_factory=list)
 
 
@@ -31,5 +35,5 @@ class ExportFormat:
 
     name: str
     pieces: Callable[[SavedCapture, Options], Iterator[bytes]] | None = None
-    into: Callable[[SavedCapture, Path, Options], None] | None = None
+    into: Callable[[SavedCapture, str, Options], None] | None = None
     binary: bool = False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections import OrderedDict
-from pathlib import Path
 
 from unixsock_bpf.errors import UnixsockError
 from unixsock_bpf.linux.write import write_all
@@ -32,7 +31,7 @@ def file_name(name: bytes, most: int = 60) -> str:
 class Folder:
     """A folder that only we can read, with files that are written bit by bit."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         """Make the folder, or take an empty one of ours.  Raises FolderError."""
         self._path = path
         self._fds: OrderedDict[str, int] = OrderedDict()
@@ -56,7 +55,7 @@ class Folder:
         try:
             write_all(self._fd(name), data)
         except OSError as error:
-            raise FolderError(f"cannot write {self._path / name}: {reason(error)}") from None
+            raise FolderError(f"cannot write {self._path}/{name}: {reason(error)}") from None
 
     def _fd(self, name: str) -> int:
         fd = self._fds.pop(name, None)
@@ -65,7 +64,7 @@ class Folder:
                 os.close(self._fds.popitem(last=False)[1])
             new = 0 if name in self._made else os.O_CREAT | os.O_EXCL
             flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | new
-            fd = os.open(self._path / name, flags, 0o600)
+            fd = os.open(os.path.join(self._path, name), flags, 0o600)
             self._made.add(name)
         self._fds[name] = fd
         return fd

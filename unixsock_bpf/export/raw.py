@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from unixsock_bpf.export.base import ExportFormat, Options
@@ -59,7 +58,7 @@ class _Index:
                 self._folder.append("index.json", json.dumps(entry).encode() + b"\n")
 
 
-def _into(capture: SavedCapture, path: Path, options: Options) -> None:
+def _into(capture: SavedCapture, path: str, options: Options) -> None:
     folder = Folder(path)
     index = _Index(folder)
     open_conversations: dict[int, Conversation] = {}

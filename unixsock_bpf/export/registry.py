@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unixsock_bpf.export import dbus, dot, fixtures, har, raw, sequence, tcp, umockdev
+from unixsock_bpf.export import dbus, dot, fixtures, har, parquet, raw, sequence, tcp, umockdev
 
 FORMATS = {
     form.name: form
@@ -15,5 +15,6 @@ FORMATS = {
         dot.FORMAT,
         raw.FORMAT,
         umockdev.FORMAT,
+        parquet.FORMAT,
     )
 }

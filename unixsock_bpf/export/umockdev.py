@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from unixsock_bpf.export.base import ExportFormat, Options
 from unixsock_bpf.export.folder import Folder, file_name
@@ -94,7 +93,7 @@ def _pieces(capture: SavedCapture, options: Options) -> Iterator[bytes]:
         )
 
 
-def _into(capture: SavedCapture, path: Path, options: Options) -> None:
+def _into(capture: SavedCapture, path: str, options: Options) -> None:
     folder = Folder(path)
     try:
         for conversation, data in _lines(capture):

@@ -140,8 +140,8 @@ def frame_numbers(path: str, display_filter: str) -> Iterator[int]:
         yield from map(int, lines)
 
 
-#: Columns that are the same in all versions: the frame's number, and those of the packet list.
-_COLUMNS = 'gui.column.format:"No.","%m","Info","%i"'
+#: Columns that are the same in all versions: the frame's number, and two of the packet list.
+_COLUMNS = 'gui.column.format:"No.","%m","Protocol","%p","Info","%i"'
 
 
 @contextmanager
@@ -150,9 +150,35 @@ def frame_infos(path: str, display_filter: str | None) -> Iterator[Iterator[tupl
 
     def parsed(lines: Lines) -> Iterator[tuple[int, str]]:
         for line in lines:
-            number, _, info = line.decode(errors="replace").strip().partition("\t")
+            number, _, rest = line.decode(errors="replace").strip().partition("\t")
             if number.isdigit():
-                yield int(number), info.strip()
+                yield int(number), rest.partition("\t")[2].strip()
 
     with Lines(path, ["-o", _COLUMNS, "-T", "tabs", *_chosen(display_filter)]) as lines:
+        yield parsed(lines)
+
+
+@contextmanager
+def frame_values(
+    path: str, display_filter: str | None, names: Iterable[str]
+) -> Iterator[Iterator[tuple[int, str, str, list[str]]]]:
+    """Give each frame's number, protocol, packet list text, and the first value of fields; empty for none.
+
+    Fields that this tshark does not have are empty, too.  Raises TsharkError, OSError.
+    """
+    # Columns, because they may be of fields that do not exist, which -e refuses.
+    names = list(names)
+    columns = "".join(f',"{name}","%Cus:{name}:1:R"' for name in names)
+    arguments = ["-o", _COLUMNS + columns, "-T", "tabs", *_chosen(display_filter)]
+
+    def parsed(lines: Lines) -> Iterator[tuple[int, str, str, list[str]]]:
+        for line in lines:
+            number, *values = line.decode(errors="replace").rstrip("\n").split("\t")
+            if number.strip().isdigit() and len(values) >= 2 + len(names):
+                # The packet list's text may hold tabs; the fields are the last values.
+                end = len(values) - len(names)
+                fields = [value.strip() for value in values[end:]]
+                yield int(number), values[0].strip(), "\t".join(values[1:end]).strip(), fields
+
+    with Lines(path, arguments) as lines:
         yield parsed(lines)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from unixsock_bpf.cli.dataset_output import PARQUET
 from unixsock_bpf.cli.main import parser
 from unixsock_bpf.export.registry import FORMATS as EXPORTS
 from unixsock_bpf.formats.registry import FORMATS
@@ -56,7 +57,7 @@ def test_the_interfaces_options_are_all_the_dumps() -> None:
 
 def test_the_man_page_has_the_values() -> None:
     section = sections()["OPTIONS OF DUMP"]
-    assert f'"{" " + "|".join(FORMATS)}"' in section
+    assert f'"{" " + "|".join([*FORMATS, PARQUET])}"' in section
     for option in OPTIONS:
         assert not option.choices or option.metavar == "GLOB" or option.metavar in section
 
@@ -64,14 +65,11 @@ def test_the_man_page_has_the_values() -> None:
 def test_the_documents_know_the_formats() -> None:
     for name, values in (("DUMP", FORMATS), ("EXPORT", EXPORTS)):
         assert "|".join(values) in sections()[f"OPTIONS OF {name}"]
+    dumps, exports = " ".join([*FORMATS, PARQUET]), " ".join(EXPORTS)
     bash = (DOCS / "completions/unixsock.bash").read_text()
-    assert re.findall(r"formats='(.*?)'", bash) == [" ".join(FORMATS), " ".join(EXPORTS), "table json dot"]
+    assert re.findall(r"formats='(.*?)'", bash) == [dumps, exports, "table json csv", "table json dot"]
     zsh = (DOCS / "completions/_unixsock").read_text()
-    assert re.findall(r"--format\b.*?:\((.*?)\)", zsh) == [
-        " ".join(FORMATS),
-        "table json dot",
-        " ".join(EXPORTS),
-    ]
+    assert re.findall(r"--format\b.*?:\((.*?)\)", zsh) == [dumps, "table json dot", exports, "table json csv"]
     json_page = (DOCS / "json.md").read_text()
     assert "--format json" in json_page
 
