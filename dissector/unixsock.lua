@@ -73,8 +73,9 @@ prefs.columns = Pref.bool("Processes as source and destination", true,
 prefs.path_in_info = Pref.bool("Path in Info", true,
     "Begin Info with the path; off: for profiles in which it has a column of its own")
 prefs.paths = Pref.string("Protocols by path", "",
-    "GLOB=PROTOCOL entries separated by spaces or semicolons, tried before the built-in table;"
-    .. " PROTOCOL is a dissector's name, or 'data' for none")
+    "GLOB=PROTOCOL entries separated by spaces or semicolons, tried before the file unixsock_paths and the built-in"
+    .. " table; PROTOCOL is a dissector's name or filter name, tcp/PORT, udp/PORT, heur/LIST, or 'data' for none;"
+    .. " PROTOCOL@lines (nul, json, u32be, ...) cuts the bytes into messages for it")
 prefs.heuristics = Pref.bool("Try Wireshark's TCP heuristics", false,
     "Offer payload that neither the table nor its content tells to Wireshark's heuristic dissectors")
 
@@ -86,11 +87,14 @@ local record = host.load("record/parse")
 host.current = record.current
 local conversations = host.load("transport/conversations")
 local tree_of = host.load("record/tree")
+local exchanges = host.load("dispatch/exchanges")
 local payload = host.load("dispatch/payload")
+local followers = host.load("dispatch/followers")
 local addresses = host.load("transport/addresses")
 local stream = host.load("transport/stream")
 local datagram = host.load("transport/datagram")
 host.load("ui/statistics")
+host.load("ui/response_times")
 local EVENT, FLAG, SOCKET_TYPE = layout.EVENT, layout.FLAG, layout.SOCKET_TYPE
 
 -- The preferences' values: Wireshark searches its list at each look at proto.prefs.
@@ -100,10 +104,15 @@ local function read_prefs()
     end
 end
 
+local first_record -- the frame of the file's first record
+
 local function start_file()
     read_prefs()
     conversations.reset()
     payload.reset()
+    payload.read_paths()
+    exchanges.reset()
+    first_record = nil
     datagram.reset()
     addresses.reset()
     record.forget() -- records know their conversation, and what the preferences say of their path
@@ -113,6 +122,7 @@ function proto.init() start_file() end
 function proto.prefs_changed()
     read_prefs()
     payload.reset()
+    payload.read_paths()
     record.forget()
 end
 
@@ -201,6 +211,8 @@ local set_src, set_dst = attributes.setter("Pinfo", "src"), attributes.setter("P
 local set_net_src, set_net_dst = attributes.setter("Pinfo", "net_src"), attributes.setter("Pinfo", "net_dst")
 local of_text = addresses.of_text
 local choices, read, dissect_stream = host.prefs, record.read, stream.dissect
+local start_exchanges = exchanges.start_record
+local follows_http, http = followers.follows_http, followers.http
 local FILLED, DIRECT, tostring = payload.FILLED, payload.DIRECT, tostring
 local DATA, LOST, SEND_ERROR, STREAM = EVENT.DATA, EVENT.LOST, EVENT.SEND_ERROR, SOCKET_TYPE.STREAM
 
@@ -211,15 +223,19 @@ function proto.dissector(tvb, pinfo, tree)
     if not self then self, no_address = Dissector.get("unixsock"), pinfo.src end
     local event, says = rec.event, rec.says
     rec.number = get_number(pinfo)
+    start_exchanges()
 
     local cols, asked = get_cols(pinfo), referenced(tree, self) -- true, too, where the tree is shown
     rec.asked = asked
-    local remarkable = says.remarkable or rec.wrong or event == SEND_ERROR
+    first_record = first_record or rec.number
+    local remarkable = says.remarkable or rec.wrong or event == SEND_ERROR or rec.number == first_record
     local t
     if asked or remarkable then
         t = tree:add(proto, tvb:range(0, says.header_len))
         if asked then tree_of.add_fields(t, tvb, rec, bytes) end
         if remarkable then tree_of.add_experts(t, rec) end
+        if rec.number == first_record then tree_of.add_wrong_paths(t, payload.wrong_paths) end
+        if event == LOST or says.truncated then exchanges.lost(pinfo) end
     elseif get_text(tree) then -- there is a tree, which has what it hangs on
         t = add(tree, proto) -- for the protocol hierarchy
     end
@@ -233,6 +249,7 @@ function proto.dissector(tvb, pinfo, tree)
         handled = false
     elseif says.type == STREAM then
         handled = dissect_stream(rec, bytes, tvb, pinfo, tree, t)
+        if event == DATA and rec.caplen > 0 and follows_http(rec) then http(rec, bytes, t or tree, pinfo) end
     elseif event == DATA then
         handled = datagram.dissect(rec, bytes, tvb, pinfo, tree, t, tree_of.fields["reassembled.len"])
     end

@@ -113,6 +113,15 @@ def _zmtp_property(name: bytes, value: bytes) -> bytes:
     return bytes([len(name)]) + name + struct.pack(">I", len(value)) + value
 
 
+def _headed(body: bytes, more: bytes = b"") -> bytes:
+    """A document as language servers send it."""
+    return b"Content-Length: %d\r\n%b\r\n%b" % (len(body), more, body)
+
+
+def _sized(form: str, body: bytes) -> bytes:
+    return struct.pack(form, len(body)) + body
+
+
 def _ptp_get(management_id: int) -> bytes:
     """What pmc sends for GET: a management message to all ports."""
     tlv = struct.pack(">HHH", 1, 2, management_id)
@@ -396,6 +405,40 @@ SAMPLES = {
         "assuan.command", ["OK", "GETINFO", "D", "OK", "HAVEKEY", "ERR", "BYE", "OK"],
         {"assuan.args": ["Pleased to meet you", "version", "2.2.40", "--list",
                          "67109144 IPC parameter error <GPG Agent> - invalid hexstring", "closing connection"]},
+    ),
+    "ovsdb": Sample(  # ovsdb-client list-dbs: nothing between the documents
+        b"/run/openvswitch/db.sock",
+        [(True, b'{"id":0,"method":"list_dbs","params":[]}'),
+         (False, b'{"error":null,"id":0,"result":["_Server","Open_vSwitch"]}{"id":"echo","method":"echo","params":["}\\\\\\""]}'),
+         (True, b'{"error":{"code":-32601,"message":"no"},"id":"echo","result":null}')],
+        "unixsock.json.method", ["list_dbs", "echo"],
+        {"unixsock.json.id": ["0", "0", "echo", "echo"], "unixsock.json.error": ["-32601 no"]},
+    ),
+    "qmp-pretty": Sample(
+        b"/tmp/odd/monitor",
+        [(False, b'{\r\n    "QMP": {\r\n        "capabilities": [\r\n            "oob"\r\n        ]\r\n    }\r\n}\r\n'),
+         (True, b'{\n  "execute": "query-status",\n  "arguments": {\n  }\n}\n'),
+         (False, b'{\r\n    "return": {\r\n        "running": true\r\n    }\r\n}\r\n')],
+        "unixsock.json.method", ["QMP greeting", "query-status"], {"json.key": ["capabilities", "QMP", "execute", "arguments", "running", "return"]},
+    ),
+    "language-server": Sample(
+        b"/tmp/odd/editor",
+        [(True, _headed(b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"a":"{\\"\\n"}}')
+          + _headed(b'{"jsonrpc":"2.0","method":"initialized"}', b"Content-Type: application/vscode-jsonrpc; charset=utf-8\r\n")),
+         (False, _headed(b'{"jsonrpc":"2.0","id":1,"result":{"capabilities":{}}}')),
+         (False, _headed(b'{"seq":3,"type":"response","request_seq":2,"success":false,"command":"launch","message":"gone"}'))],
+        "unixsock.json.method", ["initialize", "initialized", "launch"],
+        {"unixsock.json.id": ["1", "1", "2"], "unixsock.json.error": ["gone"]},
+    ),
+    "json-ended-by-nul": Sample(
+        b"/run/x-json", [(True, b'{"command":["get_property","pause"],"request_id":5}\0{"command":["x"]}\0'),
+                         (False, b'{"data":false,"request_id":5,"error":"success"}\0{"result":1,"text":"bad"}\0')],
+        "unixsock.json.method", ["get_property", "x"], {"unixsock.json.id": ["5", "5"], "unixsock.json.error": ["bad"]},
+    ),
+    "json-after-length": Sample(
+        b"/run/y.json", [(True, _sized(">I", b'{"id":1,"method":"big"}') * 2), (False, _sized("<I", b'{"id":1,"result":"a much longer text"}')),
+                         (True, struct.pack("<I", 1) + _sized("<I", b'[{"id":3,"method":"a"}, {"id":4,"method":"b"}]'))],
+        "unixsock.json.method", ["big", "big", "a", "b"], {"unixsock.json.id": ["1", "1", "1", "3", "4"]},
     ),
     "json-by-preference": Sample(
         b"/srv/ourown", [(True, b'{"execute": "one"}\n'), (False, b'{"return": {}}\n')],

@@ -186,6 +186,7 @@ BY_CONTENT = (
         "ssh",
         "ptp",
     ),
+    *("ovsdb", "qmp-pretty", "language-server", "json-after-length"),
     *("zmtp", "syslog", "chrony", "sd_notify", "journald", "wpa_ctrl", "pulse", "pipewire"),
 )
 

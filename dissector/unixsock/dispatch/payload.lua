@@ -13,6 +13,8 @@ local desegment = host.load("dispatch/desegment")
 local http_messages = host.load("dispatch/http_messages")
 local framing = host.load("protocols/lib/framing")
 local pieces = host.load("dispatch/pieces")
+local user_paths = host.load("dispatch/user_paths")
+local followers = host.load("dispatch/followers")
 local matcher = host.load("util/glob").matcher
 
 -- Ports that are free: Wireshark 4.0 to 4.6 registers no dissector for them.
@@ -50,28 +52,31 @@ local WRAPPER -- our dissector at the ports, as text
 local standing = {} -- by port: Wireshark's own dissector, where it stands there in our place; see M.begin
 
 local chosen, chosen_count -- what the tables say, by path: a bounded cache
-local user_entries
+local user_entries = {}
 local first_frame -- in which a payload was dissected
 
-local function read_user_entries()
-    local entries = {}
-    for glob, name in (host.prefs.paths or ""):gmatch("([^%s;]+)=([^%s;=]+)") do
-        entries[#entries + 1] = { matcher(glob), name }
-    end
-    return entries
+-- Sentences on entries of the user's that do not work.
+M.wrong_paths = {}
+
+-- Reads what the user says of paths; called when the preferences are known, and all dissectors.
+function M.read_paths()
+    user_entries, M.wrong_paths = user_paths.read()
 end
 
 function M.reset()
-    chosen, chosen_count, user_entries = {}, 0, nil
+    chosen, chosen_count = {}, 0
     pieces.reset()
     first_frame = nil
 end
 
 M.reset()
 
+-- The first of `entries` that matches the path, or what it was before a server gave it another name for the time being.
 local function search(entries, path)
+    local before = path:match("^(.+)%.%d+%.tmp$") or path:match("^(.+)%.tmp$") -- HAProxy's, and others'
     for i = 1, #entries do
-        if entries[i][1](path) then return registry.get(entries[i][2]), entries[i][2] end
+        local matches = entries[i][1]
+        if matches(path) or before and matches(before) then return entries[i] end
     end
 end
 
@@ -87,14 +92,12 @@ local function of_path(path, size)
     local known = chosen[path]
     if known then return known end
     if chosen_count >= 4096 then chosen, chosen_count = {}, 0 end
-    user_entries = user_entries or read_user_entries()
-    local found, name
-    if path ~= "" and size <= MAX_PATH then
-        found, name = search(user_entries, path)
-        if not found then found, name = search(built_in, path) end
-    end
+    local entry
+    if path ~= "" and size <= MAX_PATH then entry = search(user_entries, path) or search(built_in, path) end
+    local name = entry and entry[2]
     known = {
-        dissector = found, name = name, opaque = name == "data", http = name == "http",
+        dissector = entry and (entry.chosen or registry.get(name)), name = name, framed = entry and entry.framed,
+        opaque = name == "data", http = name == "http" and not entry.framed,
         port = FIRST_PORT + hash(path) % (LAST_PORT - FIRST_PORT + 1),
     }
     -- Decode As: read once, since a change of it dissects the whole file anew, which resets the cache.
@@ -164,7 +167,12 @@ end
 
 -- Gives what the dissector gives.  A C exception arrives as a Lua error when the tree already says so.
 local function call(chosen_dissector, tvb, pinfo, tree, length)
-    local ok, taken = pcall(call_dissector, chosen_dissector, tvb, pinfo, tree)
+    local ok, taken
+    if type(chosen_dissector) == "function" then
+        ok, taken = pcall(chosen_dissector, tvb, pinfo, tree)
+    else
+        ok, taken = pcall(call_dissector, chosen_dissector, tvb, pinfo, tree)
+    end
     return ok and taken or not ok and length
 end
 
@@ -253,13 +261,14 @@ local function dissect(rec, tvb, pinfo, tree, waiting)
         return wait(pinfo, length)
     end
     if found and not known.opaque and not desegment.too_many(name, tvb, length) then
-        local others = waiting and not (name and name:find("^unixsock%."))
+        local others = waiting and not known.framed and not (name and name:find("^unixsock%."))
         if others and not pieces.may_wait(length, pinfo) then
             waiting = false
             set_can(pinfo, 0)
         end
         if name == "http" and show_some_http(found, tvb, pinfo, tree, length, waiting) then return length end
         local taken = call(found, tvb, pinfo, tree, length)
+        if taken ~= 0 and not known.framed then followers.follow(name, tvb, pinfo, tree) end
         if others and waiting and get_wanted(pinfo) ~= 0 then pieces.waits(length, pinfo.desegment_offset, pinfo) end
         if taken ~= 0 then
             if pieces.part or waiting and get_wanted(pinfo) ~= 0 and pinfo.desegment_offset == 0 then

@@ -4,8 +4,14 @@ if type(host) ~= "table" then return end -- run by Wireshark's own scan of its p
 
 local M = {}
 
--- Not found by name in every version: where they are registered instead.
-local BY_TCP_PORT = { x11 = 6000, ["9p"] = 564, vnc = 5900, memcache = 11211, mongo = 27017 }
+-- Display filter names of dissectors that are found by port only, where the name that Lua shows for them is another.
+local SHOWN_AS = {
+    s5066sis = "stanag 5066 sis", slsk = "soulseek", tpm = "tpm2.0", dpp = "wi-fi dpp", gsm_ipa = "gsm over ip",
+    kerberos = "krb5", ajns = "alljoyn ns", gdsdb = "fb/ib gds db", tacplus = "tacacs+", winsrepl = "wins-replication",
+    omron = "omron fins", ardp = "alljoyn ardp", ts2 = "teamspeak2", capwap = "capwap-control", dnp3 = "dnp 3.0",
+    vrt = "vita 49", bfd = "bfd control", iec60870_104 = "iec 60870-5-104", hzlcst = "hazelcast", ipdr = "ipdr/sp",
+    kf = "kingfisher", kip = "knx/ip", nbdgm = "nbds",
+}
 
 -- Declarations (protocols/lib/declare.lua) in the list's order; by name, sentences on those that do not work; and one
 -- on a file that does not even declare its name, or nil.
@@ -13,19 +19,44 @@ M.protocols, M.wrong, M.wrong_file = {}, {}, nil
 
 local own, found = {}, {}
 
-local function by_port(port)
-    local ok, dissector = pcall(function() return DissectorTable.get("tcp.port"):get_dissector(port) end)
+-- The dissector at a transport port ("tcp" or "udp"), or nil.
+local function at_port(transport, port)
+    local ok, dissector = pcall(function() return DissectorTable.get(transport .. ".port"):get_dissector(port) end)
     return ok and dissector or nil
 end
 
--- The dissector called `name`, or nil if this Wireshark has none.
+local LAST_PORT = 65535
+local by_shown_name -- dissectors at TCP's and UDP's ports, by the name that is shown for them, in lower case
+
+-- Many dissectors of Wireshark's are registered at a port only, and Dissector.get() knows nothing of them.
+local function at_any_port(name)
+    if not by_shown_name then
+        by_shown_name = {}
+        for _, transport in ipairs({ "tcp", "udp" }) do
+            for port = 0, LAST_PORT do
+                local dissector = at_port(transport, port)
+                local shown = dissector and tostring(dissector):lower()
+                if shown and not by_shown_name[shown] then by_shown_name[shown] = dissector end
+            end
+        end
+    end
+    return by_shown_name[name] or by_shown_name[SHOWN_AS[name]]
+end
+
+-- The dissector called `name`, or nil if this Wireshark has none: its name, its display filter name, or the transport
+-- port where it is registered, as tcp/10809.
 function M.get(name)
     if found[name] ~= nil then return found[name] or nil end
     local lower = name:lower()
-    local dissector = own[lower] or Dissector.get(lower) or Dissector.get(name)
-    if not dissector and BY_TCP_PORT[lower] then dissector = by_port(BY_TCP_PORT[lower]) end
+    local transport, port = lower:match("^([tu][cd]p)/(%d+)$")
+    local dissector
+    if transport then
+        dissector = #port <= 5 and tonumber(port) <= LAST_PORT and at_port(transport, tonumber(port))
+    else
+        dissector = own[lower] or Dissector.get(lower) or Dissector.get(name) or at_any_port(lower)
+    end
     found[name] = dissector or false
-    return dissector
+    return dissector or nil
 end
 
 -- What is wrong with the protocol that a file has given, or nil.
@@ -64,6 +95,9 @@ end
 
 -- All are loaded when Wireshark starts: protocols must exist before the first packet.
 for _, file in ipairs(host.load("protocols/list")) do load_protocol(file) end
+for _, protocol in ipairs(M.protocols) do -- for Decode As
+    if protocol.proto then pcall(function() DissectorTable.get("tcp.port"):add_for_decode_as(protocol.proto) end) end
+end
 M.any_wrong = M.wrong_file ~= nil or next(M.wrong) ~= nil
 
 return M

@@ -13,6 +13,7 @@ local protocol = host.load("protocols/lib/declare")({
     },
 })
 
+local exchanges = host.load("dispatch/exchanges")
 local framing = host.load("protocols/lib/framing")
 local COMMANDS = {
     [0] = "NULL", "ONLINE", "OFFLINE", "BURST", "MODIFY_MINPOLL", "MODIFY_MAXPOLL", "DUMP", "MODIFY_MAXDELAY",
@@ -71,13 +72,16 @@ function proto.dissector(tvb, pinfo, tree)
         t:add(F.attempt, tvb:range(6, 2))
         t:add(F.sequence, tvb:range(8, 4))
         header, info = REQUEST_HEADER, "Request " .. name
+        exchanges.question("CHRONY", name, tvb:raw(8, 4), t, pinfo)
     else
         local reply, status = tvb:range(6, 2):uint(), tvb:range(8, 2):uint()
         t:add(F.reply, tvb:range(6, 2))
         t:add(F.status, tvb:range(8, 2))
         t:add(F.sequence, tvb:range(16, 4))
         header = REPLY_HEADER
-        info = ("Reply %s %s"):format(name, STATUS[status] or ("status %d"):format(status))
+        local words = STATUS[status] or ("status %d"):format(status)
+        info = ("Reply %s %s"):format(name, words)
+        exchanges.answer(tvb:raw(16, 4), status ~= 0 and words ~= "ACCESSALLOWED" and words or nil, t, pinfo)
         if reply == 2 and length >= header + 4 then t:add(F.sources, tvb:range(header, 4)) end
         -- Reference id, then an address of 20 bytes, then the stratum.
         if reply == 5 and length >= header + 26 then t:add(F.stratum, tvb:range(header + 24, 2)) end

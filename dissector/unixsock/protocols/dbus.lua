@@ -16,6 +16,7 @@ local protocol = host.load("protocols/lib/declare")({
 })
 
 local printable = host.load("util/text").printable
+local exchanges = host.load("dispatch/exchanges")
 local framing = host.load("protocols/lib/framing")
 local F = {
     line = ProtoField.string("unixsock.dbus.auth", "SASL line"),
@@ -61,9 +62,61 @@ local function scan(text, from, last)
     return total <= framing.MAX and from + total
 end
 
+-- Header fields by their code, and the basic types that they have.
+local INTERFACE, MEMBER, ERROR_NAME, REPLY_SERIAL, DESTINATION, SENDER = 2, 3, 4, 5, 6, 7
+local MOST_FIELDS, NO_REPLY = 16, 1
+
+-- The header fields of the message `text`, by their code.
+local function header_fields(text, order)
+    local fields, at = {}, 16
+    local stop = math.min(at + Struct.unpack(order .. "I4", text, 13), #text)
+    for _ = 1, MOST_FIELDS do
+        at = at + (-at) % 8
+        if at + 8 > stop then break end
+        local code, size, kind, zero = text:byte(at + 1, at + 4)
+        if size ~= 1 or zero ~= 0 then break end
+        at = at + 4
+        if kind == 0x67 then -- g, a signature
+            at = at + text:byte(at + 1) + 2
+        else
+            local number = Struct.unpack(order .. "I4", text, at + 1)
+            at = at + 4
+            if kind == 0x73 or kind == 0x6f then -- s and o, strings
+                if number > stop - at then break end
+                fields[code] = text:sub(at + 1, at + number)
+                at = at + number + 1
+            else
+                fields[code] = number
+            end
+        end
+    end
+    return fields
+end
+
+-- Calls and their answers carry the caller's serial; what a bus passes on has the caller's name, too.
+local function match(text, pinfo, tree)
+    local kind, flags = text:byte(2, 3)
+    if #text < 16 or kind > 3 or kind == 1 and flags % 2 == NO_REPLY then return end
+    local order = text:byte(1) == 0x6c and "<" or ">"
+    local fields = header_fields(text, order)
+    if kind == 1 then
+        local member = fields[MEMBER] or "?"
+        local method = fields[INTERFACE] and fields[INTERFACE] .. "." .. member or member
+        local serial = Struct.unpack(order .. "I4", text, 9)
+        exchanges.question("D-Bus", method, ("%d %s"):format(serial, fields[SENDER] or ""), tree, pinfo)
+        return
+    end
+    local serial = tonumber(fields[REPLY_SERIAL])
+    if not serial then return end
+    local key = ("%d %s"):format(serial, fields[DESTINATION] or "")
+    if not exchanges.waits(key) then key = ("%d "):format(serial) end
+    exchanges.answer(key, kind == 3 and (fields[ERROR_NAME] or "error") or nil, tree, pinfo)
+end
+
 local function show(message, pinfo, tree)
     if is_message(message:raw(0, math.min(2, message:len())):byte(1, 2)) then
         pcall(dbus.call, dbus, message, pinfo, tree)
+        match(message:raw(0, message:len()), pinfo, tree)
         return
     end
     local text = message:raw(0, message:len()):gsub("^%z", ""):gsub("\r\n$", "")

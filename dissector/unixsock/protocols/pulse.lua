@@ -13,6 +13,7 @@ local protocol = host.load("protocols/lib/declare")({
     },
 })
 
+local exchanges = host.load("dispatch/exchanges")
 local framing = host.load("protocols/lib/framing")
 local COMMANDS = {
     [0] = "ERROR", "TIMEOUT", "REPLY", "CREATE_PLAYBACK_STREAM", "DELETE_PLAYBACK_STREAM", "CREATE_RECORD_STREAM",
@@ -39,6 +40,8 @@ local F = {
 }
 local proto = framing.proto(protocol, F)
 
+local ERROR, REPLY = 0, 2
+
 local function length(text, at)
     local size = Struct.unpack(">I4", text, at + 1)
     return size <= 16777216 and size + 20 or false
@@ -58,11 +61,17 @@ local function show(message, pinfo, tree)
             t:add(F.command, message:range(21, 4))
             t:add(F.tag, message:range(26, 4))
             info = COMMANDS[command] or ("command %d"):format(command)
+            local tag = message:raw(26, 4)
+            if command == ERROR or command == REPLY then
+                exchanges.answer(tag, command == ERROR and "ERROR" or nil, t, pinfo)
+            elseif not host.current.way.src_is_server then
+                exchanges.question("PULSE", info, tag, t, pinfo)
+            end
         end
     end
     if message:len() > 20 then t:add(F.data, message:range(20)) end
     framing.info(pinfo, "PULSE", info)
 end
 
-protocol.proto = framing.dissector(proto, framing.by_head(20, length), show)
+protocol.proto = framing.dissector(proto, framing.by_head(20, length), show, 0)
 return protocol

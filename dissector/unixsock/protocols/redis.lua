@@ -13,6 +13,7 @@ local protocol = host.load("protocols/lib/declare")({
     },
 })
 
+local exchanges = host.load("dispatch/exchanges")
 local framing = host.load("protocols/lib/framing")
 local proto = framing.proto(protocol, {})
 local resp
@@ -85,10 +86,20 @@ local function count(text, from)
     return select(2, text:sub(from + 1, stop):gsub("\r\n", "")), stop
 end
 
+local LONGEST_NAME = 32 -- bytes of a command's name; subcommands are told apart in Info
+
 local function show(message, pinfo, tree)
     resp = resp or DissectorTable.get("tcp.port"):get_dissector(6379)
     if resp then pcall(resp.call, resp, message, pinfo, tree) end
+    local text = message:raw(0, math.min(message:len(), 256))
+    local mark = text:byte()
+    if not host.current.way.src_is_server then
+        local command = text:match("^%*%d+\r\n%$%d+\r\n([^\r\n]+)") or text:match("^[^%s*]+")
+        exchanges.question("RESP", command and command:sub(1, LONGEST_NAME):upper(), nil, tree, pinfo)
+    elseif mark ~= 62 then -- ">" is sent unasked
+        exchanges.answer(nil, (mark == 45 or mark == 33) and text:match("^[-!]([^\r\n]*)") or nil, tree, pinfo)
+    end
 end
 
-protocol.proto = framing.dissector(proto, scan, show, 1, count)
+protocol.proto = framing.dissector(proto, scan, show, 1, count, framing.in_order)
 return protocol

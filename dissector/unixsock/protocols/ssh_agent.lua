@@ -15,6 +15,7 @@ local protocol = host.load("protocols/lib/declare")({
 })
 
 local printable = host.load("util/text").printable
+local exchanges = host.load("dispatch/exchanges")
 local framing = host.load("protocols/lib/framing")
 local TYPES = {
     [1] = "REQUEST_RSA_IDENTITIES", [2] = "RSA_IDENTITIES_ANSWER", [9] = "REMOVE_ALL_RSA_IDENTITIES",
@@ -96,7 +97,12 @@ local function show(message, pinfo, tree)
     end
     t:append_text(", " .. info)
     framing.info(pinfo, "SSH-AGENT", info)
+    if host.current.way.src_is_server then
+        exchanges.answer(nil, (kind == 5 or kind == 28) and TYPES[kind] or nil, t, pinfo)
+    else
+        exchanges.question("SSH-AGENT", TYPES[kind] or ("type %d"):format(kind), nil, t, pinfo)
+    end
 end
 
-protocol.proto = framing.dissector(proto, framing.by_head(4, length), show)
+protocol.proto = framing.dissector(proto, framing.by_head(4, length), show, 0, nil, framing.in_order)
 return protocol

@@ -14,6 +14,7 @@ local protocol = host.load("protocols/lib/declare")({
 })
 
 local printable = host.load("util/text").printable
+local exchanges = host.load("dispatch/exchanges")
 local framing = host.load("protocols/lib/framing")
 local TYPES = { [1] = "Request", [2] = "Response", [3] = "Data" }
 local F = {
@@ -40,6 +41,16 @@ local function short_string(message, at, number)
     return message:range(at + 2, size), at + 2 + size
 end
 
+-- What a Response says of an error: its field 1 is a google.rpc.Status, with a code (1) and a message (2).
+local function failure_of(message)
+    local text = message:raw(10, math.min(message:len() - 10, 256))
+    local code, after = text:match("^\10.\8([\1-\127])()")
+    if not code then return nil end
+    local size = text:match("^\18(.)", after)
+    local words = size and size:byte() < 128 and text:sub(after + 2, after + 1 + size:byte()) or ""
+    return ("code %d %s"):format(code:byte(), words)
+end
+
 local function show(message, pinfo, tree)
     local t = tree:add(proto, message:range(0, message:len()))
     if message:len() < 10 then return end
@@ -48,8 +59,11 @@ local function show(message, pinfo, tree)
     t:add(F.stream, message:range(4, 4))
     t:add(F.type, message:range(8, 1))
     t:add(F.flags, message:range(9, 1))
-    local info = ("%s, stream %d"):format(TYPES[kind] or "frame", message:range(4, 4):uint())
-    if kind == 1 then
+    local stream = message:range(4, 4):uint()
+    local info = ("%s, stream %d"):format(TYPES[kind] or "frame", stream)
+    if kind == 2 then
+        exchanges.answer(stream, message:len() > 10 and failure_of(message) or nil, t, pinfo)
+    elseif kind == 1 then
         local service, at = short_string(message, 10, 1)
         local method = service and short_string(message, at, 2)
         if method then
@@ -57,10 +71,11 @@ local function show(message, pinfo, tree)
             t:add(F.method, method, printable(method:raw()))
             info = ("%s %s/%s"):format(info, printable(service:raw()), printable(method:raw()))
         end
+        exchanges.question("ttrpc", method and service:raw() .. "/" .. method:raw(), stream, t, pinfo)
     end
     if message:len() > 10 then t:add(F.data, message:range(10)) end
     framing.info(pinfo, "TTRPC", info)
 end
 
-protocol.proto = framing.dissector(proto, framing.by_head(10, length), show)
+protocol.proto = framing.dissector(proto, framing.by_head(10, length), show, 0)
 return protocol

@@ -14,6 +14,7 @@ local protocol = host.load("protocols/lib/declare")({
     },
 })
 
+local exchanges = host.load("dispatch/exchanges")
 local framing = host.load("protocols/lib/framing")
 local printable = host.load("util/text").printable
 local F = {
@@ -218,6 +219,13 @@ local function show(message, pinfo, tree)
         t:add(F.args, message:range(8))
     end
     t:add(F.message, message:range(0, 8), words)
+    if interface == "wl_display" and name == "sync" and message:len() >= 12 then -- a round trip
+        exchanges.question("WAYLAND", words, message:range(8, 4):le_uint(), t, pinfo)
+    elseif interface == "wl_callback" and name == "done" then
+        exchanges.answer(object, nil, t, pinfo)
+    elseif interface == "wl_display" and name == "error" then
+        exchanges.failure(words, t)
+    end
     t:append_text(", " .. words)
     framing.info(pinfo, "WAYLAND", words)
 end

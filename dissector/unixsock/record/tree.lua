@@ -90,6 +90,7 @@ expert_item("version", "Unknown format version", expert.group.UNDECODED, expert.
 expert_item("unknown", "Unknown element", expert.group.UNDECODED, expert.severity.NOTE)
 expert_item("truncated", "Payload truncated", expert.group.PROTOCOL, expert.severity.NOTE)
 expert_item("lost", "Records lost", expert.group.SEQUENCE, expert.severity.WARN)
+expert_item("paths", "A path's protocol is unknown", expert.group.UNDECODED, expert.severity.WARN)
 expert_item("fds", "Descriptors passed", expert.group.SECURITY, expert.severity.CHAT)
 expert_item("failed", "Send failed", expert.group.RESPONSE_CODE, expert.severity.NOTE)
 local experts = {}
@@ -264,6 +265,11 @@ end
 
 ---------------------------------------------------------------------------------------------------
 -- Expert items
+
+-- In the first record: what is wrong with the user's entries for paths.
+function M.add_wrong_paths(t, sentences)
+    for i = 1, math.min(#sentences, 20) do t:add_proto_expert_info(E.paths, sentences[i]) end
+end
 
 function M.add_experts(t, rec)
     local el = rec.says.el

@@ -8,6 +8,7 @@
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
+local exchanges = host.load("dispatch/exchanges")
 local pieces = host.load("dispatch/pieces")
 
 local M = {}
@@ -28,10 +29,10 @@ local F = {
     part = ProtoField.uint32("unixsock.part", "Bytes of a message that is not complete"),
 }
 M.payload_proto = Proto("unixsock_payload", "Unix Domain Socket Payload")
-M.payload_proto.fields = { F.messages, F.bytes, F.unknown, F.part }
+M.payload_proto.fields = { F.messages, F.bytes, F.unknown, F.part, table.unpack(exchanges.fields) }
 local broken = ProtoExpert.new("unixsock.expert.protocol", "Protocol does not work", expert.group.DEBUG,
     expert.severity.ERROR)
-M.payload_proto.experts = { broken }
+M.payload_proto.experts = { broken, table.unpack(exchanges.experts) }
 
 -- Shows that a protocol's file does not work.
 function M.show_broken(tvb, tree, wrong)
@@ -100,6 +101,7 @@ end
 -- asked for.
 local function put(rules, tvb, at, stop, pinfo, tree)
     shown, layers = shown + 1, layers + rules.layers
+    exchanges.next_message()
     if rules.quiet and M.filled == pinfo.number and info_length >= ENOUGH_INFO and not tree:referenced(rules.quiet) then
         return
     end
@@ -125,12 +127,13 @@ local function continue_long(rules, tvb, text, pinfo, tree)
     else
         local words = ("End of a message of %.0f bytes, which is too long or no longer in memory"):format(size)
         tree:add(M.payload_proto, tvb:range(0, stop), words)
+        if rules.passed then rules.passed(1, pinfo) end
     end
     return stop
 end
 
--- Shows each message in `tvb` by `rules` = { scan, show, layers, count }.  In a stream the rest is asked for again; a
--- datagram's rest is shown as it is.  Gives what a dissector gives: the bytes taken, 0 if there is no message.
+-- Shows each message in `tvb` by `rules` = { scan, show, layers, count, passed }.  In a stream the rest is asked for
+-- again; a datagram's rest is shown as it is.  Gives what a dissector gives: the bytes taken, 0 if there is no message.
 local function split(rules, tvb, pinfo, tree)
     local last = tvb:len()
     local text = tvb:raw(0, last)
@@ -172,7 +175,10 @@ local function split(rules, tvb, pinfo, tree)
         end
         at = last
     end
-    if more > 0 then M.show_more(tvb, pinfo, tree, more_at, at - more_at, more) end
+    if more > 0 then
+        M.show_more(tvb, pinfo, tree, more_at, at - more_at, more)
+        if rules.passed then rules.passed(more, pinfo) end
+    end
     if at >= last then
         pieces.done(pinfo)
         return last
@@ -195,21 +201,25 @@ end
 
 -- The dissector function of a stream of messages.  `adds`: how many layers show() adds to the packet by calling
 -- Wireshark's dissectors, 0 by default.  count(text, from, last): optional, a fast way to count whole messages; gives
--- their number and where they end.
+-- their number and where they end.  passed(count, pinfo): optional, is told of messages that show() does not get; a
+-- protocol that has it gets all others in every pass (dispatch/exchanges.lua wants that).
 function M.cutter(scan, show, adds, count)
     local rules = { scan = scan, show = show, layers = adds or 0, count = count }
     return function(tvb, pinfo, tree) return split(rules, tvb, pinfo, tree) end
 end
 
 -- Makes `proto` the dissector of a stream of messages, as above; gives it back.
-function M.dissector(proto, scan, show, adds, count)
-    local rules = { scan = scan, show = show, layers = adds or 0, count = count }
+function M.dissector(proto, scan, show, adds, count, passed)
+    local rules = { scan = scan, show = show, layers = adds or 0, count = count, passed = passed }
     function proto.dissector(tvb, pinfo, tree)
-        if not adds and not rules.quiet then rules.quiet = Dissector.get(proto.name:lower()) end
+        if not adds and not passed and not rules.quiet then rules.quiet = Dissector.get(proto.name:lower()) end
         return split(rules, tvb, pinfo, tree)
     end
     return proto
 end
+
+-- A passed() for protocols in which each message of the client asks, and each of the server answers, in order.
+function M.in_order(count, pinfo) exchanges.pass_over(count, not host.current.way.src_is_server, pinfo) end
 
 -- The Proto of a declared protocol with these ProtoFields.
 function M.proto(protocol, fields)

@@ -18,8 +18,9 @@ function M.dissector(proto, show, layers)
 end
 
 -- The Proto of a declared protocol whose lines are "word the-rest", with fields `prefix`.line, .command and .args;
--- `label` is the Protocol column.  hide(command) true keeps the arguments out of Info.
-function M.proto(protocol, prefix, label, hide)
+-- `label` is the Protocol column.  hide(command) true keeps the arguments out of Info.  match(word, line, tree, pinfo):
+-- optional, finds questions and answers (dispatch/exchanges.lua).
+function M.proto(protocol, prefix, label, hide, match)
     local F = {
         line = ProtoField.string(prefix .. ".line", "Line"),
         command = ProtoField.string(prefix .. ".command", "Command"),
@@ -43,6 +44,7 @@ function M.proto(protocol, prefix, label, hide)
         if hide and word and hide(word) then shown = word end
         t:append_text(", " .. shown)
         framing.info(pinfo, label, shown)
+        if match and word then match(word, text, t, pinfo) end
     end
 
     return M.dissector(proto, show)
