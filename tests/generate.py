@@ -312,7 +312,13 @@ def declaration(name: str) -> dict[str, str]:
     if not match:
         raise SystemExit(f"{name}.lua declares nothing")
     parts = dict(re.findall(r'(\w+) = "([^"]*)"', match[1]))
-    return parts | dict(re.findall(r"^    (\w+) = \{(.*?)^    \}", match[1], re.DOTALL | re.MULTILINE))
+    parts |= dict(re.findall(r"^    (\w+) = \{(.*?)^    \}", match[1], re.DOTALL | re.MULTILINE))
+    parts |= dict(re.findall(r"^    (\w+) = \{(.*)\},$", match[1], re.MULTILINE))
+    if re.search(r"^    joined = function", match[1], re.MULTILINE):
+        parts["joined"] = ""
+    if "exchanges.question(" in text:
+        parts["answers"] = ""
+    return parts
 
 
 def listed_protocols() -> list[str]:
@@ -326,11 +332,14 @@ def _globs(text: str) -> str:
 
 def _protocol_rows() -> str:
     rows = ""
+    marks = (("stream", "streams"), ("message", "datagrams"), ("joined", "without the beginning"))
     for name in listed_protocols():
         one = declaration(name)
-        marks = [word for key, word in (("stream", "streams"), ("message", "datagrams")) if key in one]
+        places = [_globs(one["paths"])] if "paths" in one else []
+        places += [f"HTTP Upgrade: {_globs(one['upgrade'])}"] if "upgrade" in one else []
         rows += (
-            f"| {one['title']} | `{one['name']}` | {_globs(one.get('paths', ''))} | {', '.join(marks)} "
+            f"| {one['title']} | `{one['name']}` | {' '.join(places)} "
+            f"| {', '.join(word for key, word in marks if key in one)} | {'yes' if 'answers' in one else ''} "
             f"| [{name}.lua](../dissector/unixsock/protocols/{name}.lua) |\n"
         )
     return rows

@@ -7,10 +7,12 @@ import contextlib
 import ssl
 import struct
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from captures import Turn
 
-from unixsock_bpf.record import SocketType
+from unixsock_bpf.formats.reader import read
+from unixsock_bpf.record import Role, SocketType
 
 
 @dataclass
@@ -120,6 +122,42 @@ def _headed(body: bytes, more: bytes = b"") -> bytes:
 
 def _sized(form: str, body: bytes) -> bytes:
     return struct.pack(form, len(body)) + body
+
+
+def _recorded(name: str) -> list[Turn]:
+    """What a real program said in the first conversation of captures/NAME.pcapng."""
+    records = [one.record for one in read(str(Path(__file__).parent / f"captures/{name}.pcapng"))]
+    first = records[0]
+    ends = {first.src_sock, first.dst_sock}
+    said = [one for one in records if {one.src_sock, one.dst_sock} == ends and one.payload]
+    return [(one.role == Role.DST_IS_SERVER, bytes(one.payload)) for one in said]
+
+
+def _mux(kind: int, *numbers: int, texts: tuple[bytes, ...] = ()) -> bytes:
+    body = struct.pack(f">{1 + len(numbers)}I", kind, *numbers) + b"".join(
+        _sized(">I", text) for text in texts
+    )
+    return _sized(">I", body)
+
+
+def _nbd_request(kind: int, cookie: bytes, offset: int, length: int, data: bytes = b"") -> bytes:
+    return struct.pack(">IHH8sQI", 0x25609513, 0, kind, cookie, offset, length) + data
+
+
+def _nbd_chunk(flags: int, kind: int, cookie: bytes, data: bytes) -> bytes:
+    return struct.pack(">IHH8sI", 0x668E33EF, flags, kind, cookie, len(data)) + data
+
+
+def _i3(kind: int, body: bytes) -> bytes:
+    return b"i3-ipc" + struct.pack("<II", len(body), kind) + body
+
+
+def _udev(kind: int, value: bytes) -> bytes:
+    return struct.pack("<16sII256s", b"udev-252", 0xDEAD1DEA, kind, value)
+
+
+def _container(stream: int, text: bytes) -> bytes:
+    return struct.pack(">BxxxI", stream, len(text)) + text
 
 
 def _ptp_get(management_id: int) -> bytes:
@@ -415,14 +453,14 @@ SAMPLES = {
         {"unixsock.json.id": ["0", "0", "echo", "echo"], "unixsock.json.error": ["-32601 no"]},
     ),
     "qmp-pretty": Sample(
-        b"/tmp/odd/monitor",
+        b"/run/x-qmp.sock",
         [(False, b'{\r\n    "QMP": {\r\n        "capabilities": [\r\n            "oob"\r\n        ]\r\n    }\r\n}\r\n'),
          (True, b'{\n  "execute": "query-status",\n  "arguments": {\n  }\n}\n'),
          (False, b'{\r\n    "return": {\r\n        "running": true\r\n    }\r\n}\r\n')],
         "unixsock.json.method", ["QMP greeting", "query-status"], {"json.key": ["capabilities", "QMP", "execute", "arguments", "running", "return"]},
     ),
     "language-server": Sample(
-        b"/tmp/odd/editor",
+        b"/run/editor.json",
         [(True, _headed(b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"a":"{\\"\\n"}}')
           + _headed(b'{"jsonrpc":"2.0","method":"initialized"}', b"Content-Type: application/vscode-jsonrpc; charset=utf-8\r\n")),
          (False, _headed(b'{"jsonrpc":"2.0","id":1,"result":{"capabilities":{}}}')),
@@ -439,6 +477,94 @@ SAMPLES = {
         b"/run/y.json", [(True, _sized(">I", b'{"id":1,"method":"big"}') * 2), (False, _sized("<I", b'{"id":1,"result":"a much longer text"}')),
                          (True, struct.pack("<I", 1) + _sized("<I", b'[{"id":3,"method":"a"}, {"id":4,"method":"b"}]'))],
         "unixsock.json.method", ["big", "big", "a", "b"], {"unixsock.json.id": ["1", "1", "1", "3", "4"]},
+    ),
+    "ssh-mux": Sample(
+        b"/root/.ssh/control-me@host:22",
+        [(True, _mux(1, 4)), (False, _mux(1, 4)), (True, _mux(0x10000004, 0)), (False, _mux(0x80000005, 0, 4711)),
+         (True, _mux(0x10000002, 1, 0, 0, 0, 0, 0, 0x7E, texts=(b"xterm", b"uname -a", b"LANG=C"))), (False, _mux(0x80000006, 1, 9)),
+         (False, _mux(0x80000004, 9, 3)), (True, _mux(0x10000006, 2)), (False, _mux(0x80000003, 2, texts=(b"Port forwarding failed",)))],
+        "ssh_mux.type", [f"0x{kind:08x}" for kind in (1, 1, 0x10000004, 0x80000005, 0x10000002, 0x80000006, 0x80000004, 0x10000006, 0x80000003)],
+        {"ssh_mux.command": ["uname -a"], "ssh_mux.terminal": ["xterm"], "ssh_mux.exit": ["3"], "ssh_mux.reason": ["Port forwarding failed"],
+         "ssh_mux.version": ["4", "4"]},
+    ),
+    "nbd": Sample(  # a structured and a simple reply, a failure
+        b"/run/nbd.sock",
+        [(False, b"NBDMAGICIHAVEOPT\0\3"), (True, struct.pack(">I", 3) + b"IHAVEOPT" + struct.pack(">II", 8, 0)),
+         (False, struct.pack(">QIII", 0x3E889045565A9, 8, 1, 0)),
+         (True, b"IHAVEOPT" + struct.pack(">III4sH", 7, 10, 4, b"disk", 0)),
+         (False, struct.pack(">QIIIHQH", 0x3E889045565A9, 7, 3, 12, 0, 1 << 20, 3) + struct.pack(">QIII", 0x3E889045565A9, 7, 1, 0)),
+         (True, _nbd_request(0, b"cookie-1", 512, 8) + _nbd_request(1, b"cookie-2", 0, 3, b"abc")),
+         (False, _nbd_chunk(0, 1, b"cookie-1", bytes(8) + b"g\x44f\x98") + _nbd_chunk(1, 0, b"cookie-1", b"")),
+         (False, struct.pack(">II8s", 0x67446698, 28, b"cookie-2")),
+         (True, _nbd_request(0, b"cookie-3", 0, 20)),
+         (False, struct.pack(">II8s", 0x67446698, 0, b"cookie-3") + b"\x67\x44\x66\x98" * 5),
+         (True, _nbd_request(3, b"cookie-4", 0, 0)), (False, struct.pack(">II8s", 0x67446698, 0, b"cookie-4")),
+         (True, _nbd_request(2, b"cookie-5", 0, 0))],
+        "unixsock.nbd.command", ["0", "1", "0", "3", "2"],
+        {"unixsock.nbd.option": ["8", "8", "7", "7", "7"], "unixsock.nbd.name": ["disk"], "unixsock.nbd.reply_type": ["0x0001", "0x0000"],
+         "unixsock.nbd.error": ["ENOSPC"], "unixsock.nbd.message": [
+            "greeting", "client flags", "option STRUCTURED_REPLY", "answer ACK to STRUCTURED_REPLY", "option GO disk", "answer INFO to GO",
+            "answer ACK to GO", "READ offset 512, 8 bytes", "WRITE offset 0, 3 bytes", "OFFSET_DATA, 12 bytes", "NONE, 0 bytes",
+            "reply ENOSPC", "READ offset 0, 20 bytes", "reply, 20 bytes", "FLUSH offset 0, 0 bytes", "reply, 0 bytes", "DISC offset 0, 0 bytes"]},
+    ),
+    "nbd-export-name": Sample(
+        b"/run/nbd.sock",
+        [(False, b"NBDMAGICIHAVEOPT\0\3"), (True, struct.pack(">I", 3)), (True, b"IHAVEOPT" + struct.pack(">II", 1, 1) + b"x"),
+         (False, struct.pack(">QH", 1 << 20, 1)), (True, _nbd_request(0, b"cookie-1", 0, 4)),
+         (False, struct.pack(">II8s", 0x67446698, 0, b"cookie-1") + b"data")],
+        "unixsock.nbd.message", ["greeting", "client flags", "option EXPORT_NAME x", "export", "READ offset 0, 4 bytes", "reply, 4 bytes"],
+        {"unixsock.nbd.export_size": ["1048576"], "unixsock.nbd.data": ["64617461"]},
+    ),
+    "multiprocessing": Sample(  # managers of Python 3.11
+        b"/tmp/pymp-x/listener-y", _recorded("multiprocessing"),
+        "multiprocessing.kind", ["#CHALLENGE#", "message", "#WELCOME#", "#CHALLENGE#", "message", "#WELCOME#", "pickle", "pickle"],
+        {"multiprocessing.string": ["dummy", "#RETURN"]},
+    ),
+    "tmux": Sample(  # tmux 3.3a list-sessions
+        b"/tmp/tmux-0/default", _recorded("tmux"),
+        "tmux.type", ["100", "111", "101", "109", "102", "108", "104", "110", "107", "105", "105", "105", "106", "200", "303", "305", "304", "203"],
+        {"tmux.command": ["list-sessions"]},
+    ),
+    "i3": Sample(
+        b"/run/user/1000/i3/ipc-socket.99",
+        [(True, _i3(0, b"nop; bad")), (False, _i3(0, b'[{"success":true},{"success":false,"error":"Expected"}]')),
+         (True, _i3(2, b'["window"]')), (False, _i3(2, b'{"success":true}') + _i3(0x80000003, b'{"change":"focus"}')),
+         (True, _i3(7, b"")), (False, _i3(7, b'{"major":4}'))],
+        "i3_ipc.type", ["0x00000000", "0x00000000", "0x00000002", "0x00000002", "0x80000003", "0x00000007", "0x00000007"],
+        {"i3_ipc.command": ["nop; bad"], "json.key": ["success", "success", "error", "success", "change", "major"]},
+    ),
+    "emacs": Sample(
+        b"/run/user/1000/emacs/server",
+        [(True, b"-env LANG=C -dir /home/me/a&_b/ -current-frame -eval (+&_1&_2) \n"), (False, b"-emacs-pid 99\n-print 3\n")],
+        "emacs.option", ["-env", "-dir", "-current-frame", "-eval", "-emacs-pid", "-print"],
+        {"emacs.value": ["LANG=C", "/home/me/a b/", "(+ 1 2)", "99", "3"]},
+    ),
+    "journal-stream": Sample(  # systemd-cat -t me
+        b"/run/systemd/journal/stdout", [(True, b"me\n\n6\n1\n0\n0\n0\n"), (True, b"hello\n<3>bad\n"), (True, b"no end")],
+        "journal_stream.identifier", ["me"],
+        {"journal_stream.priority": ["6"], "journal_stream.line": ["hello", "bad"], "journal_stream.level": ["3"]},
+    ),
+    "udev-control": Sample(  # udevadm control --log-level=debug --property=a=b --ping
+        b"/run/udev/control", [(True, _udev(1, struct.pack("<i", 7))), (True, _udev(5, b"a=b")), (True, _udev(7, b"")), (True, _udev(0, b""))],
+        "udev_ctrl.type", ["1", "5", "7", "0"], {"udev_ctrl.number": ["7"], "udev_ctrl.text": ["a=b"]}, kind=SocketType.SEQPACKET,
+    ),
+    "docker-exec": Sample(
+        b"/run/docker.sock",
+        [(True, b"POST /v1.41/exec/1/start HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"),
+         (False, b"HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"),
+         (False, _container(1, b"out\n") + _container(2, b"err\n")), (False, _container(1, b"more"))],
+        "docker_stream.stream", ["1", "2", "1"], {"docker_stream.stdout": ["out\\x0a", "more"], "docker_stream.stderr": ["err\\x0a"]}, tcp_port=80,
+    ),
+    "sane": Sample(
+        b"/run/saned.sock",
+        [(True, struct.pack(">II", 0, 0x01000003) + _sized(">I", b"me\0")), (False, struct.pack(">II", 0, 0x01000003)),
+         (True, struct.pack(">I", 1)), (True, struct.pack(">I", 2) + _sized(">I", b"test:0\0")), (True, struct.pack(">I6II", 5, 0, 2, 1, 3, 6, 6, 0x61626364) + b"ef"),
+         (True, struct.pack(">II", 6, 0)), (True, struct.pack(">I", 10))],
+        "sane.code", ["0", "1", "2", "5", "6", "10"], {"sane.text": ["me", "test:0"]},
+    ),
+    "lines": Sample(
+        b"/run/haproxy/admin.sock.771.tmp", [(True, b"show info\n"), (False, b"Name: HAProxy\nVersion: 2.6\n\n")],
+        "unixsock.lines.command", ["show", "Name:", "Version:"],
     ),
     "json-by-preference": Sample(
         b"/srv/ourown", [(True, b'{"execute": "one"}\n'), (False, b'{"return": {}}\n')],

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from captures import conversation, write
 from conftest import Tshark
 from protocol_samples import SAMPLES
+
+from unixsock_bpf.formats.reader import read
+from unixsock_bpf.record import Flag
 
 CAPTURES = Path(__file__).parent / "captures"
 
@@ -121,6 +125,17 @@ EXPECTED = {
     "x11": {
         "x11.opcode": "16|15",
     },
+    # Python 3.11's managers and tmux 3.3a, recorded by real/relay.py on its own.
+    "multiprocessing": {
+        "multiprocessing.kind": "|".join(
+            ["#CHALLENGE#|message|#WELCOME#|#CHALLENGE#|message|#WELCOME#|pickle|pickle"] * 5
+        )
+        + "|pickle" * 4
+        + "|#CHALLENGE#|message|#WELCOME#|#CHALLENGE#|message|#WELCOME#|pickle|pickle",
+    },
+    "tmux": {
+        "tmux.command": "list-sessions|kill-session -t nosuch",
+    },
     # From here on: recorded by real/relay.py.  zmtp: both ends in one process, at /tmp/odd/z.
     "docker": {
         "http.request.method": "HEAD|GET|HEAD|GET",
@@ -186,6 +201,7 @@ BY_CONTENT = (
         "ssh",
         "ptp",
     ),
+    *("ssh-mux", "nbd", "multiprocessing", "tmux", "i3", "emacs", "udev-control", "sane"),
     *("ovsdb", "qmp-pretty", "language-server", "json-after-length"),
     *("zmtp", "syslog", "chrony", "sd_notify", "journald", "wpa_ctrl", "pulse", "pipewire"),
 )
@@ -199,6 +215,59 @@ def test_real_program(tshark: Tshark, name: str, options: tuple[str, ...]) -> No
     for column, (field, values) in enumerate(fields.items()):
         found = "|".join(row[column] for row in rows if row[column])
         assert found.replace("\\\\", "\\") == values, field
+
+
+#: Captures of which the first records are left out, how many, and what is still read.
+JOINED = {
+    "postgresql": (8, "pgsql.query", "select nonsense|COPY  t TO STDOUT "),
+    "mariadb": (
+        8,
+        "mysql.query",
+        "create table t (i int, s varchar(9))|insert into t values (1,'one'),(2,'two')|select * from t|select nonsense from t",
+    ),
+    "http2": (4, "http2.type", "1|0"),
+    "wayland": (3, "wayland.opcode", ""),
+    "dbus": (6, "dbus.member", "Hello|NameAcquired|ListNames|Take"),
+}
+
+
+@pytest.mark.parametrize("options", [(), ("-2",)], ids=["one-pass", "two-passes"])
+@pytest.mark.parametrize("name", JOINED)
+def test_joined_in_the_middle(tshark: Tshark, tmp_path: Path, name: str, options: tuple[str, ...]) -> None:
+    """Without a path, and without the beginning."""
+    drop, field, expected = JOINED[name]
+    records = [one.record for one in read(str(CAPTURES / f"{name}.pcapng"))]
+    left = [
+        replace(one, flags=one.flags & ~Flag.FROM_START, src_name=b"", dst_name=b"")
+        for one in records
+        if one.payload
+    ][drop:]
+    rows = tshark.fields(write(tmp_path / "c.pcapng", left), field, options=options)
+    found = "|".join(row[0] for row in rows if row[0])
+    assert found
+    assert not expected or found == expected
+
+
+@pytest.mark.parametrize("options", [(), ("-2",)], ids=["one-pass", "two-passes"])
+def test_what_hpack_cannot_resolve_is_marked(
+    tshark: Tshark, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """Entries 62 and 63 of the table were sent before; 62 is then one that the first block has added."""
+    blocks = (b"\x83\x86\xbe\x40\1a\1b\xbf", b"\x83\xbe")
+    turns = [
+        (True, len(one).to_bytes(3, "big") + b"\1\4\0\0\0" + bytes([n]) + one)
+        for n, one in zip((5, 7), blocks)
+    ]
+    records = [
+        replace(one, flags=one.flags & ~Flag.FROM_START)
+        for one in conversation(b"/tmp/odd/grpc", turns, close=False)
+    ]
+    rows = tshark.fields(
+        write(tmp_path / "c.pcapng", records), "http2.type", "_ws.expert.message", options=options
+    )
+    assert [row[0] for row in rows] == ["1", "1"]
+    assert "2 header fields refer to what was sent before the capture" in rows[0][1]
+    assert "sent before the capture" not in rows[1][1]
 
 
 def test_every_capture_has_an_expectation() -> None:

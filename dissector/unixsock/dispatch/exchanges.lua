@@ -26,7 +26,10 @@ local E = {
     unanswered = ProtoExpert.new("unixsock.expert.no_answer", "Question without an answer in this capture",
         expert.group.SEQUENCE, expert.severity.WARN),
 }
-M.fields, M.experts = { F.request_in, F.response_in, F.time }, { E.failure, E.unanswered }
+-- For dispatch/followers.lua.
+M.hpack = ProtoExpert.new("unixsock.expert.hpack", "Header fields refer to what was sent before the capture",
+    expert.group.UNDECODED, expert.severity.NOTE)
+M.fields, M.experts = { F.request_in, F.response_in, F.time }, { E.failure, E.unanswered, M.hpack }
 
 ---------------------------------------------------------------------------------------------------
 -- What is remembered

@@ -242,14 +242,97 @@ end
 
 ---------------------------------------------------------------------------------------------------
 
-local FOLLOWERS = { pgsql = pgsql, mysql = mysql, x11 = x11 }
+-- HTTP/2, joined in the middle: HPACK's table has entries that were sent before.  Source: RFC 7541.
+
+local HEADERS, PADDED, PRIORITY = 1, 0x8, 0x20
+local STATIC = 61 -- entries of the table that all know
+local MOST_MARKS = 65536
+
+-- A number that begins in the low `bits` of the byte at `at`; gives it and what follows, nil if it is cut.
+local function hpack_number(text, at, bits)
+    local first = text:byte(at)
+    if not first then return nil end
+    local most = 2 ^ bits - 1
+    local number = first % (most + 1)
+    at = at + 1
+    if number < most then return number, at end
+    for shift = 0, 21, 7 do
+        local more = text:byte(at)
+        if not more then return nil end
+        number, at = number + more % 128 * 2 ^ shift, at + 1
+        if more < 128 then return number, at end
+    end
+end
+
+local function after_string(text, at)
+    local size, after = hpack_number(text, at, 7)
+    return size and after + size
+end
+
+-- How many fields of a block refer to entries that are not among the `added` ones; and how many it adds itself.
+local function unresolved(text, added)
+    local at, count = 1, 0
+    while at and at <= #text do
+        local first = text:byte(at)
+        local index
+        if first >= 128 then
+            index, at = hpack_number(text, at, 7)
+        elseif first >= 32 and first < 64 then -- a new size of the table
+            index, at = hpack_number(text, at, 5)
+            index = index and 0
+        else
+            local adds = first >= 64
+            index, at = hpack_number(text, at, adds and 6 or 4)
+            if index == 0 then at = after_string(text, at) end
+            at = at and after_string(text, at)
+            if index and index > STATIC + added then count, index = count + 1, 0 end
+            if adds then added = added + 1 end
+        end
+        if index and index > STATIC + added then count = count + 1 end
+    end
+    return count, added
+end
+
+-- Marks what HPACK cannot resolve.
+local function http2(text, from_client, state, tree)
+    if host.current.says.from_start then return end
+    local side, at, missing = from_client and "client" or "server", 1, 0
+    while at + 8 <= #text do
+        local size, kind, flags = unpack(">I3", text, at), text:byte(at + 3, at + 4)
+        local from, stop = at + 9, at + 8 + size
+        if stop > #text then break end
+        if kind == HEADERS then
+            if math.floor(flags / PADDED) % 2 == 1 then from, stop = from + 1, stop - (text:byte(from) or 0) end
+            if math.floor(flags / PRIORITY) % 2 == 1 then from = from + 5 end
+            local count
+            count, state[side] = unresolved(text:sub(from, stop), state[side] or 0)
+            missing = missing + count
+        end
+        at = at + 9 + size
+    end
+    if missing == 0 then return end
+    state.marks, state.mark_count = state.marks or {}, (state.mark_count or 0) + 1
+    if state.mark_count <= MOST_MARKS then state.marks[host.current.number] = missing end
+    M.mark(missing, tree)
+end
+
+function M.mark(missing, tree)
+    local words = missing == 1 and "1 header field refers" or ("%d header fields refer"):format(missing)
+    tree:add_proto_expert_info(exchanges.hpack, words .. " to what was sent before the capture")
+end
+
+local FOLLOWERS = { pgsql = pgsql, mysql = mysql, x11 = x11, http2 = http2 }
 
 -- Called after Wireshark's dissector `name` was given the payload in `tvb`, from the beginning of a message on.
 function M.follow(name, tvb, pinfo, tree)
     local follower = FOLLOWERS[name]
     if not follower then return end
-    if get_visited(pinfo) then return exchanges.again(tree, pinfo) end
     local way = host.current.way
+    if get_visited(pinfo) then
+        local marks = way.conversation.followed and way.conversation.followed.marks
+        if marks and marks[host.current.number] then M.mark(marks[host.current.number], tree) end
+        return exchanges.again(tree, pinfo)
+    end
     follower(tvb:raw(0, tvb:len()), not way.src_is_server, state_of(way.conversation, name), tree, pinfo)
 end
 

@@ -34,7 +34,7 @@ local STREAM = {
 }
 local MESSAGE = {
     { "^<%d%d?%d?>", "syslog" },
-    { "^[\12\13\28\29][\2\18\34]\0.", "ptp" }, -- signaling and management
+    { "^[\12\13\28\29][\2\18\34]\0[\44-\255]", "ptp" }, -- signaling and management
 }
 local GREETINGS = { "220 " } -- of which the first bytes may be written apart
 

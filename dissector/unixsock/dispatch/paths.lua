@@ -29,12 +29,17 @@ return {
     { "@/tmp/.ICE-unix/*", "data" }, { "/tmp/.ICE-unix/*", "data" },
     -- Logs and services
     { "/dev/log", "syslog" }, { "*/systemd/journal/dev-log", "syslog" },
-    { "*/systemd/journal/syslog", "syslog" }, { "*/rsyslog*", "syslog" }, { "*/i3/ipc*", "data" },
+    { "*/systemd/journal/syslog", "syslog" }, { "*/rsyslog*", "syslog" },
     { "*/slapd*", "ldap" }, { "*/ldapi", "ldap" },
     -- Keys and secrets
     { "*/ssh*.sock", "ssh" }, { "*/tls*.sock", "tls" },
     -- Time and network
     { "*/ptp4lro", "ptp" }, { "*/ptp4l*", "ptp" }, { "*/pmc.*", "ptp" }, { "*/phc2sys.*", "ptp" },
+    -- By port only in some versions
+    { "*/frr/zserv.api", "tcp/2600" }, { "*/quagga/zserv.api", "tcp/2600" }, { "*/zserv.api", "tcp/2600" },
+    { "*/libvirt/libvirt-sock*", "tcp/16509" }, { "*/libvirt/virt*-sock*", "tcp/16509" },
+    { "*swtpm*.sock", "tcp/2321" }, { "*/agentx/master", "tcp/705" },
+    { "*/rpcbind.sock", "tcp/111" }, { "*/openvswitch/*.mgmt", "openflow" }, { "*/openvswitch/*.snoop", "openflow" },
     -- Mail, messages, media
     { "*lmtp*", "smtp" }, { "*smtp*", "smtp" },
     { "*spice*", "SPICE" }, { "*vnc*", "VNC" }, { "*amqp*", "amqp" }, { "*mqtt*", "mqtt" },

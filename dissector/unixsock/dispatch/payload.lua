@@ -11,6 +11,7 @@ local record = host.load("record/parse")
 local heuristics = host.load("dispatch/heuristics")
 local desegment = host.load("dispatch/desegment")
 local http_messages = host.load("dispatch/http_messages")
+local joined = host.load("dispatch/joined")
 local framing = host.load("protocols/lib/framing")
 local pieces = host.load("dispatch/pieces")
 local user_paths = host.load("dispatch/user_paths")
@@ -125,6 +126,7 @@ end
 -- Choosing and calling
 
 local choices, SHORT = host.prefs, heuristics.SHORT
+local STREAM = host.load("record/format").SOCKET_TYPE.STREAM
 local active -- the record whose payload is being dissected, or nil
 local top -- the tree that the payload's layers belong to, where TCP's or UDP's is hung elsewhere
 local shown -- a dissector has accepted some of it
@@ -155,6 +157,9 @@ local function by_content(rec, tvb, pinfo, length)
     if conversation.content and number >= conversation.since then return conversation.content end
     if number > (conversation.unknown_since or math.huge) then return nil end
     local name = heuristics.recognise(first_bytes(tvb, length), rec)
+    if not name and not rec.says.from_start and rec.says.type == STREAM and length <= joined.MOST then
+        name = joined.recognise(raw(tvb, 0, length))
+    end
     local found = name and registry.get(name)
     if found and not conversation.content then
         conversation.content, conversation.content_name, conversation.since = found, name, number
@@ -288,8 +293,6 @@ local function dissect(rec, tvb, pinfo, tree, waiting)
         end
     end
 end
-
-local STREAM = host.load("record/format").SOCKET_TYPE.STREAM
 
 -- The dissector that the TCP and UDP dissectors find at our ports.  It refuses real traffic on them.
 local wrapper = framing.payload_proto

@@ -50,6 +50,14 @@ local function direction(make)
     return found
 end
 
+-- The frame in which the first message of the direction was shown, or nil.  `now`: it is the current record's, unless
+-- there was one before.
+function M.first_message(now)
+    local dir = direction(now)
+    if now and not dir.first then dir.first = host.current.number end
+    return dir and dir.first
+end
+
 -- Where the current record's bytes begin and end in their direction.
 local function positions()
     local rec = host.current

@@ -95,8 +95,16 @@ end
 
 -- All are loaded when Wireshark starts: protocols must exist before the first packet.
 for _, file in ipairs(host.load("protocols/list")) do load_protocol(file) end
-for _, protocol in ipairs(M.protocols) do -- for Decode As
-    if protocol.proto then pcall(function() DissectorTable.get("tcp.port"):add_for_decode_as(protocol.proto) end) end
+
+-- Where Wireshark looks for them, besides our ports: Decode As, and what HTTP hands over.
+local function register(protocol)
+    DissectorTable.get("tcp.port"):add_for_decode_as(protocol.proto)
+    for _, name in ipairs(protocol.upgrade or {}) do DissectorTable.get("http.upgrade"):add(name, protocol.proto) end
+    for _, name in ipairs(protocol.media or {}) do DissectorTable.get("media_type"):add(name, protocol.proto) end
+end
+
+for _, protocol in ipairs(M.protocols) do
+    if protocol.proto then pcall(register, protocol) end
 end
 M.any_wrong = M.wrong_file ~= nil or next(M.wrong) ~= nil
 

@@ -8,7 +8,9 @@ local protocol = host.load("protocols/lib/declare")({
         "*/systemd/notify", "@*/systemd/notify*", "*/notify*",
     },
     message = {
-        "^[A-Z][A-Z_]+=[^\0]*$",
+        "^READY=1", "^STATUS=", "^STOPPING=1", "^RELOADING=1", "^WATCHDOG[=_]", "^MAINPID", "^BARRIER=1", "^FDSTORE",
+        "^FDNAME=", "^EXTEND_TIMEOUT_USEC=", "^ERRNO=%d", "^BUSERROR=", "^VARLINKERROR=", "^EXIT_STATUS=",
+        "^NOTIFYACCESS=", "^MONOTONIC_USEC=%d",
     },
 })
 

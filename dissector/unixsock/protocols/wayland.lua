@@ -12,6 +12,19 @@ local protocol = host.load("protocols/lib/declare")({
     stream = { -- wl_display.sync or get_registry
         "^\1\0\0\0[\0\1]\0\12\0",
     },
+    joined = function(text) -- two messages or more: numbers of objects are small, or count from 0xff000000 on
+        local at, count = 1, 0
+        while at <= #text do
+            if at + 7 > #text then return false end
+            local low, high, opcode, size = Struct.unpack("<I2I2I2I2", text, at)
+            if high ~= 0 and high ~= 0xff00 or low + high == 0 or opcode > 63 or size < 8 or size % 4 > 0
+                or size > 4096 then
+                return false
+            end
+            at, count = at + size, count + 1
+        end
+        return at == #text + 1 and count >= 2
+    end,
 })
 
 local exchanges = host.load("dispatch/exchanges")

@@ -66,11 +66,24 @@ function M.filled_columns(rec) return M.filled == rec.number end
 -- Messages
 
 local shown, layers, of_record = 0, 0, nil -- in the record that is being dissected
+local counted = 0 -- messages that have been found in it, shown or not
 
 -- Called before each record's payload is dissected.
 function M.start_record(number)
-    M.filled, shown, layers, of_record = nil, 0, 0, number
+    M.filled, shown, layers, of_record, counted = nil, 0, 0, number, 0
     pieces.start_record()
+end
+
+-- The place of the next message in the capture, as one number: the same in every pass.
+function M.message_place() return of_record * 2 ^ 20 + counted end
+
+-- Whether the next message (or if `showing` is true, the one that is shown) is the first of its direction of a
+-- conversation that was seen from its start.
+function M.is_first(showing)
+    local rec = host.current
+    if not rec.says.from_start or counted ~= (showing and 1 or 0) then return false end
+    local number = pieces.first_message(showing)
+    return not number or number == rec.number or not showing and rec.number < number
 end
 
 -- Whether one more message can be shown that adds `more` layers to the packet.
@@ -123,6 +136,7 @@ local function continue_long(rules, tvb, text, pinfo, tree)
     if not size then
         show_part(tvb, tree, 0)
     elseif whole then
+        counted = counted + 1
         put(rules, ByteArray.new(whole, true):tvb("Reassembled message"), 0, #whole, pinfo, tree)
     else
         local words = ("End of a message of %.0f bytes, which is too long or no longer in memory"):format(size)
@@ -159,6 +173,7 @@ local function split(rules, tvb, pinfo, tree)
             size, from = stop and stop - at, looked
             break
         end
+        counted = counted + 1
         if more_at then
             more = more + 1
         else
