@@ -27,7 +27,7 @@ help:
 	@echo 'make test-dissector the dissector on Wireshark 4.0, 4.4 and 4.6, in chroots     root, network once; 6 min'
 	@echo 'make test-kernels  guests with 4 kernels, fentry and kprobe; docs/kernels.md    root, network once; 2 h emulated'
 	@echo 'make test-faults   kills, clock jumps, hostile peers, long hostile input        root, network once; 1 h emulated'
-	@echo 'make test-gui      Wireshark 4.0, 4.4, 4.6 by mouse; pictures in .cache/gui      root, network once; 15 min emulated'
+	@echo 'make test-gui      Wireshark 4.0, 4.4, 4.6 by mouse; pictures in .cache/gui      root, network once; 25 min emulated'
 	@echo 'make bench         what a capture costs, beside other tools; docs/performance.md root, network once; 1 h emulated'
 	@echo '                   PEER="command {path}" adds another; make bench-short only tries the bench'
 	@echo 'make guest RUN=... a shell command in a guest; SUITE=bullseye|bookworm|trixie|sid'

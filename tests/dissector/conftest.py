@@ -15,13 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from vm import wiresharks
 
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache/wireshark"
-GLOBAL_PLUGINS = "usr/lib/x86_64-linux-gnu/wireshark/plugins"
-
-#: Wireshark version and the Debian suite that has it.
-SUITES = {"4.4": "trixie", "4.6": "sid"}
 
 #: What tshark says on stderr that is not about us: 4.6 tells of SSH's key exchanges.
 _OTHERS = re.compile(r"^Running as user|\[packet-\w+ WARNING\]")
@@ -93,19 +90,16 @@ def _chroot(version: str) -> Path:
         CACHE.mkdir(parents=True, exist_ok=True)
         subprocess.run(
             ["mmdebstrap", "--variant=minbase", "--include=tshark",
-             '--aptopt=Acquire::Check-Valid-Until "false"', SUITES[version], str(root)],
+             '--aptopt=Acquire::Check-Valid-Until "false"', wiresharks.SUITES[version], str(root)],
             check=True, capture_output=True,
         )  # fmt: skip
-    plugins = root / GLOBAL_PLUGINS  # root's personal plugins are not loaded from 4.4 on
+    plugins = root / wiresharks.PLUGINS  # root's personal plugins are not loaded from 4.4 on
     shutil.rmtree(plugins / "unixsock", ignore_errors=True)
     shutil.copytree(ROOT / "dissector", plugins, dirs_exist_ok=True)
     return root
 
 
-VERSIONS = ["local", *SUITES] if os.environ.get("UNIXSOCK_WIRESHARK") == "all" else ["local"]
-
-
-@pytest.fixture(scope="session", params=VERSIONS)
+@pytest.fixture(scope="session", params=wiresharks.wanted("UNIXSOCK_WIRESHARK"))
 def tshark(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tshark]:
     """Each Wireshark in turn; locally the dissector is a symbolic link, as NAMES.md promises."""
     home = tmp_path_factory.mktemp("home")

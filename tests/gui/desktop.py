@@ -38,6 +38,8 @@ class Desktop:
     """
 
     prefix = ""
+    #: The one that there is.
+    current: Desktop | None = None
 
     def __enter__(self) -> Desktop:
         self._stack = contextlib.ExitStack()
@@ -58,9 +60,11 @@ class Desktop:
         self._start("dbus-daemon", f"--config-file={bus}", "--nofork", "--nopidfile")
         self._start("openbox", "--sm-disable")
         self._wait_for_bus()
+        Desktop.current = self
         return self
 
     def __exit__(self, *_: object) -> None:
+        Desktop.current = None
         self._stack.close()
 
     def _start(self, *command: str, pass_fds: tuple[int, ...] = ()) -> None:

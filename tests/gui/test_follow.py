@@ -40,8 +40,9 @@ def test_follow_stream_shows_both_sides_of_the_selected_packets_conversation(
         (row,) = wireshark.rows()
         row[6].click()
         desktop.keys("ctrl+alt+shift+t")
-        said = wireshark.window("Follow TCP Stream").find("text").text
+        follow = wireshark.window("Follow TCP Stream").find("text")
+        wait("the answer", lambda: "three" in follow.text)
         desktop.picture("follow")
-        lines = [line for line in said.splitlines() if line]
+        lines = [line for line in follow.text.splitlines() if line]
         assert lines[0] == "GET /orders/17 HTTP/1.1"
         assert lines[2:] == ["HTTP/1.1 200 OK", "Content-Length: 5", "three"]

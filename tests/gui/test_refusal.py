@@ -29,14 +29,21 @@ sys.exit(main())
 
 
 def refusal(desktop: Desktop, home: Path, root: Path | None, picture: str, uid: int | None = None) -> str:
-    """What the message box says when "Unix sockets" is started; Wireshark must still answer after it."""
+    """What the message box says when "Unix sockets" is started; Wireshark must still answer after it.
+
+    It is started from its untouched options where those have a button for it, as from Wireshark 4.4 on.
+    """
     make_home(home)
     if uid is not None:
         for folder, _, files in os.walk(home):
             for path in (folder, *(f"{folder}/{file}" for file in files)):
                 os.chown(path, uid, uid, follow_symlinks=False)
     with Wireshark(desktop, home, uid=uid, root=root) as wireshark:
-        wireshark.interface().click(times=2)
+        dialog = wireshark.open_options() if root else None
+        if dialog:
+            dialog.find("push button", "^Start$").click()
+        else:
+            wireshark.interface().click(times=2)
         box = wireshark.message()
         desktop.picture(picture)
         told = " ".join(label.name for label in box.all("label"))

@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 from gui.desktop import Desktop
+from gui.session import addresses
 from gui.widgets import wait
-from gui.wireshark import Wireshark, make_home
+from gui.wireshark import Wireshark, add_profile, chosen_profile, make_home
 from unixsock_bpf.formats import pcapng
 from unixsock_bpf.install import profile
 from unixsock_bpf.record import Flag, Record, Role, encode
@@ -24,6 +25,11 @@ def _capture(file: Path) -> Path:
     blocks = [pcapng.section_header("", "", ""), pcapng.interface("unixsock", "", 0)]
     for number, (kind, client, server, path, said) in enumerate(_CONVERSATIONS, 1):
         sock, at = 256 * number, 0
+        names = [
+            (sock, f"{client.decode()}[{10 * number}]"),
+            (sock + 1, f"{server.decode()} {path.decode()}"),
+        ]
+        blocks.append(pcapng.names(names))
         for count, payload in enumerate(said):
             record = Record(
                 type=kind, flags=Flag.FROM_START, role=Role.DST_IS_SERVER, src_sock=sock, dst_sock=sock + 1,
@@ -36,15 +42,24 @@ def _capture(file: Path) -> Path:
     return file
 
 
+def _has_tabs_and_names(wireshark: Wireshark, title: str, tabs: list[str]) -> None:
+    wireshark.menu("Statistics", title)
+    window = wireshark.window(title)
+    wait(f"{tabs}", lambda: [tab.name for tab in window.all("page tab")] == tabs)
+    window.find("check box", "^Name resolution$").click()
+    wait("names of the stream", lambda: addresses(window) >= {"curl[10]", "shop /run/shop/web"})
+    window.find("page tab", "^UDP").click()
+    wait("names of the others", lambda: addresses(window) >= {"sensor[20]", "broker /run/broker"})
+    wireshark.desktop.picture(title.lower())
+    wireshark.desktop.keys("Escape")
+    wireshark.wait_without(title)
+
+
 def test_windows_of_a_capture(desktop: Desktop, home: Path, root: Path | None) -> None:
-    folder = make_home(home) / "profiles" / profile.NAME
-    folder.mkdir(parents=True)
-    for name, text in profile.FILES.items():
-        (folder / name).write_text(text)
-    # From 4.4 on a capture of Unix sockets changes to the profile.
-    chosen = () if root else ("-C", profile.NAME)
+    make_home(home)
+    add_profile(home)
     capture = str(_capture(home / "a.pcapng"))
-    with Wireshark(desktop, home, *chosen, "-r", capture, root=root) as wireshark:
+    with Wireshark(desktop, home, *chosen_profile(root), "-r", capture, root=root) as wireshark:
         wait("the profile", lambda: wireshark.status.has("label", f"^Profile: {profile.NAME}$"))
         datagram = wait("five packets", lambda: len(rows := wireshark.rows()) == 5 and rows[2])
         assert [cell.name for cell in datagram[2:5]] == [
@@ -57,25 +72,20 @@ def test_windows_of_a_capture(desktop: Desktop, home: Path, root: Path | None) -
         desktop.picture("profile")
 
         wireshark.menu("Statistics", "Flow Graph")
-        told = wireshark.window("Flow").find("label", "node").name
+        told = wireshark.window("Flow").find("label", "node")
+        wait("six nodes and five arrows", lambda: re.findall(r"\d+", told.name) == ["6", "5"])
         desktop.picture("flow-graph")
-        assert re.findall(r"\d+", told) == ["6", "5"]
         desktop.keys("Escape")
         wireshark.wait_without("Flow")
 
-        wireshark.menu("Statistics", "Conversations")
-        window = wireshark.window("Conversations")
-        wait("two tabs", lambda: [tab.name for tab in window.all("page tab")] == ["TCP · 1", "UDP · 2"])
-        desktop.picture("conversations")
-        desktop.keys("Escape")
-        wireshark.wait_without("Conversations")
+        _has_tabs_and_names(wireshark, "Conversations", ["TCP · 1", "UDP · 2"])
+        _has_tabs_and_names(wireshark, "Endpoints", ["TCP · 2", "UDP · 4"])
 
         wireshark.rows()[2][7].click()
         desktop.keys("ctrl+alt+shift+u")
-        said = wireshark.window("Follow UDP Stream").find("text").text
+        follow = wireshark.window("Follow UDP Stream").find("text")
+        wait("both readings", lambda: "first reading" in follow.text and "second reading" in follow.text)
         desktop.picture("follow-datagrams")
-        assert "first reading" in said
-        assert "second reading" in said
         desktop.keys("Escape")
         wireshark.wait_without("Follow UDP Stream")
         wireshark.display("")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -12,30 +11,50 @@ import gi
 
 gi.require_version("Atspi", "2.0")
 from gi.repository import Atspi, GLib  # noqa: E402
-from patience import soon  # noqa: E402
 
-from gui.desktop import Desktop  # noqa: E402
+from gui.desktop import PICTURES, Desktop  # noqa: E402
 
 # Milliseconds for an answer, and for a program's first; the library's own 0.8 s are too few under emulation.
 Atspi.set_timeout(60_000, 120_000)
 
 T = TypeVar("T")
 
-#: Seconds for which a test waits for something to appear.
-PATIENCE = float(os.environ.get("UNIXSOCK_PATIENCE") or soon(240))
+#: Seconds for which a test waits for something to appear, and how often it looks at least.  On a slow machine
+#: each look takes long, so that the wait grows with them.
+PATIENCE, LOOKS = 120, 30
 #: Children of one widget that are looked through: the lists of all protocols are endless.
 _MOST = 400
 
 
 def wait(what: str, ask: Callable[[], T | None], seconds: float = PATIENCE) -> T:
-    """The first answer of ``ask`` that is true.  ``what`` is for the failure."""
-    deadline = time.monotonic() + seconds
+    """Wait for the first answer of ``ask`` that is true.
+
+    Fails after ``seconds``, but not before LOOKS looks.  ``what`` is for the failure, which leaves a picture
+    of the screen and a list of what is in its windows.
+    """
+    began, looks = time.monotonic(), 0
     while True:
+        look = time.monotonic()
         answer = ask()
         if answer:
             return answer
-        assert time.monotonic() < deadline, f"in {seconds:.0f} s there was no {what}"
-        time.sleep(0.1)
+        looks += 1
+        now = time.monotonic()
+        if now - began > seconds and looks >= LOOKS:
+            raise AssertionError(f"in {now - began:.0f} s there was no {what}; {_evidence()}")
+        time.sleep(max(0.1, now - look))  # looking keeps the program busy, too: give it half of the time
+
+
+def _evidence() -> str:
+    """Save a picture of the screen and the tree of all windows, and return where they are."""
+    desktop = Desktop.current
+    assert desktop
+    desktop.picture("failed")
+    file = PICTURES / f"{desktop.prefix}failed.txt"
+    root = Atspi.get_desktop(0)
+    nodes = (root.get_child_at_index(at) for at in range(root.get_child_count()))
+    file.write_text("\n".join(Widget(node, desktop).tree() for node in nodes if node is not None))
+    return f"the screen is in {file.with_suffix('.png')}, its widgets in {file}"
 
 
 class Widget:
@@ -125,6 +144,19 @@ class Widget:
     def find(self, role: str, name: str = "", seconds: float = PATIENCE, hidden: bool = False) -> Widget:
         """The first of ``all``, waited for."""
         return wait(f"{role} '{name}'", lambda: self.has(role, name, hidden), seconds)
+
+    def table(self) -> list[list[Widget]]:
+        """The cells of a table's rows, of those that can be seen."""
+        rows: list[list[Widget]] = []
+        columns = range(Atspi.Table.get_n_columns(self.node))
+        for at in range(Atspi.Table.get_n_rows(self.node)):
+            first = Atspi.Table.get_accessible_at(self.node, at, 0)
+            if first is not None and Widget(first, self.desktop).showing:
+                others = [Atspi.Table.get_accessible_at(self.node, at, column) for column in columns[1:]]
+                rows.append([Widget(cell, self.desktop) for cell in (first, *others)])
+            elif rows:
+                break
+        return rows
 
     def click(self, times: int = 1) -> None:
         """Clicks into its middle."""

@@ -7,11 +7,11 @@ import re
 import subprocess
 from pathlib import Path
 
-from patience import soon
 from vm import wiresharks
 
 from gui.desktop import Desktop
 from gui.widgets import PATIENCE, Widget, application, wait
+from unixsock_bpf.install import profile
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -39,6 +39,19 @@ def make_home(home: Path) -> Path:
     for name, text in _FILES.items():
         (profile / name).write_text(text)
     return profile
+
+
+def add_profile(home: Path) -> None:
+    """Add the profile "Unix sockets" as ``install`` does."""
+    folder = home / ".config" / "wireshark" / "profiles" / profile.NAME
+    folder.mkdir(parents=True)
+    for name, text in profile.FILES.items():
+        (folder / name).write_text(text)
+
+
+def chosen_profile(root: Path | None) -> tuple[str, ...]:
+    """Arguments for the profile: from 4.4 on, which none here is, a capture of Unix sockets changes to it."""
+    return () if root else ("-C", profile.NAME)
 
 
 class Wireshark:
@@ -77,7 +90,7 @@ class Wireshark:
             )
         try:
             self.app = wait(
-                "Wireshark", lambda: self._alive(application(self.process.pid, self.desktop)), soon(120)
+                "Wireshark", lambda: self._alive(application(self.process.pid, self.desktop)), 300
             )
             self.main = self.window("")
             self.find_parts()
@@ -101,6 +114,7 @@ class Wireshark:
     def find_parts(self) -> None:
         """Looks up what is used again and again: each question takes its time."""
         self.status = self.main.find("status bar")
+        self._count: Widget | None = None
         self.buttons = self.main.find("push button", "^Stop$").parent
         self.display_filter = self.main.find("text", "Display filter entry")
         self.toolbar = self.main.find("check box", "^Pause$").parent
@@ -137,18 +151,18 @@ class Wireshark:
 
     def packets(self) -> tuple[int, int]:
         """How many there are, and how many of them are displayed: what the status bar says."""
-        for label in self.status.all("label", "Packets: "):
-            count = re.search(r"Packets: (\d+)", label.name)
-            shown = re.search(r"Displayed: (\d+)", label.name)
-            if count:
-                return int(count[1]), int(shown[1] if shown else count[1])
-        return 0, 0
+        text = self._count.name if self._count else ""
+        if "Packets: " not in text:
+            self._count = self.status.has("label", "Packets: ")
+            text = self._count.name if self._count else ""
+        count, shown = re.search(r"Packets: (\d+)", text), re.search(r"Displayed: (\d+)", text)
+        if not count:
+            return 0, 0
+        return int(count[1]), int(shown[1] if shown else count[1])
 
     def rows(self) -> list[list[Widget]]:
         """The cells of the rows of the packet list that can be seen."""
-        cells = list(self.main.find("tree", "Packet list").all("table cell"))
-        tops = sorted({cell.box[1] for cell in cells})
-        return [[cell for cell in cells if cell.box[1] == top] for top in tops]
+        return self.main.find("tree", "Packet list").table()
 
     def display(self, text: str) -> None:
         """Types a display filter and applies it."""

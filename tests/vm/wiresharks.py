@@ -16,14 +16,17 @@ PLUGINS = "usr/lib/x86_64-linux-gnu/wireshark/plugins"
 
 
 def wanted(variable: str) -> list[str]:
-    """The versions that the environment's ``variable`` lists: "local", 4.4, 4.6, or "all"; else "local"."""
+    """The versions that the environment's ``variable`` lists: "local", 4.4, 4.6, or "all"; else "local".
+
+    Others, such as 4.2, need a root directory of that name under .cache/roots and .cache/wireshark.
+    """
     words = os.environ.get(variable, "local")
     return ["local", *SUITES] if words == "all" else words.split(",")
 
 
 def root(version: str) -> Path | None:
     """The root directory with a Wireshark of this version; None for this machine's.  Raises SetupError."""
-    return None if version == "local" else rootfs.build(SUITES[version])
+    return None if version == "local" else rootfs.build(SUITES.get(version, version))
 
 
 _SCRIPT = """\

@@ -1,9 +1,12 @@
 """Wireshark's configuration profile "Unix sockets", as the files that make it up.
 
-Read by Wireshark 4.0 to 4.6.  Source of the formats: what those versions write.
+Read by Wireshark 4.0 to 4.6.  Source of the formats: what those versions write; of the colouring rules
+for 5.0, which was not run, its color_filters.c.
 """
 
 from __future__ import annotations
+
+import json
 
 NAME = "Unix sockets"
 
@@ -45,18 +48,41 @@ gui.endpoint_tabs: TCP,UDP
 gui.interface_toolbar_show: "Unix sockets"
 """
 
-# Dark text on light rows, but for what should stand out; with both colours given, themes do not matter.
-_COLOURS = """\
-# Colouring rules for Unix sockets: the first that matches counts
-@Lost messages@unixsock.event == 6@[42148,0,0][65535,64764,40092]
-@Failed sends@unixsock.event in {5, 7, 8}@[64250,43690,43690][4626,10023,11822]
-@Malformed@_ws.malformed@[4626,10023,11822][65535,45232,45232]
-@Passed descriptors@unixsock.fds.count > 0@[65535,55769,40092][4626,10023,11822]
-@Connections@unixsock.event in {1, 2, 3, 4}@[61166,59110,51400][4626,10023,11822]
-@Datagrams@unixsock.type == 2@[56026,61166,65535][4626,10023,11822]
-@Sequenced packets@unixsock.type == 5@[60138,56540,65535][4626,10023,11822]
-@Streams@unixsock.type == 1@[58596,65535,51143][4626,10023,11822]
-"""
+_DARK = "12272e"
+
+#: Name, display filter, background and foreground; the first that matches counts.  Dark text on light rows,
+#: but for what should stand out; with both colours given, themes do not matter.
+_COLOURS = (
+    ("Lost messages", "unixsock.event == 6", "a40000", "fffc9c"),
+    ("Failed sends", "unixsock.event in {5, 7, 8}", "faaaaa", _DARK),
+    ("Malformed", "_ws.malformed", _DARK, "ffb0b0"),
+    ("Passed descriptors", "unixsock.fds.count > 0", "ffd99c", _DARK),
+    ("Connections", "unixsock.event in {1, 2, 3, 4}", "eee6c8", _DARK),
+    ("Datagrams", "unixsock.type == 2", "daeeff", _DARK),
+    ("Sequenced packets", "unixsock.type == 5", "eadcff", _DARK),
+    ("Streams", "unixsock.type == 1", "e4ffc7", _DARK),
+)
+
+
+def _legacy_colours() -> str:
+    """Return the colouring rules for Wireshark up to 4.6: channels of 16 bits."""
+
+    def channels(colour: str) -> str:
+        return ",".join(str(byte * 257) for byte in bytes.fromhex(colour))
+
+    lines = ["# Colouring rules for Unix sockets: the first that matches counts"]
+    lines += [f"@{name}@{rule}@[{channels(back)}][{channels(front)}]" for name, rule, back, front in _COLOURS]
+    return "\n".join(lines) + "\n"
+
+
+def _colours() -> str:
+    """Return the same for Wireshark 5.0."""
+    rules = [
+        {name: {"filter": rule, "foreground": f"#{front}", "background": f"#{back}", "enabled": True}}
+        for name, rule, back, front in _COLOURS
+    ]
+    return json.dumps(rules, indent=2) + "\n"
+
 
 # ${...}: of the packet that is selected.
 _BUTTONS = """\
@@ -75,7 +101,8 @@ auto_switch_filter: unixsock
 
 FILES = {
     "preferences": _PREFERENCES,
-    "colorfilters": _COLOURS,
+    "colorfilters": _legacy_colours(),
+    "coloring_rules.jsonc": _colours(),
     "dfilter_buttons": _BUTTONS,
     "profile_settings": _SETTINGS,
     RECENT: _RECENT,

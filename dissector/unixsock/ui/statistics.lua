@@ -100,7 +100,7 @@ end
 
 -- Two lines for each: Wireshark's text window is 72 letters wide as it opens, and breaks longer ones.
 local function for_window(rows)
-    local text = { ("%5s  %-20s  %-20s %7s %6s %6s"):format("", "Client", "Server", "Packets", "->", "<-") }
+    local text = { ("%5s  %-20s  %-20s %7s %6s %6s"):format("", "Client", "Server", "Packets", "B ->", "B <-") }
     for _, r in ipairs(rows) do
         text[#text + 1] = ("%5d  %s  %s %7s %6s %6s"):format(
             r.index, fitted(r[1] or "?", 20), fitted(r[2] or "?", 20), short(r.packets), short(r.bytes[1]),

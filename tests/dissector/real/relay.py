@@ -1,7 +1,8 @@
-"""relay.py OUT LISTEN CONNECT: pass on what programs say over a Unix stream socket, and record it in OUT.
+"""relay.py OUT LISTEN CONNECT [NAME]: pass on what programs say over a stream socket, and record it in OUT.
 
 For programs that run here, in a chroot: the bytes are theirs; who speaks is read from the sockets' peer
-credentials, and each read of the relay is a record.  Ends with SIGTERM, or when nothing was said for 30 s.
+credentials, and each read of the relay is a record.  Ends with SIGTERM, or when nothing was said for 30 s;
+with NAME, which the records have for CONNECT, with SIGTERM only.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ def record(side: Side, name: bytes, event: Event, data: bytes, fds: int) -> Reco
 
 def main() -> int:
     out_path, listen_path, connect_path = (Path(arg) for arg in sys.argv[1:4])
-    name = os.fsencode(connect_path)
+    quiet = None if sys.argv[4:] else QUIET
+    name = os.fsencode(sys.argv[4] if sys.argv[4:] else connect_path)
     listener = socket.socket(socket.AF_UNIX)
     listen_path.unlink(missing_ok=True)
     listener.bind(str(listen_path))
@@ -77,7 +79,7 @@ def main() -> int:
     count = 0
     with out_path.open("wb", buffering=0) as out:
         out.write(pcapng.section_header("relay", "Linux", "tests") + pcapng.interface("unixsock", "", 262144))
-        while ready := waiting.select(QUIET):
+        while ready := waiting.select(quiet):
             for key, _ in ready:
                 side: Side | None = key.data
                 if side is None:
@@ -85,7 +87,8 @@ def main() -> int:
                     server.connect(str(connect_path))
                     count += 1
                     ends = [
-                        Side(sock, count << 8 | at, *peer(sock)) for at, sock in enumerate((client, server))
+                        Side(sock, os.getpid() << 32 | count << 8 | at, *peer(sock))
+                        for at, sock in enumerate((client, server))
                     ]
                     ends[0].client = True
                     ends[0].other, ends[1].other = ends[1], ends[0]

@@ -178,6 +178,22 @@ def test_colours_are_readable_and_none_is_tcps(home: Path) -> None:
         assert max(back) - min(back) > 3000, line  # not the greys of Wireshark's own rules for TCP
 
 
+def test_the_colouring_rules_are_the_same_in_both_forms(home: Path) -> None:
+    """Wireshark 5.0 reads the newer one, earlier versions the other."""
+    main(["install"])
+    newer = []
+    for rule in json.loads((home / PROFILE / "coloring_rules.jsonc").read_text()):
+        ((name, what),) = rule.items()
+        assert what["enabled"] is True
+        newer.append((name, what["filter"], what["background"], what["foreground"]))
+    older = []
+    for line in (home / PROFILE / "colorfilters").read_text().splitlines()[1:]:
+        _, name, condition, colours = line.split("@")
+        parts = [list(map(int, part.split(","))) for part in re.findall(r"\[([\d,]+)\]", colours)]
+        older.append((name, condition, *(f"#{bytes(n >> 8 for n in part).hex()}" for part in parts)))
+    assert newer == older
+
+
 def test_uninstall_without_installation_says_so(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["uninstall"]) == 0
     assert "nothing to remove" in capsys.readouterr().out
