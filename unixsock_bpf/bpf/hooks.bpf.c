@@ -77,11 +77,11 @@ static __always_inline bool tell_more(u32 slot, u64 sk, u64 other, u8 event, u32
  * The receiver's lock is held, so order is the receiver's. */
 static __always_inline bool on_queue(u32 slot, u64 list, u64 skb)
 {
-	u64 sk = PEEK(u64, skb, SKB_SK);
-	if (!sk || PEEK(u16, sk, SOCK_FAMILY) != AF_UNIX)
+	u64 sk = PEEK(slot, u64, skb, SKB_SK);
+	if (!sk || PEEK(slot, u16, sk, SOCK_FAMILY) != AF_UNIX)
 		return false;
 	u64 other = list - SOCK_RECEIVE_QUEUE;
-	u32 len = PEEK(u32, skb, SKB_LEN);
+	u32 len = PEEK(slot, u32, skb, SKB_LEN);
 	if (len == 1 && is_urgent(skb, other))
 		return false; /* on_urgent's */
 	return tell_message(slot, sk, other, skb, 0, len, 0);
@@ -142,12 +142,7 @@ static __always_inline bool is_used(u32 slot, u64 sk)
 /* Who reads: recvmsg and its kin begin with the socket. */
 static __always_inline bool on_use(u32 slot, u64 socket, u64 unused)
 {
-	return is_used(slot, PEEK(u64, socket, SOCKET_SK));
-}
-
-static __always_inline bool on_rare_use(u32 slot, u64 socket, u64 unused)
-{
-	return is_used(slot, LOAD(u64, socket, SOCKET_SK));
+	return is_used(slot, PEEK(slot, u64, socket, SOCKET_SK));
 }
 
 static __always_inline bool on_sock_use(u32 slot, u64 sk, u64 unused)

@@ -6,6 +6,7 @@ linux/bpf.h, struct perf_event_attr in linux/perf_event.h, and Documentation/bpf
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -193,7 +194,8 @@ def load_program(
             if error.errno != errno.EPERM:
                 return _load_with_log(attributes, 1)
         # Before Linux 5.11 programs count as locked memory.
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        with contextlib.suppress(OSError, ValueError):  # in some containers
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         return _bpf(_PROG_LOAD, attributes)
     finally:
         if btf is not None:

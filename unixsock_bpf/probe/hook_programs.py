@@ -68,7 +68,6 @@ class Plan:
     ``data_slots``: slots with room for messages; ``slots``: all of them.
     """
 
-    way: str
     placed: tuple[Placed, ...]
     data_slots: int
     slots: int
@@ -76,7 +75,7 @@ class Plan:
     @property
     def macros(self) -> dict[str, int]:
         """Return what state/state.h wants to know."""
-        return {"DATA_SLOTS": self.data_slots, "SLOTS": self.slots}
+        return {"DATA_SLOTS": self.data_slots, "SLOTS": self.slots, "KPROBE_SLOT": KPROBE_SLOT}
 
 
 def plan(kernel: Kernel, way: str, sessions: bool) -> Plan:
@@ -99,7 +98,7 @@ def plan(kernel: Kernel, way: str, sessions: bool) -> Plan:
         for hook, mode in modes
     )
     messages = sum(hook.purpose is Purpose.MESSAGE for hook, _ in own)
-    return Plan(way, placed, KPROBE_SLOT + 1 + messages, KPROBE_SLOT + 1 + len(own))
+    return Plan(placed, KPROBE_SLOT + 1 + messages, KPROBE_SLOT + 1 + len(own))
 
 
 def _mode(hook: Hook, fentry: bool, sessions: bool, preemptible: bool) -> Mode:

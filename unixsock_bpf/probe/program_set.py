@@ -372,7 +372,6 @@ def sources(macros: dict[str, int], plan: Plan) -> list[tuple[str, list[str]]]:
     """Return what has to be compiled, each a C text and its flags.  ``macros``: layouts and sizes."""
     values = macros | plan.macros
     flags = [f"-D{macro}={value}{'ULL' if value > 0xFFFFFFFF else ''}" for macro, value in values.items()]
-    flags += ["-DATTACH_FENTRY"] if plan.way == "fentry" else []
     head = source("kernel/bpf_helpers.h") + declarations()
     hooks = source("hooks.bpf.c") + hook_programs.source(plan)
     return [(head + text, flags) for text in (source("records.bpf.c"), hooks)]

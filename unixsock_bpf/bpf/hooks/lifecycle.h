@@ -44,7 +44,7 @@ static __always_inline bool on_connect(u32 slot, const struct arguments *args, i
 /* Without CONFIG_SECURITY_NETWORK. */
 static __always_inline bool on_connected(u32 slot, const struct arguments *args, int result)
 {
-	u64 sk = PEEK(u64, args->first, SOCKET_SK);
+	u64 sk = PEEK(slot, u64, args->first, SOCKET_SK);
 	u64 other = peer_of(sk);
 	return !result && other && is_connected(slot, sk, other);
 }

@@ -11,13 +11,10 @@
 	value_;                                                                         \
 })
 
-/* The same for a structure that the kernel gave this program as an argument, or that such a structure
- * points to: fentry programs may read it without a helper. */
-#ifdef ATTACH_FENTRY
-#define PEEK(type, address, offset) (*(type *)((address) + (offset)))
-#else
-#define PEEK LOAD
-#endif
+/* The same for a structure that the kernel gave the hook of `slot`, a constant, as an argument, or that such a
+ * structure points to: fentry and fexit programs, which have slots of their own, may read it without a helper. */
+#define PEEK(slot, type, address, offset) \
+	((slot) != KPROBE_SLOT ? *(type *)((address) + (offset)) : LOAD(type, address, offset))
 
 /* Masks a length or an offset right where it is used, so that the verifier sees its bound: the
  * optimiser drops a plain & that it can prove needless from checks the verifier has forgotten. */
