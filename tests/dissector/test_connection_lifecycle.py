@@ -177,7 +177,7 @@ def test_info_tells_what_the_payload_is(tshark: Tshark, tmp_path: Path) -> None:
         assert [row[0] for row in rows] == expected
 
 
-def test_process_identity_says_nothing_leaves_our_info(tshark: Tshark, tmp_path: Path) -> None:
+def test_a_dissector_that_shows_nothing_leaves_our_info(tshark: Tshark, tmp_path: Path) -> None:
     """Wireshark's "xml" only adds its name to the columns."""
     turns = [(True, b"<a>b</a>")]
     records = [*conversation(b"/x", turns, close=False), *conversation(b"/x", turns, SocketType.DGRAM)]

@@ -250,7 +250,7 @@ def test_a_worker_rather_than_its_master(story: Story) -> None:
         assert not answer.flags & Flag.DST_GUESSED
 
 
-def test_process_identity_got_a_connection_passed_has_it(story: Story) -> None:
+def test_a_process_that_got_a_connection_passed_has_it(story: Story) -> None:
     story.check(b"to the front", "front-client", "front")
     story.check(b"from the back", "back", "front-client")
     story.check(b"to the back", "front-client", "back")
@@ -278,7 +278,7 @@ def test_a_thread_counts_as_its_process(story: Story) -> None:
 
 
 @pytest.mark.parametrize("name", [f"{kind[:7]}-{name}" for kind, reads in TYPES.items() for name in reads])
-def test_process_identity_reads_has_it_however_it_reads(story: Story, name: str) -> None:
+def test_a_reader_has_it_however_it_reads(story: Story, name: str) -> None:
     heir = story.actors[name]
     assert story.said(b"before " + heir.comm).dst_pid != heir.pid
     r = story.said(b"after " + heir.comm)

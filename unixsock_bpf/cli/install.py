@@ -120,7 +120,7 @@ def _tell_other_versions() -> None:
 def _compile_ahead() -> None:
     """Compile the probe, so that captures, also by members of the group, have nothing to compile."""
     from unixsock_bpf.errors import ProbeError
-    from unixsock_bpf.probe.ahead import compile_ahead
+    from unixsock_bpf.probe.program_set import compile_ahead
 
     try:
         compile_ahead()

@@ -145,8 +145,7 @@ def kallsyms(
 
     kcore or kallsyms will do; for an unprivileged user the privileged helper reads them.
     """
-    from unixsock_bpf.probe.ksyms import addresses
-    from unixsock_bpf.probe.page_bases import BASES
+    from unixsock_bpf.probe.page_bases import BASES, addresses
 
     if _tells_where_pages_are(kcore):
         return Check("kallsyms", True, f"not needed: {kcore} says where pages are", needed=False)

@@ -18,7 +18,7 @@ from typing import Any
 FOLDER = Path("/var/cache/unixsock")
 #: Files that are kept, of 100 kB and less: two for a kernel and a way of attaching.
 MOST = 16
-#: Whether ``keep`` keeps anything: the privileged part writes nowhere but to its caller.
+#: Whether ``keep`` keeps anything: the privileged helper writes nowhere but to its caller.
 writable = True
 
 
@@ -66,6 +66,6 @@ def clear() -> None:
 
 
 def _ours(folder: Path) -> bool:
-    """Whether nobody but us can change what is in there."""
-    told = folder.lstat()
-    return stat.S_ISDIR(told.st_mode) and told.st_uid == os.geteuid() and not told.st_mode & 0o077
+    """Return whether only this user can change what is in there."""
+    status = folder.lstat()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077

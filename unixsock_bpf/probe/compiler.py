@@ -1,4 +1,4 @@
-"""From C to programs and the maps that they use, through bcc, or from what was compiled before."""
+"""Compile C to programs and the maps that they use, through bcc, or take them from the cache."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from unixsock_bpf.probe.maps import Shape
 _BPF = Path(__file__).parents[1] / "bpf"
 
 #: Flags that make the compiler faster and the code no worse: bcc optimises by itself after clang, and
-#: nobody reads the debugging information.
+#: the debugging information is not used.
 _CHEAPER = ["-O1", "-g0", "-Xclang", "-disable-llvm-passes"]
 _WARNINGS = ["-Wno-unused-function", "-Wno-unused-label", "-Werror=implicit-function-declaration"]
-#: bcc's own bpf.h and helpers.h have been read, it is told: see kernel/bpf_helpers.h.
+#: Make bcc's own bpf.h and helpers.h empty: see kernel/bpf_helpers.h.
 _NOT_READ = ["-D_UAPI__LINUX_BPF_H__", "-D__BPF_HELPERS_H"]
 FLAGS = [*_CHEAPER, *_WARNINGS, *_NOT_READ]
 
@@ -66,7 +66,7 @@ def compiled(sources: Sequence[tuple[str, list[str]]]) -> list[Compiled]:
 
 
 def _compiled_now(text: str, flags: list[str]) -> dict[str, Any]:
-    """Programs and maps as ``_to_json`` has them."""
+    """Compile now; return programs and maps as ``_to_json`` has them."""
     import bcc
 
     class Unattached(bcc.BPF):
@@ -103,31 +103,31 @@ def _from_json(kept: dict[str, Any]) -> Compiled:
 
 
 @contextlib.contextmanager
-def errors_told() -> Iterator[None]:
+def bcc_errors() -> Iterator[None]:
     """Turn what bcc raises, and what it writes to stderr, into ProbeError."""
     failure = ""
-    with _stderr_kept() as said:
+    with _stderr_kept() as output:
         try:
             yield
         except Exception as error:
             failure = str(error)
     if os.environ.get("UNIXSOCK_DEBUG"):
-        os.write(2, said[0].encode())
+        os.write(2, output[0].encode())
     if failure:
-        raise ProbeError(with_last_line(failure, said[0]))
+        raise ProbeError(with_last_line(failure, output[0]))
 
 
 @contextlib.contextmanager
 def _stderr_kept() -> Iterator[list[str]]:
     """Capture what libbcc and libbpf write to stderr, which Wireshark would show as an error."""
-    said: list[str] = []
-    with open(os.memfd_create("said"), "w+b") as kept:
+    output: list[str] = []
+    with open(os.memfd_create("stderr"), "w+b") as kept:
         saved = os.dup(2)
         os.dup2(kept.fileno(), 2)
         try:
-            yield said
+            yield output
         finally:
             os.dup2(saved, 2)
             os.close(saved)
             kept.seek(0)
-            said.append(kept.read().decode(errors="replace"))
+            output.append(kept.read().decode(errors="replace"))

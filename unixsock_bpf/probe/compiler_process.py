@@ -1,11 +1,10 @@
-"""bcc's compiler in a process of its own: two compile at once, and LLVM ends its process when it gives up.
+"""Run bcc's compiler in a child process: two compile at once, and LLVM aborts its process when it gives up.
 
-The process is nobody's, who may read files and make BPF maps, as bcc does for each map in the C, but
-can write and load nothing: LLVM is large, and needs no more.
+The child runs as ``nobody``.  It may read files and create BPF maps, as bcc does for each map in the C, but
+not write files or load programs: LLVM is large, and needs no more.
 
-The process sees a /proc/kallsyms of one line.  bcc reads all of it, which takes a sixth of the whole
-compile, only to learn whether the kernel has bpf_probe_read_kernel, and every kernel with BTF that
-we can use has.
+It sees a /proc/kallsyms of one line.  bcc reads all of it, a sixth of the time to compile, only to learn
+whether the kernel has bpf_probe_read_kernel, as every kernel has that the probe supports.
 """
 
 from __future__ import annotations
@@ -33,15 +32,15 @@ _KEPT = (sandbox.CAP_DAC_READ_SEARCH, sandbox.CAP_SYS_RESOURCE, sandbox.CAP_BPF)
 
 
 class CompilerProcess:
-    """``work``, which gives what JSON has, begun in a child process.  Its end is the end of ``with``, too."""
+    """Run ``work``, whose result JSON can hold, in a child process, which ends with ``with``."""
 
     def __init__(self, work: Callable[[], Any]) -> None:
-        self._said = os.memfd_create("said")
+        self._stderr = os.memfd_create("stderr")
         self._answer, answer = os.pipe()
         parent = os.getpid()
         self._child = os.fork()
         if self._child == 0:
-            _work(work, self._said, answer, parent)
+            _work(work, self._stderr, answer, parent)
         os.close(answer)
 
     def __enter__(self) -> CompilerProcess:
@@ -56,7 +55,7 @@ class CompilerProcess:
         os.kill(self._child, signal.SIGKILL)
         os.waitpid(self._child, 0)
         os.close(self._answer)
-        os.close(self._said)
+        os.close(self._stderr)
 
     def result(self) -> Any:
         """Return the result of ``work``.  Raises ProbeError with what it raised, or why its process ended.
@@ -65,37 +64,37 @@ class CompilerProcess:
         """
         with open(self._answer, "rb", closefd=False) as pipe:
             answer = pipe.read()
-        said = self._all_said()
+        stderr = self._read_stderr()
         if os.environ.get("UNIXSOCK_DEBUG"):
-            os.write(2, said.encode())
+            os.write(2, stderr.encode())
         if not answer:
-            raise ProbeError(f"The probe can't be compiled: {said.strip()[-300:]}")
+            raise ProbeError(f"The probe can't be compiled: {stderr.strip()[-300:]}")
         failure, result = json.loads(answer)
         if failure:
-            raise ProbeError(with_last_line(failure, said))
+            raise ProbeError(with_last_line(failure, stderr))
         return result
 
-    def _all_said(self) -> str:
-        with open(self._said, "rb", closefd=False) as said:
-            said.seek(0)
-            return said.read().decode(errors="replace")
+    def _read_stderr(self) -> str:
+        with open(self._stderr, "rb", closefd=False) as stderr:
+            stderr.seek(0)
+            return stderr.read().decode(errors="replace")
 
 
-def with_last_line(failure: str, said: str) -> str:
-    """``failure`` with the last line that was said of it on stderr."""
-    detail = [line for line in said.splitlines() if line.strip()]
+def with_last_line(failure: str, stderr: str) -> str:
+    """Add the last line of stderr to ``failure``."""
+    detail = [line for line in stderr.splitlines() if line.strip()]
     return f"{failure} ({detail[-1].strip()[:200]})" if detail else failure
 
 
-def _work(work: Callable[[], Any], said: int, answer: int, parent: int) -> NoReturn:
+def _work(work: Callable[[], Any], stderr: int, answer: int, parent: int) -> NoReturn:
     """Run the child, which never returns."""
     try:
-        _keep_only(said, answer)
+        _keep_only(stderr, answer)
         kept = _KEPT if _hide_symbols() else (*_KEPT, sandbox.CAP_SYSLOG)
         # Where even this is forbidden, root compiles.
         with contextlib.suppress(OSError):
             sandbox.give_up_privileges(sandbox.NOBODY, kept)
-        _end_with(parent)
+        _die_with(parent)
         try:
             text = json.dumps(["", work()])
         except Exception as error:
@@ -106,9 +105,9 @@ def _work(work: Callable[[], Any], said: int, answer: int, parent: int) -> NoRet
         os._exit(0)
 
 
-def _keep_only(said: int, answer: int) -> None:
-    """Close all descriptors of the parent; ``said`` becomes stderr."""
-    os.dup2(said, 2)
+def _keep_only(stderr: int, answer: int) -> None:
+    """Close all descriptors of the parent; ``stderr`` becomes descriptor 2."""
+    os.dup2(stderr, 2)
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1):
         os.dup2(null, standard)
@@ -118,7 +117,7 @@ def _keep_only(said: int, answer: int) -> None:
                 os.close(int(name))
 
 
-def _end_with(parent: int) -> None:
+def _die_with(parent: int) -> None:
     """Signals end this process at once, and so does its parent's end.  Becoming another user undoes that."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGIO):
         signal.signal(number, signal.SIG_DFL)

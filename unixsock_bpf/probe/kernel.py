@@ -88,7 +88,7 @@ def tracing_refused() -> str | None:
     if os.geteuid() != 0:
         return (
             "Capturing Unix sockets needs root: run Wireshark or tshark with sudo, "
-            "or see 'unixsock install --help' for capturing as an ordinary user."
+            "or see 'unixsock install --help' for capturing as an unprivileged user."
         )
     if not Path("/sys/kernel/btf/vmlinux").exists():
         return (

@@ -2,16 +2,19 @@
 
 kcore is an ELF file whose program headers say where which memory lies: physical memory in the kernel's linear
 mapping, and the descriptions of its pages, struct page.  Source: kclist_add_private and
-get_sparsemem_vmemmap_info in fs/proc/kcore.c.  The same can be told from kallsyms (symbols.py), but that
+get_sparsemem_vmemmap_info in fs/proc/kcore.c.  The same can be told from kallsyms (``addresses``), but that
 takes longer, hides all addresses where kernel.kptr_restrict is 2, and has none of variables in a kernel
 without CONFIG_KALLSYMS_ALL.
 """
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 #: The kernel's variables that say it.
 BASES = ("page_offset_base", "vmemmap_base")
@@ -55,6 +58,23 @@ def page_bases(page_size: int, path: str = "/proc/kcore") -> dict[str, int]:
         return {}
     (mapping,), (array,) = mappings, arrays
     return dict(zip(BASES, (mapping, array))) if mapping % _ALIGNED == 0 else {}
+
+
+def addresses(names: Iterable[str], path: str = "/proc/kallsyms") -> dict[str, int]:
+    """Return addresses of the kernel's variables by name, without those that kallsyms lacks; 0: hidden.
+
+    Reading it takes a tenth of a second.
+    """
+    table = b""
+    with contextlib.suppress(OSError):  # a kernel without
+        table = Path(path).read_bytes()
+    found = {}
+    for name in names:
+        at = table.find(b" " + name.encode() + b"\n")
+        if at >= 0:
+            line = table[table.rfind(b"\n", 0, at) + 1 : at]
+            found[name] = int(line.split()[0], 16)
+    return found
 
 
 def _segments(head: bytes) -> list[_Segment]:

@@ -13,9 +13,8 @@ from unixsock_bpf.probe import hook_programs, kernel
 from unixsock_bpf.probe.fd_kinds import PSEUDO_FILES
 from unixsock_bpf.probe.filter_maps import FilterMaps
 from unixsock_bpf.probe.hook_table import URGENT, Purpose
-from unixsock_bpf.probe.ksyms import addresses
 from unixsock_bpf.probe.maps import MAX_HOLDERS, Map
-from unixsock_bpf.probe.page_bases import BASES, page_bases
+from unixsock_bpf.probe.page_bases import BASES, addresses, page_bases
 from unixsock_bpf.probe.program_set import ProgramSet
 from unixsock_bpf.probe.self_test import Proof, proofs
 from unixsock_bpf.record import Event, Record
@@ -170,7 +169,7 @@ class Probe:
         return self._table("ring").shape.max_entries
 
     def fill_holders(self, owners: dict[int, Owner], groups: dict[bytes, Group]) -> None:
-        """Tell the probe which process holds which socket (by inode) already."""
+        """Write which process holds which socket (by inode) already."""
         table = self._table("holders")
         ids = {pid: _cgroup_id(pid, groups) for pid in {owner.tgid for owner in owners.values()}}
         for inode, owner in list(owners.items())[:MAX_HOLDERS]:
@@ -183,7 +182,7 @@ class Probe:
             table[table.Key(inode)] = leaf
 
     def fill_groups(self, groups: dict[bytes, Group]) -> None:
-        """Tell the probe which cgroups there are, and how they are called."""
+        """Write the existing cgroups and their paths."""
         table = self._table("cgroups")
         for path, group in list(groups.items())[:MAX_GROUPS]:
             leaf = table.Leaf()
@@ -196,10 +195,10 @@ class Probe:
             table[table.Key(group.ids[-1])] = leaf
 
     def _fill_page_bases(self) -> None:
-        """Tell the probe where the memory of pages is, from what says it soonest.
+        """Write where the memory of pages is, from the fastest source.
 
         These are addresses that it reads from, so that nothing can change them any more then: neither this
-        process, which may be confined and belong to an ordinary user next, nor a bug in it.
+        process, which may be confined and belong to an unprivileged user next, nor a bug in it.
         """
         table = self._table("page_bases")
         leaf = table.Leaf()
@@ -219,7 +218,7 @@ class Probe:
             table[key] = table.Leaf(kind)
 
     def fill_capturers(self, pids: set[int]) -> None:
-        """Tell the probe whose messages to leave out."""
+        """Write the processes whose messages to leave out."""
         table = self._table("capturers")
         for pid in pids:
             table[table.Key(pid)] = table.Leaf(1)
@@ -235,7 +234,7 @@ class Probe:
         return True
 
     def pending_losses(self) -> list[Record]:
-        """Losses in directions that no record followed, as records of event LOST."""
+        """Return losses in directions that no record followed, as records of event LOST."""
         sockets = {
             leaf.id: leaf for table in ("endpoints", "orphans") for leaf in self._table(table).values()
         }
@@ -256,13 +255,13 @@ def _fixed(settings: Settings) -> tuple[int, bool]:
 
 
 def _cgroup_id(pid: int, groups: dict[bytes, Group]) -> int:
-    """Return the cgroup of a process; 0 if it can't be told."""
+    """Return the cgroup of a process; 0 if unknown."""
     group = groups.get(cgroup_of(pid))
     return group.ids[-1] if group else 0
 
 
 def _lost_record(flow: Any, src: Any, dst: Any, dst_id: int) -> Record:
-    """Return a record of what a flow still owes, as far as the probe remembers both ends."""
+    """Return a record of a flow's pending losses, as far as the probe remembers both endpoints."""
     record = Record(
         event=Event.LOST,
         type=src.type,

@@ -19,7 +19,7 @@ from unixsock_bpf.filter.encode import declarations
 from unixsock_bpf.probe import bpf_syscall, bytecode, hook_programs, maps
 from unixsock_bpf.probe.btf import BtfError
 from unixsock_bpf.probe.bytecode import Bytecode, Subprogram
-from unixsock_bpf.probe.compiler import Compiled, compiled, errors_told, source
+from unixsock_bpf.probe.compiler import Compiled, bcc_errors, compiled, source
 from unixsock_bpf.probe.hook_programs import Mode, Placed, Plan
 from unixsock_bpf.probe.hook_table import Hook, Need, Purpose
 from unixsock_bpf.probe.hook_thread import HookThread
@@ -95,7 +95,7 @@ class ProgramSet:
         self._behind: set[tuple[str, int]] = set()
         self._events = False
         try:
-            with errors_told():
+            with bcc_errors():
                 found = compiled(sources(kernel.macros, plan))
                 self._code = {name: program for part in found for name, program in part.programs.items()}
                 self._slot_mark = self._complete(settings)
@@ -110,7 +110,7 @@ class ProgramSet:
     def load_events(self) -> None:
         """Load the hooks that only events need, once; ``attach`` attaches them.  Raises ProbeError."""
         if not self._events:
-            with errors_told():
+            with bcc_errors():
                 self._load([one for one in self._plan.placed if one.hook.events])
             self._events = True
 
@@ -270,7 +270,7 @@ class ProgramSet:
 
     def attach(self) -> None:
         """Attach the hooks that are loaded and not attached.  Raises ProbeError."""
-        with errors_told():
+        with bcc_errors():
             for program in sorted(self._programs.keys() - self._hooks.keys(), key=_rank):
                 if program.placed in self._left_out:  # the other half of a kretprobe
                     continue
@@ -278,7 +278,7 @@ class ProgramSet:
                     hook = self._attached(program)
                 except OSError as error:
                     self._leave_out(program, _no_function(program, error))
-                    self._take_out([one for one in self._hooks if one.placed == program.placed])
+                    self._detach([one for one in self._hooks if one.placed == program.placed])
                     continue
                 needs_thread = program.mode in (Mode.KPROBE, Mode.KRETPROBE, Mode.SESSION)
                 self._hooks[program] = HookThread(hook) if needs_thread else hook
@@ -312,13 +312,13 @@ class ProgramSet:
     def detach_messages(self) -> None:
         """Detach the hooks that write records of messages and events."""
         writing = (Purpose.MESSAGE, Purpose.EVENT)
-        self._take_out([one for one in self._hooks if one.purpose in writing])
+        self._detach([one for one in self._hooks if one.purpose in writing])
 
     def detach(self) -> None:
         """Detach all hooks: a confined process can do that, too."""
-        self._take_out(list(self._hooks))
+        self._detach(list(self._hooks))
 
-    def _take_out(self, programs: Sequence[Program]) -> None:
+    def _detach(self, programs: Sequence[Program]) -> None:
         """Detach these hooks, the last first."""
         for program in programs:
             if program.mode is Mode.KRETPROBE and program.hook.sleeps:
@@ -375,6 +375,15 @@ def sources(macros: dict[str, int], plan: Plan) -> list[tuple[str, list[str]]]:
     head = source("kernel/bpf_helpers.h") + declarations()
     hooks = source("hooks.bpf.c") + hook_programs.source(plan)
     return [(head + text, flags) for text in (source("records.bpf.c"), hooks)]
+
+
+def compile_ahead() -> None:
+    """Compile for the running kernel, into the cache; captures compile nothing then.  Raises ProbeError."""
+    from unixsock_bpf.probe.kernel import kernel
+
+    here = kernel()
+    with bcc_errors():
+        compiled(sources(here.macros, hook_programs.plan(here, "fentry", here.has_sessions)))
 
 
 def _bpf_type(mode: Mode) -> int:

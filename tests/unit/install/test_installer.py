@@ -24,8 +24,8 @@ from unixsock_bpf.install import installer, places
 from unixsock_bpf.install.manifest import Item
 from unixsock_bpf.install.places import Places
 from unixsock_bpf.privilege import launch, policy
-from unixsock_bpf.probe import ahead
 from unixsock_bpf.probe import cache as programs
+from unixsock_bpf.probe import program_set
 from unixsock_bpf.record import Record
 from unixsock_bpf.wireshark import folders as wireshark_folders
 
@@ -40,7 +40,7 @@ compile_bytecode = installer.compile_bytecode
 @pytest.fixture(autouse=True)
 def _nothing_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is compiled for this machine's kernel is the guests' to test, and bytecode takes seconds."""
-    monkeypatch.setattr(ahead, "compile_ahead", lambda: programs.keep("compiled", {}))
+    monkeypatch.setattr(program_set, "compile_ahead", lambda: programs.keep("compiled", {}))
     monkeypatch.setattr(installer, "compile_bytecode", lambda *_: None)
 
 

@@ -1,4 +1,4 @@
-"""Where the kernel has the memory of pages, from the head of /proc/kcore."""
+"""Where the kernel has the memory of pages, from the head of /proc/kcore or from /proc/kallsyms."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unixsock_bpf.probe.page_bases import page_bases
+from unixsock_bpf.probe.page_bases import addresses, page_bases
 
 LINEAR, VMALLOC, VMEMMAP = 0xFFFF9A0580000000, 0xFFFFB0D940000000, 0xFFFFEE8D00000000
 NOT_PHYSICAL = 2**64 - 1
@@ -70,3 +70,23 @@ def test_a_broken_head_tells_nothing_else(data: bytes) -> None:
         file.write(data)
         file.flush()
         assert page_bases(64, file.name) in ({}, FOUND)
+
+
+KALLSYMS = """\
+ffffffff81000000 T _stext
+ffffffff82a01230 D other_vmemmap_base
+ffffffff82a01238 D vmemmap_base
+ffffffff82a01240 D vmemmap_base_other
+0000000000000000 D hidden
+ffffffffc0000000 t vmemmap_base_of_a_module\t[module]
+"""
+
+
+def test_whole_names_are_found(tmp_path: Path) -> None:
+    (tmp_path / "kallsyms").write_text(KALLSYMS)
+    found = addresses(["vmemmap_base", "missing", "hidden"], str(tmp_path / "kallsyms"))
+    assert found == {"vmemmap_base": 0xFFFFFFFF82A01238, "hidden": 0}
+
+
+def test_without_kallsyms_there_are_none(tmp_path: Path) -> None:
+    assert addresses(["vmemmap_base"], str(tmp_path / "missing")) == {}
