@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from unixsock_bpf import record  # noqa: E402
+from unixsock_bpf.cli.dataset_output import PARQUET  # noqa: E402
 from unixsock_bpf.export.registry import FORMATS as EXPORTS  # noqa: E402
 from unixsock_bpf.filter.primitives import PRIMITIVES  # noqa: E402
 from unixsock_bpf.formats import pcapng  # noqa: E402
@@ -232,6 +233,10 @@ def _replaced(text: str, *pieces: tuple[str, str]) -> str:
     return text
 
 
+#: Formats of ``unixsock dump``: parquet, which writes a folder, is not a writer of one file.
+DUMPS = [*FORMATS, PARQUET]
+
+
 def _words(primitive: str) -> str:
     return " ".join(PRIMITIVES[primitive].operand.words)
 
@@ -262,7 +267,7 @@ def manual(page: str) -> str:
     return _replaced(
         page,
         (r"(Primitives:\n\.BR ).*?( ;\njoined with)", primitives),
-        (rf'(\.SH OPTIONS OF DUMP\n\.TP\n{format_option} )[^"]*(")', "|".join(FORMATS)),
+        (rf'(\.SH OPTIONS OF DUMP\n\.TP\n{format_option} )[^"]*(")', "|".join(DUMPS)),
         (rf'(\.SH OPTIONS OF EXPORT\n.*?{format_option} )[^"]*(")', "|".join(EXPORTS)),
         (r'(\.TH UNIXSOCK 1 "" "unixsock )[^"]*(")', __version__),
     )
@@ -276,7 +281,7 @@ def bash_completion(script: str) -> str:
     """Return the completion for bash with its lists."""
     return _replaced(
         script,
-        (r"(local formats=')[^']*(')", " ".join(FORMATS)),
+        (r"(local formats=')[^']*(')", " ".join(DUMPS)),
         (r"(== export \]\] && formats=')[^']*(')", " ".join(EXPORTS)),
         (r"(local terms=')[^']*(')", _terms()),
         (r"(--type \| type\)[^']*')[^']*(')", _words("type")),
@@ -289,7 +294,7 @@ def zsh_completion(script: str) -> str:
     return _replaced(
         script,
         (r"(terms=\()[^)]*(\))", _terms()),
-        (r"( dump\)\n *_arguments '--format\[format\]:format:\()[^)]*(\))", " ".join(FORMATS)),
+        (r"( dump\)\n *_arguments '--format\[format\]:format:\()[^)]*(\))", " ".join(DUMPS)),
         (r"( export\)\n.*?'--format\[format\]:format:\()[^)]*(\))", " ".join(EXPORTS)),
         (r"('--type\[socket type\]:type:\()[^)]*(\))", _words("type")),
     )
