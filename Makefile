@@ -13,7 +13,7 @@ TESTS ?=
 PEER ?=
 
 .PHONY: help setup demo lint format unit test test-dissector test-wireshark test-kernels test-faults test-gui \
-    bench bench-short guest clean generate
+    test-exports bench bench-short guest clean generate
 
 help:
 	@echo 'target             what it does                                                 needs'
@@ -28,6 +28,7 @@ help:
 	@echo 'make test-kernels  guests with 4 kernels, fentry and kprobe; docs/kernels.md    root, network once; 2 h emulated'
 	@echo 'make test-faults   kills, clock jumps, hostile peers, long hostile input        root, network once; 1 h emulated'
 	@echo 'make test-gui      Wireshark 4.0, 4.4, 4.6 by mouse; pictures in .cache/gui      root, network once; 25 min emulated'
+	@echo 'make test-exports  Spark, PlantUML, Mermaid, Bustle, a broker read exports; 2 GiB  root, network once; 15 min'
 	@echo 'make bench         what a capture costs, beside other tools; docs/performance.md root, network once; 1 h emulated'
 	@echo '                   PEER="command {path}" adds another; make bench-short only tries the bench'
 	@echo 'make guest RUN=... a shell command in a guest; SUITE=bullseye|bookworm|trixie|sid'
@@ -95,6 +96,12 @@ test-faults: setup
 	    tests/dissector/test_mutated.py tests/dissector/test_linear_time.py $(FAULTS) tests/kernel/test_stress.py
 	$(VENV)/pip install --disable-pip-version-check -q -e '.[fuzz]'
 	$(VENV)/python -m fuzz --seconds $(FUZZ_SECONDS)
+
+# What make test has no time for: engines and readers that are large to install, and large captures.
+test-exports:
+	@tests/setup tests/exports/debian-packages
+	@tests/exports/setup
+	$(PYTEST) tests/exports
 
 bench bench-short:
 	@tests/setup tests/benchmarks/debian-packages

@@ -38,8 +38,13 @@ def answer(number: int) -> bytes:
     )
 
 
-def write(path: Path, count: int, conversations: int = 64, step_ns: int = 8_640_000) -> Path:
-    """Write ``count`` records of requests and answers in ``conversations`` streams, ``step_ns`` apart."""
+def write(
+    path: Path, count: int, conversations: int = 64, step_ns: int = 8_640_000, padding: bytes = b""
+) -> Path:
+    """Write ``count`` records of requests and answers in ``conversations`` streams, ``step_ns`` apart.
+
+    Each answer is followed by ``padding``.
+    """
     heads = []
     for at in range(conversations):
         client, server, name = 2 * at + 256, 2 * at + 257, _PATHS[at % len(_PATHS)]
@@ -63,7 +68,7 @@ def write(path: Path, count: int, conversations: int = 64, step_ns: int = 8_640_
             exchange, back = divmod(number, 2)
             *both, sent = heads[exchange % conversations]
             head = both[back]
-            payload = answer(exchange) if back else request(exchange)
+            payload = answer(exchange) + padding if back else request(exchange)
             positions.pack_into(
                 head, 72, sent[back], sent[1 - back], exchange // conversations, len(payload), 0, len(payload)
             )
