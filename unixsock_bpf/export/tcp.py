@@ -8,11 +8,11 @@ of MySQL and memcached have IPv4 addresses, because pt-query-digest reads no oth
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 
 from unixsock_bpf.export.base import ExportFormat, Options
 from unixsock_bpf.export.ports import server_port
-from unixsock_bpf.formats.pcapng import endpoint_address
+from unixsock_bpf.formats.pcapng import PACKET_PREFIX, Skip, Span, endpoint_address
 from unixsock_bpf.formats.reader import SavedCapture, SavedError
 from unixsock_bpf.record import HEADER_LEN, Event, Flag, Record, Role, SocketType
 
@@ -31,8 +31,29 @@ _SEGMENT = 0x8000
 _DATAGRAM = 65_000
 _NEXT = 1 << 32
 _BATCH = 2048
+#: Bytes of a block and its prefix before a record.
+_BLOCK_HEAD = 28 + len(PACKET_PREFIX)
+#: Fewer packets than these are no run; the most to wait with looking for the next one.
+_FEW, _LONGEST_WAIT = 256, 1 << 16
 #: Ports whose tools know only IPv4.
 _IPV4_PORTS = {3306, 11211}
+
+
+def _run() -> Callable[..., tuple[bytes, int, int]] | None:
+    """Return what takes many packets at once; None without numpy."""
+    try:
+        from unixsock_bpf.export.tcp_runs import run
+    except ImportError:
+        return None
+    return run
+
+
+def _skipped(spans: Generator[Span, Skip | None, None], skip: Skip) -> Span | None:
+    """Return the span after those that were skipped."""
+    try:
+        return spans.send(skip)
+    except StopIteration:
+        return None
 
 
 class _Way:
@@ -62,8 +83,16 @@ class _Exporter:
         self.stamp = 0, 0
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield the file in pieces."""
+        """Yield the file in pieces.  Raises SavedError after all that is whole."""
         yield _FILE_HEADER
+        try:
+            yield from self._packets()
+        except SavedError:
+            yield b"".join(self._out)
+            raise
+        yield b"".join(self._out)
+
+    def _packets(self) -> Iterator[bytes]:
         capture, data, unpack, ways, out = (
             self._capture,
             self._capture.data,
@@ -73,7 +102,12 @@ class _Exporter:
         )
         pack, from_bytes = _TCP6.pack, int.from_bytes
         stream, event_data, urgent = SocketType.STREAM.value, Event.DATA.value, Flag.OOB.value
-        for number, time_ns, begin, end, _ in capture.spans():
+        spans = capture.spans()
+        span = next(spans, None)
+        run = _run() if capture.skips else None
+        left = wait = 0  # packets until a run is looked for, and how many these were
+        while span is not None:
+            number, time_ns, begin, end, interface = span
             if end - begin < HEADER_LEN or data[begin] != 1:
                 capture.decode(number, begin, end)  # says why not
             event, header_len, kind, flags, src, dst, seq, ack, _, offset, caplen = unpack(data, begin)
@@ -90,7 +124,7 @@ class _Exporter:
             elif caplen:
                 # The usual case, which decides how fast an export is.
                 at = begin + header_len
-                if at + caplen > end:
+                if at + caplen > end or header_len < HEADER_LEN:
                     capture.decode(number, begin, end)
                 payload = data[at : at + caplen]
                 seq += offset
@@ -128,7 +162,20 @@ class _Exporter:
             if len(out) >= _BATCH:
                 yield b"".join(out)
                 out.clear()
-        yield b"".join(out)
+            left -= 1
+            if left >= 0 or run is None or capture.interfaces[interface].per_second != 1_000_000_000:
+                span = next(spans, None)
+                continue
+            block = begin - _BLOCK_HEAD
+            after = block + int.from_bytes(data[block + 4 : block + 8], "little")
+            segments, many, after = run(data, after, data[block + 8 : block + 12], _SEGMENT, ways)
+            if many:
+                yield b"".join([*out, segments])
+                out.clear()
+            # Where packets are not as usual, looking for a run costs more than it saves.
+            wait = 0 if many >= _FEW else min(max(_FEW, 2 * wait), _LONGEST_WAIT)
+            left = wait
+            span = _skipped(spans, (after, number + many)) if many else next(spans, None)
 
     def _any(self, number: int, time_ns: int, begin: int, end: int) -> None:
         """Take a record of whichever kind, slowly."""

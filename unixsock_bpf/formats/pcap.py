@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 from unixsock_bpf.formats import pcapng
 from unixsock_bpf.formats.base import Format
-from unixsock_bpf.formats.pcapng import Block, Buffer, Packet, Span
+from unixsock_bpf.formats.pcapng import Block, Buffer, Packet, Skip, Span
 
 _MAGIC_NS = 0xA1B23C4D
 _FILE_HEADER = struct.Struct("<IHHiIII")
@@ -41,7 +41,7 @@ class PcapWriter:
         return []
 
 
-def spans(data: Buffer) -> Iterator[Span]:
+def spans(data: Buffer) -> Generator[Span, Skip | None, None]:
     """Yield each packet's place in ``data``, as ``pcapng.spans`` does.  Raises PcapError."""
     unit_ns = UNITS_NS[bytes(data[:4])]
     if len(data) < _FILE_HEADER.size:

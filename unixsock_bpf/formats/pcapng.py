@@ -11,7 +11,7 @@ import ipaddress
 import mmap
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Union
 
@@ -233,11 +233,16 @@ class Interface:
     description: str = ""
 
 
-def spans(data: Buffer, interfaces: list[Interface]) -> Iterator[Span]:
+#: Where reading goes on, and how many packets were before, for ``spans``.
+Skip = tuple[int, int]
+
+
+def spans(data: Buffer, interfaces: list[Interface]) -> Generator[Span, Skip | None, None]:
     """Yield each packet's place in ``data``, numbered as in Wireshark; add to ``interfaces``.
 
     Understands interfaces of any time resolution.  Raises PcapngError as ``blocks`` does.  For captures of
-    millions of packets, so a packet costs no more than it has to: no object beyond the span.
+    millions of packets, so a packet costs no more than it has to: no object beyond the span.  Who has
+    read packets itself sends where they end, and how many packets were before.
     """
     size = len(data)
     prefix, prefix_length = PACKET_PREFIX, len(PACKET_PREFIX)
@@ -256,8 +261,10 @@ def spans(data: Buffer, interfaces: list[Interface]) -> Iterator[Span]:
                 place = number, high << 32 | low, begin + prefix_length, begin + caplen, first + interface
             else:
                 place = number, 0, 0, 0, 0
-            yield make(Span, place)
+            skip = yield make(Span, place)
             at = end
+            if skip is not None:
+                at, number = skip
             continue
         if length < 12 or length % 4 or end > size or trailer(data, end - 4)[0] != length:
             raise PcapngError(_why_not(data, at))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
 from unixsock_bpf import record
 from unixsock_bpf.formats import pcap, pcapng
-from unixsock_bpf.formats.pcapng import Buffer, Interface, Span
+from unixsock_bpf.formats.pcapng import Buffer, Interface, Skip, Span
 
 _PCAPNG = struct.pack("<I", pcapng.SHB)
 #: Bytes of a mapped file that may stay in memory before they are given back.
@@ -58,22 +58,29 @@ class SavedCapture:
         self.interfaces: list[Interface] = []
         self._chosen = chosen
 
-    def spans(self) -> Iterator[Span]:
+    def spans(self) -> Generator[Span, Skip | None, None]:
         """Yield where each of our records lies in ``data``; packets of other link types are left out.
 
-        Raises SavedError for a file of another kind, without a packet of ours, or cut short.
+        Where ``skips``, a user that has read more packets of the same interface itself sends where they end,
+        and the number of the last.  Raises SavedError for a file of another kind, without a packet of ours, or
+        cut short.
         """
         others = ours = 0
         chosen = None if self._chosen is None else iter(self._chosen)
-        wanted = resident = 0
+        wanted = resident = ticked = 0
         try:
-            for span in _spans(self.data, self.interfaces):
+            reading = _spans(self.data, self.interfaces)
+            span = next(reading, None)
+            while span is not None:
                 begin = span[2]
+                skip = None
                 if not begin:
                     others += 1
+                    span = next(reading, None)
                     continue
                 ours += 1
-                if not ours & 1023:
+                if ours - ticked > 1000:
+                    ticked = ours
                     self.at = begin
                     if begin - resident > _RESIDENT:
                         self._forget()
@@ -84,9 +91,19 @@ class SavedCapture:
                     while wanted < span[0]:
                         wanted = next(chosen, 1 << 63)
                     if wanted != span[0]:
+                        span = next(reading, None)
                         continue
                 self.count += 1
-                yield span
+                skip = yield span
+                if skip is None:
+                    span = next(reading, None)
+                    continue
+                self.count += skip[1] - span[0]
+                ours += skip[1] - span[0]
+                try:
+                    span = reading.send(skip)
+                except StopIteration:
+                    span = None
             if others and not ours:
                 raise SavedError("it holds packets, but none of Unix sockets (another link type)")
         except (pcap.PcapError, pcapng.PcapngError, SavedError) as error:
@@ -94,6 +111,11 @@ class SavedCapture:
                 raise SavedError(str(error)) from None
             self.problem = str(error)
         self.at = len(self.data)
+
+    @property
+    def skips(self) -> bool:
+        """Whether each packet is wanted, and ``spans`` can be told to skip some."""
+        return self._chosen is None and bytes(self.data[:4]) == _PCAPNG
 
     def _forget(self) -> None:
         """Give back the memory of what was read: the file has it, should it be wanted again."""
@@ -147,7 +169,7 @@ def _content(fd: int) -> bytes | mmap.mmap:
             return file.read()
 
 
-def _spans(data: Buffer, interfaces: list[Interface]) -> Iterator[Span]:
+def _spans(data: Buffer, interfaces: list[Interface]) -> Generator[Span, Skip | None, None]:
     """Yield the place of each packet, whichever kind of file ``data`` is."""
     magic = bytes(data[:4])
     if magic == _PCAPNG:
