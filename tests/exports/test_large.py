@@ -17,9 +17,9 @@ _MORE = {"tcp": 130, "dbus": 130, "har": 130, "dot": 130, "raw": 130, "parquet":
 def captures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("large")
     padding = bytes(range(32, 127)) * 90
-    large = write(folder / "large.pcapng", 450_000, padding=padding)
+    large = write(folder / "large.pcapng", 520_000, padding=padding)
     assert large.stat().st_size > 2 << 30
-    return large, write(folder / "small.pcapng", 4_500, padding=padding)
+    return large, write(folder / "small.pcapng", 5_200, padding=padding)
 
 
 def peak_mib(capture: Path, form: str, output: Path) -> int:

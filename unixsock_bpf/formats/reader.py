@@ -62,8 +62,8 @@ class SavedCapture:
         """Yield where each of our records lies in ``data``; packets of other link types are left out.
 
         Where ``skips``, a user that has read more packets of the same interface itself sends where they end,
-        and the number of the last.  Raises SavedError for a file of another kind, without a packet of ours, or
-        cut short.
+        and the number of the last.  Raises SavedError for a file of another kind, without a packet of ours,
+        or cut short.
         """
         others = ours = 0
         chosen = None if self._chosen is None else iter(self._chosen)
