@@ -247,15 +247,21 @@ class ProgramSet:
         Without preemption only an interrupt can come while another program runs, and none sends on
         Unix sockets.
         """
-        kernel, mode = self._kernel, program.mode
+        mode = program.mode
         count: int | None = 0
-        if mode is Mode.SESSION or kernel.preemptible:
-            counted = mode in (Mode.SESSION, Mode.FENTRY, Mode.FEXIT) or kernel.missed_offset is not None
-            count = bpf_syscall.skipped(self._programs[program]) if counted else None
+        if mode is Mode.SESSION or self._kernel.preemptible:
+            count = bpf_syscall.skipped(self._programs[program]) if self._is_asked(program) else None
         if mode is Mode.KRETPROBE and program.hook.sleeps and count is not None:
             missed = self._missed_by(program)
             count = None if missed is None else count + missed
         return count
+
+    def _is_asked(self, program: Program) -> bool:
+        """Return whether the kernel counts what a program missed, and has to be asked."""
+        kernel, mode = self._kernel, program.mode
+        if mode is Mode.SESSION:
+            return True
+        return kernel.preemptible and (mode in (Mode.FENTRY, Mode.FEXIT) or kernel.missed_offset is not None)
 
     def _missed_by(self, program: Program) -> int | None:
         """Return how many calls found all instances of a kretprobe taken; None where that is not known."""
@@ -266,7 +272,7 @@ class ProgramSet:
 
     def countable(self) -> set[int]:
         """Return the descriptors that ``skipped`` needs open."""
-        return {self._programs[program] for program in self._counting()}
+        return {self._programs[program] for program in self._counting() if self._is_asked(program)}
 
     def attach(self) -> None:
         """Attach the hooks that are loaded and not attached.  Raises ProbeError."""
