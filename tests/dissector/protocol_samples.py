@@ -481,7 +481,7 @@ SAMPLES = {
     "ssh-mux": Sample(
         b"/root/.ssh/control-me@host:22",
         [(True, _mux(1, 4)), (False, _mux(1, 4)), (True, _mux(0x10000004, 0)), (False, _mux(0x80000005, 0, 4711)),
-         (True, _mux(0x10000002, 1, 0, 0, 0, 0, 0, 0x7E, texts=(b"xterm", b"uname -a", b"LANG=C"))), (False, _mux(0x80000006, 1, 9)),
+         (True, _mux(0x10000002, 1, 0, 0, 0, 0, 0, 0x7E, texts=(b"xterm", b"uname -a", b"LANG=C")) + bytes(3)), (False, _mux(0x80000006, 1, 9)),
          (False, _mux(0x80000004, 9, 3)), (True, _mux(0x10000006, 2)), (False, _mux(0x80000003, 2, texts=(b"Port forwarding failed",)))],
         "ssh_mux.type", [f"0x{kind:08x}" for kind in (1, 1, 0x10000004, 0x80000005, 0x10000002, 0x80000006, 0x80000004, 0x10000006, 0x80000003)],
         {"ssh_mux.command": ["uname -a"], "ssh_mux.terminal": ["xterm"], "ssh_mux.exit": ["3"], "ssh_mux.reason": ["Port forwarding failed"],

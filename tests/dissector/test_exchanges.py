@@ -32,6 +32,8 @@ REAL = {
     "wayland": [("WAYLAND", "wl_display.sync", 2, 0, 0)],
     "ssh-agent": [("SSH-AGENT", "ADD_IDENTITY", 1, 0, 0), ("SSH-AGENT", "REQUEST_IDENTITIES", 2, 0, 0), ("SSH-AGENT", "SIGN_REQUEST", 1, 0, 0)],
     "gpg-agent": [("ASSUAN", "GETINFO", 1, 0, 0), ("ASSUAN", "KEYINFO", 1, 0, 0), ("ASSUAN", "OPTION", 1, 0, 0), ("ASSUAN", "RESET", 1, 0, 0)],
+    "ovsdb": [("JSON", "get_schema", 1, 0, 0), ("JSON", "list_dbs", 2, 0, 0), ("JSON", "transact", 2, 0, 0)],
+    "qemu-nbd": [("NBD", "FLUSH", 1, 0, 0), ("NBD", "READ", 1, 0, 0), ("NBD", "WRITE", 1, 0, 0), ("NBD", "option GO", 2, 1, 0), ("NBD", "option SET_META_CONTEXT", 2, 1, 0), ("NBD", "option STRUCTURED_REPLY", 2, 0, 0)],
     "pulseaudio": [("PULSE", "AUTH", 1, 0, 0), ("PULSE", "GET_SERVER_INFO", 1, 0, 0), ("PULSE", "SET_CLIENT_NAME", 1, 0, 0)],
 }  # fmt: skip
 

@@ -125,6 +125,33 @@ EXPECTED = {
     "x11": {
         "x11.opcode": "16|15",
     },
+    # nbdinfo and qemu-io with nbdkit, then with qemu-nbd; ovsdb-client at a path that tells nothing; ssh's session that
+    # exits with 3; emacsclient (the answers are its manual's); systemd-cat.  By real/relay.py, too.
+    "nbd": {
+        "unixsock.nbd.command": "0|2|1|0|3|4|3|2",
+        "unixsock.nbd.option_reply": "0x00000001|0x00000003|0x00000003|0x00000001|0x00000004|0x00000001|0x00000003|0x00000003|0x00000001|0x00000001|0x00000004|0x00000001|0x00000003|0x00000001",
+    },
+    "qemu-nbd": {
+        "unixsock.nbd.command": "0|1|3|2",
+        "unixsock.nbd.option_reply": "0x00000001|0x00000004|0x00000001|0x00000003|0x00000003|0x00000001|0x00000001|0x80000006|0x80000006|0x00000001",
+    },
+    "ovsdb": {
+        "unixsock.json.method": "list_dbs|transact|list_dbs|get_schema|transact",
+        "unixsock.json.id": "0|0|0|0|0|0|1|1|2|2",
+    },
+    "ssh-mux": {
+        "ssh_mux.command": "echo hi; exit 3",
+        "ssh_mux.exit": "3",
+        "ssh_mux.reason": "Port forwarding failed",
+    },
+    "emacs": {
+        "emacs.value": "/tmp/|(+ 1 2)|99|3|/tmp/|(car 1)|99|Wrong type\\x0a",
+    },
+    "journal-stream": {
+        "journal_stream.identifier": "me",
+        "journal_stream.line": "hello|bad",
+        "journal_stream.level": "3",
+    },
     # Python 3.11's managers and tmux 3.3a, recorded by real/relay.py on its own.
     "multiprocessing": {
         "multiprocessing.kind": "|".join(

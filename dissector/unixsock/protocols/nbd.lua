@@ -75,9 +75,10 @@ local function reads()
     return conversation.nbd
 end
 
-local function note_read(cookie, size)
+local function note_request(cookie, size)
     local of = reads()
     if not of.asked[cookie] then
+        if size == 0 then return end -- cookies are used again: only what was a read before is to be forgotten
         if of.count >= MOST then of.asked, of.count = {}, 0 end
         of.count = of.count + 1
     end
@@ -98,7 +99,7 @@ local function head_only(size) return function() return size end end
 local HEADS = {
     [REQUEST] = { 28, function(text, from)
         local kind, size = unpack(">I2", text, from + 7), unpack(">I4", text, from + 25)
-        if kind == READ then note_read(text:sub(from + 9, from + 16), size) end
+        note_request(text:sub(from + 9, from + 16), kind == READ and size or 0)
         return kind == WRITE and 28 + size or 28
     end },
     [EXTENDED_REQUEST] = { 32, function(text, from)

@@ -17,10 +17,10 @@ local protocol = host.load("protocols/lib/declare")({
 local printable = host.load("util/text").printable
 local exchanges = host.load("dispatch/exchanges")
 local framing = host.load("protocols/lib/framing")
-local HELLO, NEW_SESSION, FAILURE, EXIT_MESSAGE = 0x1, 0x10000002, 0x80000003, 0x80000004
+local HELLO, NEW_SESSION, NEW_STDIO_FWD, FAILURE, EXIT_MESSAGE = 0x1, 0x10000002, 0x10000008, 0x80000003, 0x80000004
 local TYPES = {
     [HELLO] = "HELLO", [NEW_SESSION] = "NEW_SESSION", [0x10000004] = "ALIVE_CHECK", [0x10000005] = "TERMINATE",
-    [0x10000006] = "OPEN_FWD", [0x10000007] = "CLOSE_FWD", [0x10000008] = "NEW_STDIO_FWD",
+    [0x10000006] = "OPEN_FWD", [0x10000007] = "CLOSE_FWD", [NEW_STDIO_FWD] = "NEW_STDIO_FWD",
     [0x10000009] = "STOP_LISTENING", [0x1000000f] = "PROXY", [0x80000001] = "OK", [0x80000002] = "PERMISSION_DENIED",
     [FAILURE] = "FAILURE", [EXIT_MESSAGE] = "EXIT_MESSAGE", [0x80000005] = "ALIVE", [0x80000006] = "SESSION_OPENED",
     [0x80000007] = "REMOTE_PORT", [0x80000008] = "TTY_ALLOC_FAIL", [0x8000000f] = "PROXY",
@@ -42,9 +42,12 @@ local F = {
 }
 local proto = framing.proto(protocol, F)
 
+-- After these a client passes descriptors, each with one byte outside of any message.
+local DESCRIPTORS = { [NEW_SESSION] = 3, [NEW_STDIO_FWD] = 2 }
+
 local function length(text, at)
-    local size = Struct.unpack(">I4", text, at + 1)
-    return size >= 4 and size <= MAX and size + 4 or false
+    local size, kind = Struct.unpack(">I4I4", text, at + 1)
+    return size >= 4 and size <= MAX and size + 4 + (DESCRIPTORS[kind] or 0) or false
 end
 
 -- Adds the string at `at`, if it is whole; gives it and where the next field begins.
@@ -96,5 +99,5 @@ local function show(message, pinfo, tree)
     framing.info(pinfo, "SSH-MUX", info)
 end
 
-protocol.proto = framing.dissector(proto, framing.by_head(4, length), show, 0)
+protocol.proto = framing.dissector(proto, framing.by_head(8, length), show, 0)
 return protocol

@@ -107,7 +107,11 @@ def main() -> int:
                         rights = (
                             [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
                         )
-                        sent = side.other.sock.sendmsg([data], rights)
+                        # Descriptors come with the last byte: some programs read what is before without.
+                        before = data[:-1] if fds else b""
+                        if before:
+                            side.other.sock.sendall(before)
+                        sent = len(before) + side.other.sock.sendmsg([data[len(before) :]], rights)
                         side.other.sock.sendall(data[sent:])
                     else:
                         side.other.sock.shutdown(socket.SHUT_WR)
