@@ -115,7 +115,7 @@ local function start_file()
     first_record = nil
     datagram.reset()
     addresses.reset()
-    record.forget() -- records know their conversation, and what the preferences say of their path
+    record.forget() -- records know their conversation, and the preferences' choice for their path
 end
 
 function proto.init() start_file() end
@@ -137,12 +137,12 @@ local NOTABLE = {
 local function extras(rec)
     local words = ""
     for _, one in ipairs(NOTABLE) do
-        if layout.has(rec.says.flags, one[1]) then words = words .. "  " .. one[2] end
+        if layout.has(rec.shared.flags, one[1]) then words = words .. "  " .. one[2] end
     end
-    local count = rec.says.el.fds_count
+    local count = rec.shared.el.fds_count
     if count then
         words = ("%s  %d descriptor%s"):format(words, count, count == 1 and "" or "s")
-        local kinds = rec.says.el.fd_kinds
+        local kinds = rec.shared.el.fd_kinds
         if kinds then words = words .. " (" .. kinds .. ")" end
     end
     return words
@@ -150,13 +150,13 @@ end
 
 local glance = text.glance
 
--- For the record, given its bytes too; `part` is said of a payload.
+-- For the record, given its bytes too; `part` describes a payload.
 local function info_text(rec, bytes, part)
-    local event, says, caplen = rec.event, rec.says, rec.caplen
-    local words, el, header_len = says.about, says.el, says.header_len
+    local event, shared, caplen = rec.event, rec.shared, rec.caplen
+    local words, el, header_len = shared.about, shared.el, shared.header_len
     if event == EVENT.DATA then
-        if not says.extras then says.extras = extras(rec) end
-        return words .. "  len=" .. rec.len .. (rec.offset > 0 and "  offset=" .. rec.offset or "") .. says.extras
+        if not shared.extras then shared.extras = extras(rec) end
+        return words .. "  len=" .. rec.len .. (rec.offset > 0 and "  offset=" .. rec.offset or "") .. shared.extras
             .. part .. (caplen > 0 and "  " .. glance(bytes, header_len + 1, header_len + caplen) or "")
     elseif event == EVENT.LOST then
         return words .. "  " .. (el.lost or "records lost")
@@ -164,7 +164,7 @@ local function info_text(rec, bytes, part)
         return words .. "  send failed: " .. (el.error or "unknown error") .. "  len=" .. rec.len
     elseif event == EVENT.SHUTDOWN then
         return words .. "  " .. (layout.SHUTDOWN_HOW[el.how] or "shutdown")
-    elseif event == EVENT.CONNECT and layout.has(says.flags, FLAG.SOCKETPAIR) then
+    elseif event == EVENT.CONNECT and layout.has(shared.flags, FLAG.SOCKETPAIR) then
         return words .. "  socket pair"
     end
     return words .. "  " .. (layout.EVENTS[event] or ("event " .. event))
@@ -172,16 +172,16 @@ end
 
 local TRANSPORT = { TCP = true, UDP = true }
 
--- Fills the columns of a record, given its bytes too, unless who has `handled` the bytes has done so.
+-- Fills the columns of a record, given its bytes too, unless the dissector that `handled` the bytes has done so.
 -- `waits`: the bytes wait for others.
 local function put_info(cols, handled, rec, bytes, waits)
     local protocol = handled and tostring(cols.protocol) or "TCP"
-    -- Who took the bytes and said nothing, or only added its name, leaves the TCP or UDP dissector's ports in Info.
+    -- A dissector that took the bytes and showed nothing, or only its name, leaves the TCP or UDP ports in Info.
     local added = TRANSPORT[protocol] and "" or protocol:match("^[TU][CD]P(/.*)")
     local info = handled and tostring(cols.info)
     if not added and info ~= "" then return end
     if added then cols.protocol = "UNIX" .. added end
-    local begun = rec.caplen > 0 and waits -- the TCP dissector says so up to 4.2, and from then on:
+    local begun = rec.caplen > 0 and waits -- the TCP dissector shows that up to 4.2, and from then on:
         or info and (info:find("TCP segment of a reassembled PDU") or info:find("TCP PDU reassembled in"))
     cols.info = rec.wrong and "Malformed: " .. rec.wrong
         or info_text(rec, bytes, (begun and "  (part of a message)" or "") .. payload.note_on(rec))
@@ -190,7 +190,7 @@ end
 ---------------------------------------------------------------------------------------------------
 -- The dissector
 
--- Shows a packet that is no record that we know; `wrong` says why.
+-- Shows a packet that is no known record; `wrong`: why.
 local function unreadable(tvb, pinfo, tree, wrong, is_version)
     local length = tvb:len()
     local t = tree:add(proto, length > 0 and tvb:range(0, length) or tvb)
@@ -221,33 +221,33 @@ function proto.dissector(tvb, pinfo, tree)
     local rec, wrong, is_version = read(bytes)
     if not rec then return unreadable(tvb, pinfo, tree, wrong, is_version) end
     if not self then self, no_address = Dissector.get("unixsock"), pinfo.src end
-    local event, says = rec.event, rec.says
+    local event, shared = rec.event, rec.shared
     rec.number = get_number(pinfo)
     start_exchanges()
 
     local cols, asked = get_cols(pinfo), referenced(tree, self) -- true, too, where the tree is shown
     rec.asked = asked
     first_record = first_record or rec.number
-    local remarkable = says.remarkable or rec.wrong or event == SEND_ERROR or rec.number == first_record
+    local remarkable = shared.remarkable or rec.wrong or event == SEND_ERROR or rec.number == first_record
     local t
     if asked or remarkable then
-        t = tree:add(proto, tvb:range(0, says.header_len))
+        t = tree:add(proto, tvb:range(0, shared.header_len))
         if asked then tree_of.add_fields(t, tvb, rec, bytes) end
         if remarkable then tree_of.add_experts(t, rec) end
         if rec.number == first_record then tree_of.add_wrong_paths(t, payload.wrong_paths) end
-        if event == LOST or says.truncated then exchanges.lost(pinfo) end
+        if event == LOST or shared.truncated then exchanges.lost(pinfo) end
     elseif get_text(tree) then -- there is a tree, which has what it hangs on
         t = add(tree, proto) -- for the protocol hierarchy
     end
-    -- Of the selected packet Wireshark wants no columns; Follow finds its conversation by the sockets' addresses.
+    -- Wireshark needs no columns of the selected packet; Follow finds its conversation by the sockets' addresses.
     local named = choices.columns and not (asked and tree.visible and tostring(cols.protocol) == "(protocol)")
-    local src = named and of_text(says.src_text, pinfo, t or tree)
-    local dst = src and of_text(says.dst_text, pinfo, t or tree)
+    local src = named and of_text(shared.src_text, pinfo, t or tree)
+    local dst = src and of_text(shared.dst_text, pinfo, t or tree)
 
     local handled = false -- and nothing was queued by a failed or lost send
     if event == LOST or event == SEND_ERROR then
         handled = false
-    elseif says.type == STREAM then
+    elseif shared.type == STREAM then
         handled = dissect_stream(rec, bytes, tvb, pinfo, tree, t)
         if event == DATA and rec.caplen > 0 and follows_http(rec) then http(rec, bytes, t or tree, pinfo) end
     elseif event == DATA then
@@ -269,8 +269,8 @@ function proto.dissector(tvb, pinfo, tree)
     elseif named then
         set_src(pinfo, no_address)
         set_dst(pinfo, no_address)
-        cols.src = says.src_text
-        cols.dst = says.dst_text
+        cols.src = shared.src_text
+        cols.dst = shared.dst_text
     end
     return #bytes
 end

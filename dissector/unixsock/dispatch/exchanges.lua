@@ -196,11 +196,11 @@ function M.waits(key)
     return waiting ~= nil and waiting.by_key[key] ~= nil
 end
 
--- A message that says that something failed, and answers no question.
+-- A message that reports a failure, and answers no request.
 function M.failure(words, tree) show_answer(nil, tree, words) end
 
 -- A message that answers a question with the same `key`, or if that is nil the one that has waited longest.  `failure`
--- is what it says of an error, or nil.  `more`: other answers to the same question follow.
+-- is the error that it reports, or nil.  `more`: other answers to the same request follow.
 function M.answer(key, failure, tree, pinfo, more)
     local at, time = this_place(), get_time(pinfo)
     if get_visited(pinfo) then

@@ -26,7 +26,7 @@ end
 -- HTTP, by the first line of each message, where that begins a record
 
 function M.follows_http(rec)
-    local known = rec.says.known
+    local known = rec.shared.known
     return known and known.http or rec.way.conversation.content_name == "http"
 end
 
@@ -53,7 +53,7 @@ end
 -- Follows the record's payload in `bytes`.
 function M.http(rec, bytes, tree, pinfo)
     if get_visited(pinfo) then return exchanges.again(tree, pinfo) end
-    local start = rec.says.header_len + 1
+    local start = rec.shared.header_len + 1
     local state, sock = state_of(rec.way.conversation, "http"), record.src_sock(rec.way)
     local head = bytes:sub(start, start + HEAD)
     if state[sock] then -- the beginning of a first line
@@ -234,7 +234,7 @@ end
 
 local function x11(text, from_client, state, tree, pinfo)
     if state.out_of_step then return end
-    if not host.current.says.from_start then state.out_of_step = true end
+    if not host.current.shared.from_start then state.out_of_step = true end
     local at = (from_client and x11_requests or x11_answers)(text, 1, state, tree, pinfo)
     -- What is left comes again with what follows it, if the dissector waits for it.
     if not at or at <= #text and pinfo.desegment_len == 0 then state.out_of_step = true end
@@ -295,7 +295,7 @@ end
 
 -- Marks what HPACK cannot resolve.
 local function http2(text, from_client, state, tree)
-    if host.current.says.from_start then return end
+    if host.current.shared.from_start then return end
     local side, at, missing = from_client and "client" or "server", 1, 0
     while at + 8 <= #text do
         local size, kind, flags = unpack(">I3", text, at), text:byte(at + 3, at + 4)

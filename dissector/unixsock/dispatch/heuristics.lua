@@ -91,11 +91,11 @@ local by_byte = { [STREAM] = {}, [MESSAGE] = {} } -- such parts, made when they 
 
 -- The name of a dissector for a payload that begins with `bytes`, or nil.
 function M.recognise(bytes, rec)
-    if rec.says.type == SOCKET_TYPE.STREAM or rec.says.type == 0 then
+    if rec.shared.type == SOCKET_TYPE.STREAM or rec.shared.type == 0 then
         local word = bytes:match("^(%u+) [/*h]")
         if word and METHODS[word] then return "http" end
     end
-    local rules = rec.says.type == SOCKET_TYPE.DGRAM and MESSAGE or STREAM
+    local rules = rec.shared.type == SOCKET_TYPE.DGRAM and MESSAGE or STREAM
     local b = bytes:byte() or 0
     local known = by_byte[rules]
     known[b] = known[b] or possible(rules, b)

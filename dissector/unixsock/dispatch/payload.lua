@@ -52,14 +52,14 @@ local built_in = by_path()
 local WRAPPER -- our dissector at the ports, as text
 local standing = {} -- by port: Wireshark's own dissector, where it stands there in our place; see M.begin
 
-local chosen, chosen_count -- what the tables say, by path: a bounded cache
+local chosen, chosen_count -- the tables' choice by path: a bounded cache
 local user_entries = {}
 local first_frame -- in which a payload was dissected
 
 -- Sentences on entries of the user's that do not work.
 M.wrong_paths = {}
 
--- Reads what the user says of paths; called when the preferences are known, and all dissectors.
+-- Reads the user's choice by path; called when the preferences are known, and all dissectors.
 function M.read_paths()
     user_entries, M.wrong_paths = user_paths.read()
 end
@@ -112,8 +112,8 @@ end
 
 -- What is known of the record's path, as above.
 function M.of(rec)
-    local known = rec.says.known or of_path(rec.says.path or "", #(rec.says.name or ""))
-    rec.says.known = known
+    local known = rec.shared.known or of_path(rec.shared.path or "", #(rec.shared.name or ""))
+    rec.shared.known = known
     return known
 end
 
@@ -157,7 +157,7 @@ local function by_content(rec, tvb, pinfo, length)
     if conversation.content and number >= conversation.since then return conversation.content end
     if number > (conversation.unknown_since or math.huge) then return nil end
     local name = heuristics.recognise(first_bytes(tvb, length), rec)
-    if not name and not rec.says.from_start and rec.says.type == STREAM and length <= joined.MOST then
+    if not name and not rec.shared.from_start and rec.shared.type == STREAM and length <= joined.MOST then
         name = joined.recognise(raw(tvb, 0, length))
     end
     local found = name and registry.get(name)
@@ -170,7 +170,7 @@ local function by_content(rec, tvb, pinfo, length)
     return found
 end
 
--- Gives what the dissector gives.  A C exception arrives as a Lua error when the tree already says so.
+-- Gives what the dissector gives.  A C exception arrives as a Lua error when the tree already shows it.
 local function call(chosen_dissector, tvb, pinfo, tree, length)
     local ok, taken
     if type(chosen_dissector) == "function" then
@@ -209,7 +209,7 @@ end
 
 local note, note_number
 
--- What Info has to say of the record's protocol.
+-- The record's protocol in Info.
 function M.note_on(rec) return note_number == rec.number and note or "" end
 
 -- Shows in a payload of the protocol `name` that its file does not work; where it is not known whose a broken file
@@ -246,19 +246,19 @@ end
 -- Gives the number of bytes that a dissector took, or nil if there is none for them.  `waiting` if the rest of a
 -- message may come in a later record.
 local function dissect(rec, tvb, pinfo, tree, waiting)
-    local says, length = rec.says, len(tvb)
-    local known = says.known or M.of(rec)
+    local shared, length = rec.shared, len(tvb)
+    local known = shared.known or M.of(rec)
     local found, http, name = known.dissector, known.http, known.name
     if waiting and length < SHORT and (not found or http) and heuristics.begins_http(raw(tvb, 0, length)) then
         return wait(pinfo, length)
     end
-    if http and waiting and not says.from_start and before_http(rec, tvb, length) then return nil end
+    if http and waiting and not shared.from_start and before_http(rec, tvb, length) then return nil end
     if not found and not registry.wrong[name] then
         found = by_content(rec, tvb, pinfo, length)
         name = rec.way.conversation.content_name
     end
     if registry.any_wrong then show_broken(rec, name, tvb, tree) end
-    if waiting and not found and length < SHORT and says.from_start and rec.seq_lo == 0
+    if waiting and not found and length < SHORT and shared.from_start and rec.seq_lo == 0
         and heuristics.begins(raw(tvb, 0, length)) then
         return wait(pinfo, length)
     end
@@ -302,7 +302,7 @@ function wrapper.dissector(tvb, pinfo, tree)
     if not rec then return 0 end
     if not asked then framing.start_record(rec.number) end
     asked, rec.way.conversation.asked_at = true, rec.number
-    local is_stream = rec.says.type == STREAM
+    local is_stream = rec.shared.type == STREAM
     if not is_stream then -- UDP has put its ports there
         pinfo.cols.protocol, pinfo.cols.info = "UNIX", ""
         local other = M.of(rec).decode_as
@@ -312,7 +312,7 @@ function wrapper.dissector(tvb, pinfo, tree)
         end
     end
     tree = top or tree
-    local waiting = is_stream and not rec.says.truncated and get_can(pinfo) > 0 -- else what is missing never comes
+    local waiting = is_stream and not rec.shared.truncated and get_can(pinfo) > 0 -- else what is missing never comes
     set_can(pinfo, waiting and 2 or 0) -- each dissector on the way takes one off
     local taken = dissect(rec, tvb, pinfo, tree, waiting)
     if not taken then
@@ -327,11 +327,11 @@ ports:add(("%d-%d"):format(FIRST_PORT, LAST_PORT), wrapper)
 udp_ports:add(("%d-%d"):format(FIRST_PORT, LAST_PORT), wrapper)
 
 -- Whether the wrapper would do no more for the record, given its bytes too, than call Wireshark's own dissector.
-local function needs_no_look(rec, bytes, says)
+local function needs_no_look(rec, bytes, shared)
     local caplen = rec.caplen
-    if caplen > 0 and caplen < SHORT and heuristics.begins_http(bytes:sub(says.header_len + 1)) then return false end
-    if says.truncated then return false end
-    if says.from_start then return true end
+    if caplen > 0 and caplen < SHORT and heuristics.begins_http(bytes:sub(shared.header_len + 1)) then return false end
+    if shared.truncated then return false end
+    if shared.from_start then return true end
     local frames, sock = synced(rec)
     return frames[sock] and rec.number >= frames[sock]
 end
@@ -344,10 +344,10 @@ end
 -- waits is true if a dissector has begun a message and waits for the rest.
 -- `elsewhere`: where TCP's own layer is hung, so that it isn't among those of the payload, which are hung on `tree`.
 function M.begin(rec, bytes, tree, elsewhere)
-    local says = rec.says
-    local known = says.known or M.of(rec)
+    local shared = rec.shared
+    local known = shared.known or M.of(rec)
     local own, port = known.own, known.port
-    if own and not (says.entire and rec.caplen >= SHORT) and not needs_no_look(rec, bytes, says) then own = nil end
+    if own and not (shared.entire and rec.caplen >= SHORT) and not needs_no_look(rec, bytes, shared) then own = nil end
     if own and (elsewhere or pieces.waits_often(rec)
         or rec.caplen >= http_messages.LEAST and http_messages.many(bytes)) then
         own = nil
@@ -369,7 +369,7 @@ function M.open(rec, tree)
 end
 
 -- Whether the record's payload comes to the wrapper, as it did when the file was read, or can: not where the user's
--- Decode As has a say, nor where a dissector has claimed the conversation.
+-- Decode As decides, nor where a dissector has claimed the conversation.
 function M.comes_here(rec)
     local known = M.of(rec)
     return known.own or known.ours and (rec.way.conversation.asked_at or 0) >= rec.number

@@ -1,4 +1,4 @@
--- What the user says of paths: entries of the preference "Protocols by path", then lines of a file.  Each is a glob and
+-- The user's choice by path: entries of the preference "Protocols by path", then lines of a file.  Each is a glob and
 -- a protocol: a dissector's name, its display filter name or its transport port; after "@" how the bytes are cut into
 -- messages (protocols/lib/framers.lua); or "heur/LIST" for Wireshark's heuristic dissectors of that list.
 local host = ...

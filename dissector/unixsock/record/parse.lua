@@ -1,4 +1,4 @@
--- Reads a record.  What its bytes say is all there is to it: nothing is remembered of the records before.
+-- Parses a record from its bytes alone: nothing is remembered of the records before.
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
@@ -63,7 +63,7 @@ end
 
 local SOME = 4 -- descriptors that are named in a line
 
--- What the elements say beyond byte strings, in words.
+-- The elements other than byte strings, as text.
 local function read_values(el, bytes)
     local function unpack_at(place, format) return unpack(format, bytes, place[1] - HEADER_LEN + 1) end
     local place = el[ELEMENT.ERROR]
@@ -100,7 +100,7 @@ end
 -- The record
 
 -- A record is one table, filled anew for each.  What most records of a direction have in common is kept by its
--- bytes for a while: in `way` what belongs to the pair of sockets, in `says` what it shares with other pairs.
+-- bytes for a while: in `way` what belongs to the pair of sockets, in `shared` what it has in common with other pairs.
 -- Many small tables would cost more in Lua's garbage collection than reading them again.
 
 -- The bound name of the conversation and its place: the server's, else either side's (Record.name in record.py).
@@ -112,10 +112,10 @@ local function choose_name(el, role)
     if b and b ~= "" then return b, el[second] end
 end
 
-local function src_is_server(says, src_sock, dst_sock)
-    if says.role == ROLE.SRC_IS_SERVER then return true end
-    if says.role == ROLE.DST_IS_SERVER then return false end
-    local src, dst = (says.el.src_name or "") ~= "", (says.el.dst_name or "") ~= ""
+local function src_is_server(shared, src_sock, dst_sock)
+    if shared.role == ROLE.SRC_IS_SERVER then return true end
+    if shared.role == ROLE.DST_IS_SERVER then return false end
+    local src, dst = (shared.el.src_name or "") ~= "", (shared.el.dst_name or "") ~= ""
     if src ~= dst then return src end
     return src_sock:reverse() < dst_sock:reverse() -- little-endian numbers
 end
@@ -128,11 +128,11 @@ end
 -- A cache of bounded size: M.forget() empties both when one is full.
 local KEPT, VARIANTS, LARGE = 8192, 8, 512 -- large elements count more than once
 local ways, way_count -- by the pair of sockets; several of a pair are chained by `next`
-local said, said_count -- by the elements, then by the header's fields in PROCESSES
+local known, known_count -- by the elements, then by the header's fields in PROCESSES
 
 function M.forget()
     ways, way_count = {}, 0
-    said, said_count = {}, 0
+    known, known_count = {}, 0
 end
 
 M.forget()
@@ -147,48 +147,48 @@ local PROCESSES = { AT.src_pid + 1, AT.src_tid } -- pids, type, role and flags
 local FIRST, LAST, ELEMENTS = AT.header_len + 1, AT.seq, HEADER_LEN + 1
 local sub, byte, find = string.sub, string.byte, string.find
 
-local function say(bytes, elements, kind, role, flags)
+local function describe(bytes, elements, kind, role, flags)
     local src_pid, dst_pid = unpack("<I4I4", bytes, AT.src_pid + 1)
     local el = parse_elements(elements)
     read_values(el, elements)
     local name, name_at = choose_name(el, role)
-    local says = {
+    local shared = {
         src_pid = src_pid, dst_pid = dst_pid, type = kind, role = role, flags = flags, elements = elements, el = el,
         header_len = HEADER_LEN + #elements, wrong = el.wrong,
         from_start = has(flags, FLAG.FROM_START), truncated = has(flags, FLAG.TRUNCATED),
         name = name, name_at = name_at, path = name and text.socket_name(name),
         src_text = side(el.src_comm, src_pid, el.src_name), dst_text = side(el.dst_comm, dst_pid, el.dst_name),
     }
-    local path, type_name = says.path or "(unnamed)", layout.TYPES[kind] or "socket"
-    says.about = host.prefs.path_in_info and path .. "  " .. type_name or type_name
-    says.title = (", %s → %s, %s, %s"):format(says.src_text, says.dst_text, path, type_name)
-    says.entire = says.from_start and not says.truncated
-    says.remarkable = el.wrong or el.lost or el.fds_count or el.unknown or says.truncated
-    return says
+    local path, type_name = shared.path or "(unnamed)", layout.TYPES[kind] or "socket"
+    shared.about = host.prefs.path_in_info and path .. "  " .. type_name or type_name
+    shared.title = (", %s → %s, %s, %s"):format(shared.src_text, shared.dst_text, path, type_name)
+    shared.entire = shared.from_start and not shared.truncated
+    shared.remarkable = el.wrong or el.lost or el.fds_count or el.unknown or shared.truncated
+    return shared
 end
 
 local function new_way(bytes, header_len, socks)
     local elements = sub(bytes, ELEMENTS, header_len)
-    local same = said[elements] or {}
+    local same = known[elements] or {}
     local processes = sub(bytes, PROCESSES[1], PROCESSES[2])
-    local says = same[processes]
-    if not says then
+    local shared = same[processes]
+    if not shared then
         local kind, role, flags = unpack("<BBI2", bytes, AT.type + 1)
-        says = say(bytes, elements, kind, role, flags)
-        said[elements], same[processes] = same, says
-        said_count = said_count + 1 + math.floor(#elements / LARGE)
+        shared = describe(bytes, elements, kind, role, flags)
+        known[elements], same[processes] = same, shared
+        known_count = known_count + 1 + math.floor(#elements / LARGE)
     end
     local src, dst = sub(socks, 1, 8), sub(socks, 9)
     -- There may be thousands of ways: at most eight fields, or each takes twice the memory.
     return {
-        says = says, fixed = sub(bytes, FIRST, LAST), src_is_server = src_is_server(says, src, dst),
+        shared = shared, fixed = sub(bytes, FIRST, LAST), src_is_server = src_is_server(shared, src, dst),
         conversation = conversations.of(src, dst),
     }
 end
 
 -- The way of a record that is like none of those kept, which is kept.
 local function add_way(bytes, header_len)
-    if way_count >= KEPT or said_count >= KEPT then M.forget() end
+    if way_count >= KEPT or known_count >= KEPT then M.forget() end
     local socks = sub(bytes, SOCKS, SOCKS_LAST)
     local way, last, length = new_way(bytes, header_len, socks), ways[socks], 1
     while last and last.next do last, length = last.next, length + 1 end
@@ -208,7 +208,7 @@ function M.dst_sock(way) return sub(way.fixed, DST_SOCK, DST_SOCK + 7) end
 local rec = {}
 M.current = rec
 
--- The record's header_len; or nil and the sentence that says what is wrong, and true if that is the version.
+-- The record's header_len; or nil and a sentence about what is wrong, and true if that is the version.
 local function check(bytes)
     local have = #bytes
     local version, _, low, high = byte(bytes, 1, AT.header_len + 2)
@@ -227,27 +227,27 @@ local function check(bytes)
     return header_len
 end
 
--- What a record's bytes say, in M.current, valid until the next call; or nil and what check() says.
+-- Parses a record into M.current, valid until the next call; or returns nil and what check() returns.
 -- wrong is such a sentence where some of it can be shown all the same.
 function M.read(bytes)
     local version, event = byte(bytes, 1, 2)
     local way = version == VERSION and ways[sub(bytes, SOCKS, SOCKS_LAST)]
     -- (A string to compare with would have to be made.)
     while way and (find(bytes, way.fixed, FIRST, true) ~= FIRST
-        or find(bytes, way.says.elements, ELEMENTS, true) ~= ELEMENTS) do way = way.next end
+        or find(bytes, way.shared.elements, ELEMENTS, true) ~= ELEMENTS) do way = way.next end
     if not way then -- else what it has in common with the record has been checked
         local header_len, wrong, is_version = check(bytes)
         if not header_len then return nil, wrong, is_version end
         way = add_way(bytes, header_len)
     end
-    local says = way.says
+    local shared = way.shared
     local seq_lo, seq_hi, ack_lo, _, message, len, offset, caplen = unpack(READ, bytes, READ_AT)
-    rec.way, rec.says, rec.event, rec.wrong = way, says, event, says.wrong
+    rec.way, rec.shared, rec.event, rec.wrong = way, shared, event, shared.wrong
     rec.seq_lo, rec.seq_hi, rec.ack_lo, rec.message, rec.len, rec.offset = seq_lo, seq_hi, ack_lo, message, len, offset
-    local whole = says.header_len + caplen
+    local whole = shared.header_len + caplen
     if whole > #bytes then
         rec.wrong = rec.wrong or ("record ends early: %d of %d bytes"):format(#bytes, whole)
-        caplen = #bytes - says.header_len
+        caplen = #bytes - shared.header_len
     end
     rec.caplen = caplen
     return rec

@@ -130,7 +130,7 @@ local STRINGS = { -- shown as text.lua makes them
 
 -- What is to be shown of a record, but for what differs in the next one: fields with their place, their text where
 -- it is not a number, and hidden true where they only serve filters.  `there` tells which of PLAIN are not zero.
-local function plan(says, there)
+local function plan(shared, there)
     local head, flags, elements = {}, {}, {}
     local function put(list, key, at, size, words, either)
         list[#list + 1] = { F[key], at, size, words }
@@ -143,13 +143,13 @@ local function plan(says, there)
         if there:sub(i, i) == "1" then put(head, one[1], AT[one[2]], one[3], nil, one[4]) end
     end
     for _, one in ipairs(USERS) do
-        if has(says.flags, one[3]) then put(head, one[1], AT[one[2]], 4, nil, one[4]) end
+        if has(shared.flags, one[3]) then put(head, one[1], AT[one[2]], 4, nil, one[4]) end
     end
     for _, key in ipairs(FLAGS) do put(flags, key, AT.flags, 2) end
     for _, one in ipairs(STRINGS) do
-        local place = says.el[one[2]]
+        local place = shared.el[one[2]]
         if place and place[2] > 0 then
-            put(elements, one[1], place[1], place[2], text[one[4]](says.el[one[3]]), one[5])
+            put(elements, one[1], place[1], place[2], text[one[4]](shared.el[one[3]]), one[5])
         end
     end
     return { head = head, flags = flags, elements = elements }
@@ -157,16 +157,16 @@ end
 
 -- The plan for a record, made once for all that differ in numbers only.
 local function plan_of(rec, bytes)
-    local way, says = rec.way, rec.says
+    local way, shared = rec.way, rec.shared
     if not way.plan then
         local there = ""
         for _, one in ipairs(PLAIN) do
             local at = AT[one[2]]
             there = there .. (bytes:sub(at + 1, at + one[3]):find("[^%z]") and "1" or "0")
         end
-        says.plans = says.plans or {}
-        way.plan = says.plans[there] or plan(says, there)
-        says.plans[there] = way.plan
+        shared.plans = shared.plans or {}
+        way.plan = shared.plans[there] or plan(shared, there)
+        shared.plans[there] = way.plan
     end
     return way.plan
 end
@@ -244,10 +244,10 @@ function M.add_fields(t, tvb, rec, bytes)
     local flags = t
     if wanted("flags") then flags = add_le(t, F.flags, range_of(tvb, AT.flags, 2)) end
     add_list(flags, tvb, lists.flags, shown)
-    local name, place = rec.says.name, rec.says.name_at
+    local name, place = rec.shared.name, rec.shared.name_at
     if name then
         if wanted("flags.abstract") then set_generated(add(flags, F["flags.abstract"], name:byte() == 0)) end
-        if wanted("path") then add(t, F.path, range_of(tvb, place[1], place[2]), rec.says.path) end
+        if wanted("path") then add(t, F.path, range_of(tvb, place[1], place[2]), rec.shared.path) end
     end
     if wanted("stream") then set_generated(add(t, F.stream, rec.way.conversation.index)) end
     if wanted("seq") then
@@ -258,9 +258,9 @@ function M.add_fields(t, tvb, rec, bytes)
         add_list(t, tvb, rec.offset > 0 and PART_LENGTHS or LENGTHS, shown)
     end
     add_list(t, tvb, lists.elements, shown)
-    add_rest(t, tvb, rec.says.el)
-    if rec.caplen > 0 and wanted("payload") then add(t, F.payload, range_of(tvb, rec.says.header_len, rec.caplen)) end
-    if shown then t:append_text(rec.says.title) end
+    add_rest(t, tvb, rec.shared.el)
+    if rec.caplen > 0 and wanted("payload") then add(t, F.payload, range_of(tvb, rec.shared.header_len, rec.caplen)) end
+    if shown then t:append_text(rec.shared.title) end
 end
 
 ---------------------------------------------------------------------------------------------------
@@ -272,10 +272,10 @@ function M.add_wrong_paths(t, sentences)
 end
 
 function M.add_experts(t, rec)
-    local el = rec.says.el
+    local el = rec.shared.el
     if rec.wrong then t:add_proto_expert_info(E.malformed, "Malformed record: " .. rec.wrong) end
-    if rec.says.truncated then
-        local missing = has(rec.says.flags, FLAG.UNREADABLE) and "Memory could not be read" or "Payload truncated"
+    if rec.shared.truncated then
+        local missing = has(rec.shared.flags, FLAG.UNREADABLE) and "Memory could not be read" or "Payload truncated"
         t:add_proto_expert_info(E.truncated, ("%s: %d of %d bytes captured"):format(
             missing, rec.offset + rec.caplen, rec.len))
     end

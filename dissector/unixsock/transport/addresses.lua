@@ -54,7 +54,7 @@ if android and has_lists and new_list then
 end
 
 -- Gives an address that reads `text`, or nil or false where none can be made; needs any packet's `pinfo`, and a `tree`
--- for fields that nobody is shown.
+-- for fields that are not shown.
 function M.of_text(text, pinfo, tree)
     local known = texts[text]
     if known ~= nil then return known end

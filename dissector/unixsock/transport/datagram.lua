@@ -48,9 +48,9 @@ local function join(rec, tvb, pinfo)
         open[key] = nil -- a part is missing
         return nil
     end
-    message[#message + 1] = tvb:raw(rec.says.header_len, rec.caplen)
+    message[#message + 1] = tvb:raw(rec.shared.header_len, rec.caplen)
     message.have = message.have + rec.caplen
-    if has(rec.says.flags, FLAG.MORE) then return nil end
+    if has(rec.shared.flags, FLAG.MORE) then return nil end
     open[key] = nil
     keep(number, table.concat(message))
     return joined[number]
@@ -64,8 +64,8 @@ local LONGEST = 65535 -- that fits in the header; 0 is a jumbogram's
 -- True if a payload dissector has shown something.
 function M.dissect(rec, bytes, tvb, pinfo, tree, own_tree, length_field)
     local message
-    local from = rec.says.header_len
-    if rec.offset > 0 or has(rec.says.flags, FLAG.MORE) then
+    local from = rec.shared.header_len
+    if rec.offset > 0 or has(rec.shared.flags, FLAG.MORE) then
         message = join(rec, tvb, pinfo)
         if not message then return false end
         if own_tree then own_tree:add(length_field, #message):set_generated() end

@@ -41,7 +41,7 @@ local function put_address(rec, pinfo, tree)
     if not way.ports then prepare(rec) end
     set_src(pinfo, way.src_address)
     set_dst(pinfo, way.dst_address)
-    -- Follow Stream looks for the selected packet's conversation by these, which nobody hides again.
+    -- Follow Stream looks for the selected packet's conversation by these, which nothing hides again.
     if rec.asked and tree and tree.visible then
         pinfo.net_src, pinfo.net_dst = way.src_address, way.dst_address
     end
@@ -51,11 +51,11 @@ M.address = put_address
 
 -- The TCP flags of an event other than DATA, or nil if it takes no part in the stream of bytes.
 local function tcp_flags(rec, event)
-    local says = rec.says
+    local shared = rec.shared
     if event == EVENT.CONNECT then
-        return says.from_start and rec.seq_lo == 0 and rec.seq_hi == 0 and SYN or nil
+        return shared.from_start and rec.seq_lo == 0 and rec.seq_hi == 0 and SYN or nil
     end
-    local ends = event == EVENT.CLOSE or event == EVENT.SHUTDOWN and (says.el.how == 1 or says.el.how == 2)
+    local ends = event == EVENT.CLOSE or event == EVENT.SHUTDOWN and (shared.el.how == 1 or shared.el.how == 2)
     if not ends then return nil end
     -- A close after a shutdown ends nothing more.  The frame that ended the direction is remembered.
     local conversation, sock = rec.way.conversation, record.src_sock(rec.way)
@@ -81,7 +81,7 @@ local NEXT = 4294967296 -- sequence numbers begin anew here
 -- Hands the record, given its bytes too, to the TCP dissector.  Gives what payload.begin or finish gives.
 -- `own_tree`: the record's, or nil.
 function M.dissect(rec, bytes, tvb, pinfo, tree, own_tree)
-    local way, event, caplen, from = rec.way, rec.event, rec.caplen, rec.says.header_len
+    local way, event, caplen, from = rec.way, rec.event, rec.caplen, rec.shared.header_len
     if event == DATA and caplen == 0 then return false end
     if not choices.reassemble then
         if event ~= DATA then return false end
@@ -97,7 +97,7 @@ function M.dissect(rec, bytes, tvb, pinfo, tree, own_tree)
         .. sub(bytes, from + 1, from + caplen)
     local elsewhere = M.layer(rec, own_tree, "A TCP segment made of it, for reassembly and Follow Stream")
     local alone = begin(rec, bytes, tree, elsewhere)
-    -- A C exception in a dissector arrives as a Lua error when the tree already says "Malformed Packet".
+    -- A C exception in a dissector arrives as a Lua error when the tree already shows "Malformed Packet".
     pcall(call, tcp, as_tvb(new_bytes(segment, true), "Unix stream"), pinfo, elsewhere or tree)
     return alone or finish()
 end

@@ -7,7 +7,7 @@ local TYPES = host.load("record/format").TYPES
 local EVENT = host.load("record/format").EVENT
 local process = host.load("util/text").process
 
--- Collects what the packets say, and gives it as text.
+-- Collects conversations from the packets, and returns them as text.
 local function collector()
     local M = {}
     local rows, order
@@ -31,14 +31,14 @@ local function collector()
     function M.packet(pinfo)
         local rec = host.current
         if not rec or rec.number ~= pinfo.number then return end
-        local r, el = row(rec.way.conversation.index), rec.says.el
+        local r, el = row(rec.way.conversation.index), rec.shared.el
         -- Side 1 is the client where that is known.
         local from, to = 1, 2
         if rec.way.src_is_server then from, to = 2, 1 end
-        r.type = r.type or TYPES[rec.says.type]
-        r.path = r.path or rec.says.path
-        r[from] = process(el.src_comm, rec.says.src_pid) or r[from]
-        r[to] = process(el.dst_comm, rec.says.dst_pid) or r[to]
+        r.type = r.type or TYPES[rec.shared.type]
+        r.path = r.path or rec.shared.path
+        r[from] = process(el.src_comm, rec.shared.src_pid) or r[from]
+        r[to] = process(el.dst_comm, rec.shared.dst_pid) or r[to]
         r.packets = r.packets + 1
         if rec.event == EVENT.DATA and rec.offset == 0 then r.bytes[from] = r.bytes[from] + rec.len end
         r.lost = r.lost + (el.lost_messages or 0)
@@ -113,7 +113,7 @@ local function for_window(rows)
     return table.concat(text, "\n")
 end
 
--- Orders of the rows by the label of their button, the largest first but where it is said otherwise.
+-- Orders of the rows by the label of their button, the largest first unless noted.
 local ORDERS = {
     { "By index", function(a, b) return a.index < b.index end },
     { "By bytes", function(a, b) return a.bytes[1] + a.bytes[2] > b.bytes[1] + b.bytes[2] end },

@@ -81,7 +81,7 @@ function M.message_place() return of_record * 2 ^ 20 + counted end
 -- conversation that was seen from its start.
 function M.is_first(showing)
     local rec = host.current
-    if not rec.says.from_start or counted ~= (showing and 1 or 0) then return false end
+    if not rec.shared.from_start or counted ~= (showing and 1 or 0) then return false end
     local number = pieces.first_message(showing)
     return not number or number == rec.number or not showing and rec.number < number
 end
