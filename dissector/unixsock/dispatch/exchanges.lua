@@ -89,10 +89,11 @@ local function find(list, wanted)
 end
 
 local function text_of(protocol, method)
-    method = printable((method or ""):sub(1, MAX_METHOD))
+    method = (method or ""):sub(1, MAX_METHOD)
     local key = protocol .. "\0" .. method
     local known = whats[key]
     if known then return known end
+    method = printable(method)
     if what_count >= MOST_WHATS then key, method = protocol .. "\0(other)", "(other)" end
     known = whats[key] or { protocol, method }
     if not whats[key] then what_count = what_count + 1 end
