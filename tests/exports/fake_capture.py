@@ -17,7 +17,7 @@ from unixsock_bpf.record import encode
 class Source:
     """What ``dump`` asks of a capture."""
 
-    left_out = ()
+    left_out = unattached = ()
 
     def __init__(self, count: int) -> None:
         self._count = count

@@ -18,6 +18,7 @@ import pytest
 from dissector.captures import START, conversation, side, write
 from exports.queries import QUERIES
 
+from unixsock_bpf.cli.errors import Failure
 from unixsock_bpf.cli.main import main
 from unixsock_bpf.dataset.limits import Limits
 from unixsock_bpf.dataset.schema import COLUMNS, DISSECTED
@@ -353,3 +354,17 @@ def test_a_capture_that_is_cut_short(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert "the 8 records before that were exported" in capfd.readouterr().err
     assert len(rows(tmp_path / "d")) == 8
     assert pa.types.is_dictionary(pq.read_schema(files(tmp_path / "d")[0]).field("path").type)
+
+
+def test_dump_writes_a_dataset(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from exports.fake_capture import dump
+
+    folder = tmp_path / "d"
+    assert dump(500, ["--format", "parquet", "-w", str(folder), "--host", "db1"]) == 0
+    found = rows(folder)
+    assert [row["message"] for row in found] == list(range(500))
+    assert {row["host"] for row in found} == {"db1"}
+    assert dump(3, ["--format", "parquet", "-w", str(folder)]) == 0
+    assert {row["host"] for row in rows(folder)} == {"db1", os.uname().nodename}
+    with pytest.raises(Failure, match="give -w FOLDER"):
+        dump(1, ["--format", "parquet"])
