@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks import startup
@@ -386,9 +387,13 @@ def document(
         _LOADED if native else "",
         "## Dissector\n" if dissector else "",
         _dissector(dissector),
+        _EXPORTS.read_text(),
     ]
     return "\n".join(section for section in sections if section)
 
+
+#: Measured apart, by tests/exports/measure.py.
+_EXPORTS = Path(__file__).parents[1] / "exports/measured.md"
 
 _LOADED = """\
 *loaded*: from exec to where the kernel has all programs, with kprobes. What is left is attaching them, which
