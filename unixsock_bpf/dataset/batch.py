@@ -95,7 +95,7 @@ class Batch:
         return found
 
     def table(self) -> pa.Table:
-        """Return the rows as a table in order of time.  Raises RecordError for contradictory elements."""
+        """Return the rows as a table in order of time."""
         if len(self._decoded) > _REMEMBERED:
             self._ids.clear()
             self._decoded.clear()
@@ -139,7 +139,12 @@ def _value_type(name: str) -> pa.DataType:
 
 
 def _decoded(data: bytes) -> _Decoded:
-    one = record.decode(data)
+    """Return what elements say; nothing for contradictory ones, which are kept as they are."""
+    elements = data[HEADER_LEN : data[2] | data[3] << 8]
+    try:
+        one = record.decode(data)
+    except record.RecordError:
+        return (*[None] * (len(_DECODED) - 1), elements)
     messages, size = one.lost[:2] if one.lost else (None, None)
     return (
         _text(display_name(one.name)),
@@ -152,7 +157,7 @@ def _decoded(data: bytes) -> _Decoded:
         None if one.errno is None else errno.errorcode.get(one.errno, str(one.errno)),
         messages and min(messages, (1 << 63) - 1),
         size and min(size, (1 << 63) - 1),
-        data[HEADER_LEN : data[2] | data[3] << 8],
+        elements,
     )
 
 

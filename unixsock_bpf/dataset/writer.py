@@ -92,6 +92,7 @@ class DatasetWriter:
         self._count = 0
         self.rows = 0
         self._ticks = threading.Event()
+        self._failure: DatasetError | None = None  # of the thread that rotates
         self._make(self._root)
 
     def rotate_by_age(self, every_s: float = 5.0) -> None:
@@ -99,8 +100,11 @@ class DatasetWriter:
 
         def rotate() -> None:
             while not self._ticks.wait(every_s):
-                with self._lock, suppress(DatasetError):  # which the next record reports
-                    self._close_old()
+                with self._lock:
+                    try:
+                        self._close_old()
+                    except DatasetError as error:
+                        self._failure = error
 
         threading.Thread(target=rotate, name="unixsock dataset", daemon=True).start()
 
@@ -116,6 +120,8 @@ class DatasetWriter:
     def add(self, time_ns: int, data: bytes, host: str | None, extra: tuple[Any, ...] = ()) -> None:
         """Add a record.  Raises DatasetError, RecordError."""
         with self._lock:
+            if self._failure:
+                raise self._failure
             day = time_ns // _DAY_NS
             part = self._parts.get(day)
             if part is None:
@@ -220,7 +226,7 @@ class DatasetWriter:
         """Close all files.  Raises DatasetError."""
         self._ticks.set()
         with self._lock:
-            failure: DatasetError | None = None
+            failure = self._failure
             for part in list(self._parts.values()):
                 try:
                     self._close(part)

@@ -74,6 +74,7 @@ class Run:
         usual &= (ends <= len(whole)) & (head["length"] % 4 == 0) & (trailers == head["length"])
         usual &= head["prefix"] == PACKET_PREFIX.rstrip(b"\0")
         usual &= head["block_caplen"].astype("i8") + 32 <= head["length"]
+        usual &= head["high"] < 1_000_000_000  # before 2106
         usual &= (head["version"] == VERSION) & (head["header_len"] >= HEADER_LEN)
         usual &= size + len(PACKET_PREFIX) <= head["block_caplen"]
         usual &= (head["event"] == Event.DATA) & (head["type"] == SocketType.STREAM)

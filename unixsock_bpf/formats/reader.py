@@ -14,6 +14,8 @@ from unixsock_bpf.formats import pcap, pcapng
 from unixsock_bpf.formats.pcapng import Buffer, Interface, Skip, Span
 
 _PCAPNG = struct.pack("<I", pcapng.SHB)
+#: The last time that a pcap can hold, in 2106; later ones, which only a damaged file has, are shown as this.
+LAST_NS = (1 << 32) * 1_000_000_000 - 1
 #: Bytes of a mapped file that may stay in memory before they are given back.
 _RESIDENT = 64 << 20
 
@@ -78,6 +80,8 @@ class SavedCapture:
                     others += 1
                     span = next(reading, None)
                     continue
+                if span[1] > LAST_NS:
+                    span = span._replace(time_ns=LAST_NS)
                 ours += 1
                 if ours - ticked > 1000:
                     ticked = ours

@@ -16,7 +16,8 @@ from haralyzer import HarParser
 
 from unixsock_bpf.cli.main import main
 from unixsock_bpf.export.registry import FORMATS
-from unixsock_bpf.record import Event, Flag, Record, SocketType
+from unixsock_bpf.formats import pcapng
+from unixsock_bpf.record import HEADER_LEN, Event, Flag, Record, SocketType, encode
 
 CAPTURES = Path(__file__).parents[2] / "dissector/captures"
 HOSTILE = b'/run/a"b\\\n<x>;#%{}`$(id)/mysql.sock'
@@ -329,6 +330,23 @@ def test_hostile_records(form: str, tmp_path: Path) -> None:
     assert (
         main(["export", str(write(tmp_path / "a.pcapng", records)), "--format", form, "-w", str(output)]) == 0
     )
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_contradictory_records_and_absurd_times(form: str, tmp_path: Path) -> None:
+    whole = conversation(b"/run/x", [(True, b"GET / HTTP/1.1\r\n\r\n"), (False, b"HTTP/1.1 204 x\r\n\r\n")])
+    blocks = [pcapng.section_header("", "", ""), pcapng.interface("", "", 0)]
+    blocks += [
+        pcapng.packet(time_ns, encode(one)) for time_ns in (0, 1 << 62, (1 << 64) - 1) for one in whole
+    ]
+    (tmp_path / "a.pcapng").write_bytes(b"".join(blocks))
+    assert main(["export", str(tmp_path / "a.pcapng"), "--format", form, "-w", str(tmp_path / "out")]) == 0
+    broken = bytearray(encode(whole[0]))
+    broken[HEADER_LEN + 2] = 0xFF  # the length of the first element
+    blocks.append(pcapng.packet(5, bytes(broken)))
+    (tmp_path / "b.pcapng").write_bytes(b"".join(blocks))
+    status = main(["export", str(tmp_path / "b.pcapng"), "--format", form, "-w", str(tmp_path / "more")])
+    assert status == (0 if form == "parquet" else 1)
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
