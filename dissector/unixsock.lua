@@ -162,6 +162,8 @@ local function info_text(rec, bytes, part)
         return words .. "  " .. (el.lost or "records lost")
     elseif event == EVENT.SEND_ERROR then
         return words .. "  send failed: " .. (el.error or "unknown error") .. "  len=" .. rec.len
+    elseif event == EVENT.UNDELIVERED then
+        return words .. "  not delivered  len=" .. rec.len
     elseif event == EVENT.SHUTDOWN then
         return words .. "  " .. (layout.SHUTDOWN_HOW[el.how] or "shutdown")
     elseif event == EVENT.CONNECT and layout.has(shared.flags, FLAG.SOCKETPAIR) then
@@ -215,6 +217,7 @@ local start_exchanges = exchanges.start_record
 local follows_http, http = followers.follows_http, followers.http
 local FILLED, DIRECT, tostring = payload.FILLED, payload.DIRECT, tostring
 local DATA, LOST, SEND_ERROR, STREAM = EVENT.DATA, EVENT.LOST, EVENT.SEND_ERROR, SOCKET_TYPE.STREAM
+local UNDELIVERED = EVENT.UNDELIVERED
 
 function proto.dissector(tvb, pinfo, tree)
     local bytes = raw(tvb)
@@ -228,7 +231,8 @@ function proto.dissector(tvb, pinfo, tree)
     local cols, asked = get_cols(pinfo), referenced(tree, self) -- true, too, where the tree is shown
     rec.asked = asked
     first_record = first_record or rec.number
-    local remarkable = shared.remarkable or rec.wrong or event == SEND_ERROR or rec.number == first_record
+    local remarkable = shared.remarkable or rec.wrong or event == SEND_ERROR or event == UNDELIVERED
+        or rec.number == first_record
     local t
     if asked or remarkable then
         t = tree:add(proto, tvb:range(0, shared.header_len))
@@ -245,7 +249,7 @@ function proto.dissector(tvb, pinfo, tree)
     local dst = src and of_text(shared.dst_text, pinfo, t or tree)
 
     local handled = false -- and nothing was queued by a failed or lost send
-    if event == LOST or event == SEND_ERROR then
+    if event == LOST or event == SEND_ERROR or event == UNDELIVERED then
         handled = false
     elseif shared.type == STREAM then
         handled = dissect_stream(rec, bytes, tvb, pinfo, tree, t)

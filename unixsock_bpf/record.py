@@ -84,6 +84,8 @@ class Event(IntEnum):
     SEND_ERROR = 5
     #: messages of this direction are missing; element LOST says how many
     LOST = 6
+    #: `len` bytes from position `seq` on were recorded, or counted as lost, and then not queued (see below)
+    UNDELIVERED = 8  # 7 is reserved
 
 
 class SocketType(IntEnum):
@@ -140,7 +142,7 @@ class Element(IntEnum):
     SRC_NAME = 3
     #: name that the receiving socket is bound to
     DST_NAME = 4
-    #: SCM_CREDENTIALS as the receiver gets them
+    #: SCM_CREDENTIALS as the receiver gets them, or may get them once it has accepted the connection
     CREDS = 5
     #: descriptors passed with SCM_RIGHTS
     FDS = 6
@@ -158,6 +160,10 @@ class Element(IntEnum):
     SRC_PATH = 12
     #: absolute path of the file behind DST_NAME
     DST_PATH = 13
+    #: the process of the pidfd that the receiver gets (SO_PASSPIDFD, SCM_PIDFD)
+    CREDS_PIDFD = 14
+    #: the kernel's number of the security context that the receiver gets as text (SO_PASSSEC, SCM_SECURITY)
+    CREDS_SECURITY = 15
 
 
 #: Fixed parts of elements: (name, struct format).  Elements that are missing here are bytes.
@@ -168,6 +174,8 @@ ELEMENT_FIELDS: dict[Element, tuple[tuple[str, str], ...]] = {
     Element.LOST: (("messages", "Q"), ("bytes", "Q"), ("reasons", "I")),
     Element.ERROR: (("errno", "I"),),
     Element.SHUTDOWN: (("how", "I"),),
+    Element.CREDS_PIDFD: (("pid", "I"),),
+    Element.CREDS_SECURITY: (("secid", "I"),),
 }
 
 #: The attribute of Record that holds an element's value: bytes, or the number or numbers of its fixed part.
@@ -185,6 +193,8 @@ ATTRIBUTES = {
     Element.LOST: "lost",
     Element.ERROR: "errno",
     Element.SHUTDOWN: "how",
+    Element.CREDS_PIDFD: "creds_pidfd",
+    Element.CREDS_SECURITY: "creds_security",
 }
 
 
@@ -217,12 +227,6 @@ class LostReason(IntFlag):
 
     #: the reader did not keep up
     RING_FULL = 1 << 0
-    #: the probe was interrupted by itself
-    NESTED = 1 << 1
-    #: a kernel structure could not be read
-    UNREADABLE = 1 << 2
-    #: no room to remember the socket
-    NO_STATE = 1 << 3
 
 
 class RecordError(ValueError):
@@ -242,8 +246,9 @@ class Fd:
 class Record:
     """One record.  Names are as bound: abstract ones begin with NUL.
 
-    ``None`` in ``creds`` (pid, uid, gid), ``lost`` (messages, bytes, reasons), ``errno``
-    and ``how`` means that the element is absent; ``b""`` means it for byte strings.
+    ``None`` in ``creds`` (pid, uid, gid), ``creds_pidfd`` (pid), ``creds_security`` (secid),
+    ``lost`` (messages, bytes, reasons), ``errno`` and ``how`` means that the element is absent; ``b""``
+    means it for byte strings.
     ``unknown`` holds elements of types that this version does not know.
     """
 
@@ -276,6 +281,8 @@ class Record:
     dst_path: bytes = b""
     cgroup: bytes = b""
     creds: tuple[int, int, int] | None = None
+    creds_pidfd: int | None = None
+    creds_security: int | None = None
     fds_count: int = 0
     fds: list[Fd] = field(default_factory=list)
     lost: tuple[int, int, int] | None = None

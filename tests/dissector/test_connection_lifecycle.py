@@ -74,13 +74,15 @@ def test_life_cycle(tshark: Tshark, tmp_path: Path) -> None:
 def test_expert_items(tshark: Tshark, tmp_path: Path) -> None:
     lost = replace(side(True, b"/x"), event=Event.LOST, lost=(2, 50, 3))
     cut = replace(side(True, b"/x"), payload=b"ab", len=9, flags=Flag.TRUNCATED | Flag.UNREADABLE)
-    capture = write(tmp_path / "c.pcapng", [*life(), lost, cut])
+    gone = replace(side(True, b"/x"), event=Event.UNDELIVERED, len=7)
+    capture = write(tmp_path / "c.pcapng", [*life(), lost, cut, gone])
     names = [f"unixsock.expert.{name}" for name in ("failed", "lost", "truncated", "fds", "malformed")]
     rows = tshark.fields(capture, *names, "_ws.expert.severity", "_ws.expert.message")
     note, warning = "4194304", "6291456"
     assert [bool(one) for one in rows[4][:5]] == [True, False, False, False, False]
     assert rows[4][5:] == [note, "Send failed: EPIPE"]
-    assert rows[8][5:] == [warning, "2 messages (50 bytes) lost: nested, ring full"]
+    assert rows[8][5:] == [warning, "2 messages (50 bytes) lost: ring full"]
+    assert rows[10][5:] == [warning, "7 bytes before this were not delivered"]
     assert rows[9][2]
     assert "Memory could not be read: 2 of 9 bytes captured" in rows[9][6]
     assert not any(one for row in rows[:4] for one in row[:5])

@@ -97,7 +97,7 @@ def test_enumeration_on_the_page(enum: type[IntEnum], heading: str) -> None:
 
 
 def test_elements_fixed_parts() -> None:
-    body = re.search(r"local ELEMENT_LEN = \{(.*?)\}", LUA)
+    body = re.search(r"local ELEMENT_LEN = \{(.*?)\}", LUA, re.S)
     assert body
     lengths = {name: int(value) for name, value in re.findall(r"(\w+) = (\d+)", body[1])}
     page = dict(re.findall(r"^\| \d+ \| (\w+) \| (u\d.*?) \|$", section("### Elements"), re.M))

@@ -24,15 +24,22 @@ static __always_inline bool tell_message(u32 slot, u64 sk, u64 other, u64 skb, u
 	struct scratch *s = get_scratch(slot);
 	struct endpoint *ep = endpoints.lookup(&sk);
 	/* The self-test's messages go on to `message`, which counts them, before the capture runs. */
-	if (!running() && !proving())
+	if (!running() && !proving()) {
+		if (ep)
+			count_paused(ep, other, len);
 		return false;
+	}
 	/* This is all that a socket costs that the filter leaves out.  It may have got a name since. */
 	if (ep && left_out(ep, other) && (ep->named || !LOAD(u64, sk, UNIX_SOCK_ADDR))) {
 		count_unseen(ep, len);
 		return false;
 	}
-	if (!s)
+	if (!s) { /* on a processor that came after the start */
+		struct totals *t = get_totals();
+		if (t)
+			__sync_fetch_and_add(&t->untracked, 1);
 		return false;
+	}
 	s->call.sk = sk;
 	s->call.other = other;
 	s->call.skb = skb;
@@ -84,11 +91,13 @@ static __always_inline bool on_queue(u32 slot, u64 list, u64 skb)
 	u32 len = PEEK(slot, u32, skb, SKB_LEN);
 	if (len == 1 && is_urgent(skb, other))
 		return false; /* on_urgent's */
+	/* unix_gc puts back what io_uring keeps its files in: a socket that no process has a descriptor of. */
+	if (sk == other && !len && !LOAD(u64, LOAD(u64, sk, SOCK_SOCKET), SOCKET_FILE))
+		return false;
 	return tell_message(slot, sk, other, skb, 0, len, 0);
 }
 
 #ifdef UNIX_SOCK_INQ_LEN
-#define SOCK_DEAD_BIT 0 /* of sk_flags */
 #define RCV_SHUTDOWN 1
 
 /* Streams since then: the sk_buff is filled, and is queued next unless the receiver is gone. */
@@ -134,9 +143,9 @@ static __always_inline bool on_copied(u32 slot, u64 skb, int result)
 static __always_inline bool is_used(u32 slot, u64 sk)
 {
 	struct endpoint *ep = endpoints.lookup(&sk);
-	if (ep && ((ep->type != TYPE_DGRAM && left_out(ep, 0)) || has_user(ep)))
+	if (ep && ((ep->type != TYPE_DGRAM && left_out(ep, 0)) || is_current(&ep->users[READER])))
 		return false;
-	return tell_event(slot, sk, 0, NO_EVENT, NEWS_USED);
+	return tell_event(slot, sk, 0, NO_EVENT, NEWS_READ);
 }
 
 /* Who reads: recvmsg and its kin begin with the socket. */
@@ -156,7 +165,7 @@ int news(void *ctx)
 	u32 slot;
 	GET_SLOT(slot);
 	struct small_scratch *s = get_small_scratch(slot);
-	struct workspace *w = get_workspace(slot);
+	struct workspace *w = get_workspace(workspace_at(slot));
 	struct sides sides = {};
 
 	if (s && w)

@@ -42,6 +42,7 @@ enum {
 	EVENT_CLOSE = 4,
 	EVENT_SEND_ERROR = 5,
 	EVENT_LOST = 6,
+	EVENT_UNDELIVERED = 8,
 };
 
 enum {
@@ -83,6 +84,8 @@ enum {
 	ELEMENT_SHUTDOWN = 11,
 	ELEMENT_SRC_PATH = 12,
 	ELEMENT_DST_PATH = 13,
+	ELEMENT_CREDS_PIDFD = 14,
+	ELEMENT_CREDS_SECURITY = 15,
 };
 
 enum {
@@ -108,9 +111,6 @@ enum {
 
 enum {
 	LOST_RING_FULL = 1 << 0,
-	LOST_NESTED = 1 << 1,
-	LOST_UNREADABLE = 1 << 2,
-	LOST_NO_STATE = 1 << 3,
 };
 
 /* Bytes of an element's fixed part. */
@@ -121,6 +121,8 @@ enum {
 	LEN_LOST = 20,
 	LEN_ERROR = 4,
 	LEN_SHUTDOWN = 4,
+	LEN_CREDS_PIDFD = 4,
+	LEN_CREDS_SECURITY = 4,
 };
 
 /* An enhanced packet block up to its payload's elements. */

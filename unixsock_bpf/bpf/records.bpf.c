@@ -15,24 +15,10 @@
 #include "records/fds.h"
 #include "records/ancillary.h"
 
-/* Where a datagram counts: by pair, because a socket may send to many. */
-static __always_inline struct flow *dgram_flow(struct sides *sides)
-{
-	struct pair pair = { sides->src->id, sides->dst->id };
-	struct flow *flow = flows.lookup(&pair);
-	if (!flow) {
-		struct flow none = {};
-		flows.insert(&pair, &none); /* fails if another CPU was faster */
-		flow = flows.lookup(&pair);
-	}
-	return flow;
-}
-
 /* Which direction a message of this type counts in. */
 static __always_inline void find_flow(struct sides *sides, u32 type)
 {
-	struct flow *flow = sides->dst && type == TYPE_DGRAM ? dgram_flow(sides) : NULL;
-	sides->flow = flow ? flow : &sides->src->flow;
+	sides->flow = sides->dst && type == TYPE_DGRAM ? dgram_flow(sides->src, sides->dst) : &sides->src->flow;
 }
 
 /* The same, and where it stands, and which side is the server. */
@@ -58,30 +44,31 @@ static __always_inline void take_flow(volatile struct message *m, struct sides *
 	m->number = sides->flow->messages;
 }
 
-/* One step of send_payload, for the scratch `at`.  Between two steps everything lies in maps: see struct cursor. */
+/* One step of send_payload, for the scratch `at`, the last one if more steps would be too many.  Between two steps
+ * everything lies in maps: see struct cursor. */
 u64 payload_step(u64 at)
 {
 	u32 key = at;
+	bool last = at & LAST_STEP;
 	struct scratch *s = scratches.lookup(&key);
-	struct settings *set = get_settings();
-	if (!s || !set)
+	if (!s)
 		return PAYLOAD_LOST;
 	volatile struct record_header *r = &((struct frame *)s->data)->record;
 	volatile struct message *m = &s->message;
 	volatile struct cursor *c = &s->cursor;
 
 	copy_piece(s);
-	if (c->took && c->wanted && c->done < MAX_PAYLOAD)
+	if (c->took && c->wanted && c->done < MAX_PAYLOAD && !last)
 		return PAYLOAD_GOES_ON;
 	r->offset = c->before;
 	r->flags = c->flags;
-	if (c->took && c->wanted)
+	if (c->took && c->wanted && !last)
 		r->flags |= FLAG_MORE;
 	else if (c->wanted)
 		r->flags |= FLAG_TRUNCATED | FLAG_UNREADABLE;
 	else if (c->before + c->done < m->len)
 		r->flags |= FLAG_TRUNCATED;
-	if (send_block(s->data, m->at, c->done, set))
+	if (send_block(s->data, m->at, c->done))
 		return PAYLOAD_LOST;
 	c->before += c->done;
 	c->done = 0;
@@ -99,7 +86,7 @@ static __always_inline int send_payload(struct scratch *s, u32 at)
 	s->cursor.wanted = s->message.len < snaplen ? s->message.len : snaplen;
 #pragma clang loop unroll(disable)
 	for (u32 step = 0; step < STEPS; step++) {
-		u64 done = call_payload_step(at);
+		u64 done = call_payload_step(at | (step == STEPS - 1 ? LAST_STEP : 0));
 		if (done != PAYLOAD_GOES_ON)
 			return done == PAYLOAD_LOST;
 	}
@@ -122,7 +109,7 @@ static __always_inline void on_message(u32 slot)
 	u32 at = workspace_at(slot);
 	struct totals *t = get_totals();
 	struct settings *set = get_settings();
-	struct workspace *w = workspaces.lookup(&at);
+	struct workspace *w = get_workspace(at);
 	struct scratch *s = get_scratch(slot);
 	struct sides sides = {};
 
@@ -149,20 +136,26 @@ static __always_inline void on_message(u32 slot)
 	m->flags = s->call.flags;
 	/* Zeros where there is no skb. */
 	bpf_probe_read_kernel(s->skb, SKB_SIZE, (void *)skb);
-	take_ancillary(&s->ancillary, s->skb);
+	take_ancillary(&s->ancillary, s->skb, s->call.other);
 	volatile struct call *call = &s->call;
 	/* Before there are two kinds of flow: the verifier would follow the filter for both. */
 	bool through = wanted(m, &sides, call, s->ancillary.fds, s->ancillary.creds, w, at, generation);
 	take_flow(m, &sides, call->sk, call->other);
+#ifdef UNIX_SOCK_INQ_LEN
 	if (m->type == TYPE_STREAM && others_write(sides.src))
 		m->flags |= FLAG_UNORDERED;
+#endif
 	m->seq = count_up(&sides.flow->bytes, len);
 	m->number = count_up(&sides.flow->messages, 1);
+#ifdef UNIX_SOCK_INQ_LEN
+	if (m->type == TYPE_STREAM)
+		note_filled(sides.src, m->seq + len, len, through);
+#endif
 	if (!through || !sides.dst)
 		return;
 	__sync_fetch_and_add(&t->messages, 1);
 	__sync_fetch_and_add(&t->bytes, len);
-	if (begun(s->data, m, &sides, set))
+	if (begun(s->data, m, &sides, set, w))
 		return;
 	/* The verifier would follow both kinds of flow through all that comes. */
 	sides.flow = NULL;
@@ -173,6 +166,7 @@ static __always_inline void on_message(u32 slot)
 		cursor_at_skb(&s->cursor, s->skb);
 	if (send_payload(s, scratch_at(slot))) {
 		m->len -= s->cursor.before;
+		m->seq += s->cursor.before;
 		find_flow(&sides, m->type);
 		lose(m, &sides, LOST_RING_FULL);
 	} else if (((struct frame *)s->data)->record.flags & FLAG_TRUNCATED) {
@@ -196,37 +190,43 @@ static __always_inline void on_event(u32 slot)
 	u32 at = workspace_at(slot);
 	struct small_scratch *s = get_small_scratch(slot);
 	struct settings *set = get_settings();
-	struct workspace *w = workspaces.lookup(&at);
+	struct workspace *w = get_workspace(at);
 	struct sides sides = {};
 
 	if (!s || !set || !w)
 		return;
 	volatile struct call *call = &s->call;
-	if (!remembered(&sides, w, call->sk, call->other, call->listener, call->news, false))
+	u8 event = call->event;
+	if (!remembered(&sides, w, call->sk, call->other, call->listener, call->news, false)) {
+		struct totals *t = get_totals();
+		if (sides.untracked && t)
+			__sync_fetch_and_add(&t->lost_events, 1);
 		return;
+	}
 	u32 generation = set->generation, index = generation & 1;
 	struct filter *f = filters.lookup(&index);
+	/* What is taken back went out before. */
+	bool undelivered = event == EVENT_UNDELIVERED;
 	/* Readers want to know that a stream has ended. */
-	if (!f || (!f->events && (s->call.event != EVENT_CLOSE || !sides.src->emitted)))
+	if (!f || (!f->events && !undelivered && (event != EVENT_CLOSE || !sides.src->emitted)))
 		return;
 	volatile struct message *m = &s->message;
-	m->event = s->call.event;
+	m->event = event;
 	m->type = sides.src->type;
 	m->len = 0;
 	m->flags = s->call.flags;
-	if (!wanted(m, &sides, call, 0, 0, w, at, generation))
+	if (!undelivered && !wanted(m, &sides, call, 0, 0, w, at, generation))
 		return;
 	take_flow(m, &sides, call->sk, call->other);
-	if (begun(s->data, m, &sides, set))
-		return;
-	if (s->call.element) {
-		u64 at = m->at;
-		u8 *to = head_at(s->data, at);
-		*(u32 *)to = s->call.element | 4 << 16;
-		*(u32 *)(to + 4) = s->call.value;
-		m->at = at + 8;
+	if (undelivered) {
+		m->seq = call->seq;
+		m->len = call->len;
 	}
-	if (send_small(s->data, m->at, set))
+	if (begun(s->data, m, &sides, set, w))
+		return;
+	if (s->call.element)
+		put_number(s->data, m, s->call.element, s->call.value);
+	if (send_small(s->data, m->at))
 		lose(m, &sides, LOST_RING_FULL);
 }
 
@@ -243,8 +243,14 @@ int remember(void *ctx)
 	return take_news(ctx);
 }
 
+u64 pid_number(u64 pid)
+{
+	struct settings *set = get_settings();
+	return set ? find_number(pid, set->pid_namespace) : 0;
+}
+
 int begin_record(void *ctx)
 {
 	struct begin_part *part = ctx;
-	return begin(part->data, part->m, part->sides, part->set);
+	return begin(part->data, part->m, part->sides, part->set, part->w);
 }

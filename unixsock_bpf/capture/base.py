@@ -20,7 +20,7 @@ class Statistics:
     lost_messages: int = 0
     lost_bytes: int = 0
     truncated: int = 0
-    untracked: int = 0
+    untracked: int = 0  # for want of room for their socket, or on a processor that came later
     lost_events: int = 0
     skipped: int | None = 0  # at most; None: unknown (probe/program_set.py)
 

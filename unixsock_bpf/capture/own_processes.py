@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from unixsock_bpf.linux import libc, procfs, sock_diag
+from unixsock_bpf.linux.pid_namespace import own_pid, parent_pid
 from unixsock_bpf.record import display_process
 
 #: Programs that start an extcap, or stand between such a program and it.
@@ -69,8 +70,8 @@ def capture_processes() -> set[int]:
 
 def find() -> OwnProcesses:
     """Find the capture's processes, as they are now and as far as /proc shows them."""
-    pids = {os.getpid()}
-    pid = os.getppid()
+    pids = {own_pid()}
+    pid = parent_pid()
     while pid > 1:
         status = procfs.status(pid)
         if status is None or status[0] not in _CAPTURE_PROGRAMS:
@@ -91,7 +92,7 @@ def downstream(pids: set[int]) -> OwnProcesses:
     A program that runs the capture and reads it itself may well want to see its own sockets, so
     those above are not left out; but a terminal is that has at least a shell between.
     """
-    above = [pid for pid in procfs.ancestors(os.getpid()) if pid not in pids]
+    above = [pid for pid in procfs.ancestors(own_pid()) if pid not in pids]
     ends = _Ends()
     found = OwnProcesses()
     outputs = {procfs.link(f"/proc/{pid}/fd/1"): pid for pid in pids}

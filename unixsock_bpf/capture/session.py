@@ -76,12 +76,13 @@ class Capture(Poller):
         from unixsock_bpf.capture.own_processes import capture_processes, shown
         from unixsock_bpf.capture.ringbuf import Ring
         from unixsock_bpf.linux.cgroups import groups
+        from unixsock_bpf.linux.pid_namespace import own_pid
         from unixsock_bpf.linux.sockets import owners, visit_relative_names
         from unixsock_bpf.probe.probe import Probe
 
         probe = Probe(settings)
         probe.settings.clock_offset = wall_clock.offset()
-        probe.settings.reader = os.getpid()
+        probe.settings.reader = own_pid()
         existing = groups()
         probe.fill_groups(existing)
         probe.fill_holders(owners(), existing)
@@ -160,6 +161,11 @@ class Capture(Poller):
     def maps_can_be_read(self) -> bool:
         """Whether this process, as it is now, may read the probe's maps."""
         return bool(self._probe.maps_can_be_read)
+
+    @property
+    def memory(self) -> int:
+        """About how many bytes of kernel memory the probe takes, without the ring."""
+        return self._probe.memory
 
     @property
     def attached(self) -> str:
@@ -243,9 +249,7 @@ class Capture(Poller):
             # The toolbar and the end of the fifo are looked at however much comes in.
             events = self._poll_others(rest)
         else:
-            self._probe.settings.reader_waits = 1
             events = self._poll.poll(IDLE_WAIT_S * 1000 if self.each_second else None)
-            self._probe.settings.reader_waits = 0
         if self.jumps in self._dispatch(events):
             wall_clock.seen(self.jumps)
 

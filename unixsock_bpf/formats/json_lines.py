@@ -66,6 +66,8 @@ def as_dict(time_ns: int, record: Record) -> dict[str, Any]:
             "payload": base64.b64encode(record.payload).decode("ascii"),
             "text": _text_or_none(record.payload),
         }
+    elif record.event == Event.UNDELIVERED:
+        out |= {"seq": record.seq, "len": record.len}
     if record.fds_count:
         out["fds_count"] = record.fds_count
         out["fds"] = [

@@ -130,6 +130,8 @@ def heading(time_ns: int, record: Record) -> str:
         words.append(f"{record.len} byte{'' if record.len == 1 else 's'}")
     else:
         words.append(event_name(record.event).replace("_", " "))
+    if record.event == Event.UNDELIVERED:
+        words.append(f"{record.len} bytes from position {record.seq}")
     return "  ".join([" ".join(words), *details(record)])
 
 

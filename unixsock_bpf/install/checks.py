@@ -183,6 +183,7 @@ def _tells_where_pages_are(kcore: str) -> bool:
 
 def tracing() -> Iterator[Check]:
     """Check that the probe can be loaded and attached, sees what it sends itself, and can be detached."""
+    from unixsock_bpf.capture.session import Capture
     from unixsock_bpf.errors import ProbeError
     from unixsock_bpf.options import Settings
     from unixsock_bpf.privilege.client import source
@@ -190,10 +191,16 @@ def tracing() -> Iterator[Check]:
     try:
         with source(Settings(buffer_mib=1)) as capture:
             attached, proofs, unattached = capture.attached, capture.proofs, capture.unattached
+            # A privileged helper keeps that of an unprivileged user's capture to itself.
+            memory = (
+                f", in {capture.memory / 2**20:.0f} MiB of memory besides its buffer"
+                if isinstance(capture, Capture)
+                else ""
+            )
     except ProbeError as error:
         yield Check("tracing", False, _sentence(error), _tracing_remedy(_sentence(error)))
         return
-    yield Check("tracing", True, f"the probe loads ({attached})")
+    yield Check("tracing", True, f"the probe loads ({attached}{memory})")
     for way in proofs:
         yield Check("self-test", True, f"{way}: captured")
     for sentence in unattached:

@@ -366,6 +366,15 @@ HOOKS = (
         lacks=("unix_prepare_fpl",),
     ),
     Hook(
+        "__scm_destroy",
+        At.ENTRY,
+        Purpose.ITSELF,
+        Need.OPTIONAL,
+        "on_passed_end",
+        "the end of a send with descriptors, whose files need not be remembered any longer",
+        "what passed descriptors refer to, once 256 threads have passed some; how many there are is known",
+    ),
+    Hook(
         "sock_diag_save_cookie",
         At.ENTRY,
         Purpose.ITSELF,
@@ -383,5 +392,14 @@ HOOKS = (
         "on_cgroup_mkdir",
         "new cgroups and their paths",
         "the paths of cgroups that are made during the capture",
+    ),
+    Hook(
+        "cgroup_release",
+        At.TRACEPOINT,
+        Purpose.ITSELF,
+        Need.OPTIONAL,
+        "on_cgroup_release",
+        "removed cgroups",
+        "the paths of new cgroups, once many were removed during the capture",
     ),
 )

@@ -68,7 +68,8 @@ def kernel() -> Kernel:
         os.environ["BCC_KERNEL_SOURCE"] = str(_SHIM)
         import bcc
 
-        cpus = max(bcc.utils.get_possible_cpus()) + 1  # their numbers may have gaps
+        # A machine may have room for many more processors than it has.
+        cpus = max(bcc.utils.get_online_cpus()) + 1
     except Exception as error:  # no libbcc, or another package of that name
         raise ProbeError(
             f"The Python package bcc is missing or of no use ({error}): "

@@ -10,7 +10,7 @@ import json
 import mmap
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -22,17 +22,50 @@ if TYPE_CHECKING:
 
 #: BPF_MAP_TYPE_RINGBUF in linux/bpf.h, whose maps have no elements.
 _RING = 27
+#: BPF_MAP_TYPE_ARRAY and _PROG_ARRAY.
+_ARRAYS = (2, 3)
 
-#: Sockets whose state the probe keeps at a time, and processes in the snapshot of socket holders.
+#: BPF_F_NO_PREALLOC in linux/bpf.h: the map's elements take memory when they are made.
+_NO_PREALLOC = 1
+
+#: Elements of maps that are small in C, so that compiling takes little memory: sockets whose state the
+#: probe keeps at a time, pairs of datagram sockets that talk, processes in the snapshot of socket
+#: holders, and cgroups.
 MAX_SOCKETS = 131_072
-MAX_HOLDERS = 65_536
+_ON_DEMAND = {"endpoints": MAX_SOCKETS, "flows": 131_072, "holders": 65_536, "cgroups": 16_384}
+#: The same where the kernel takes memory for all of them beforehand.
+_BEFOREHAND = {"endpoints": 32_768, "flows": 16_384, "holders": 16_384, "cgroups": 4_096}
 
 
-def sizes(buffer_mib: int) -> dict[str, int]:
-    """Elements, or the ring's bytes, of maps that are small in C, so that compiling takes little memory."""
-    pages = buffer_mib * 2**20 // mmap.PAGESIZE
-    ring = mmap.PAGESIZE * max(1, 1 << (pages - 1).bit_length())
-    return {"ring": ring, "endpoints": MAX_SOCKETS, "holders": MAX_HOLDERS}
+def sized(name: str, shape: Shape, buffer_mib: int, on_demand: bool) -> Shape:
+    """Return the map ``name`` as large as it has to be; in C some are small, so that compiling is cheap.
+
+    ``on_demand``: a tracing program may add to maps whose elements take memory when they are made
+    (Linux commit fba1a1c6c912 ("bpf: Convert hash map to bpf_mem_alloc."), v6.1).
+    """
+    if name == "ring":
+        pages = buffer_mib * 2**20 // mmap.PAGESIZE
+        return replace(shape, max_entries=mmap.PAGESIZE * max(1, 1 << (pages - 1).bit_length()))
+    if name not in _ON_DEMAND:
+        return shape
+    if on_demand:
+        return replace(shape, max_entries=_ON_DEMAND[name], flags=shape.flags | _NO_PREALLOC)
+    return replace(shape, max_entries=_BEFOREHAND[name])
+
+
+#: What the kernel adds to an element of a hash (struct htab_elem) and takes for a bucket.
+_ELEMENT_HEAD, _BUCKET = 48, 16
+
+
+def memory(shape: Shape) -> int:
+    """Return about how many bytes a map takes as soon as it is made."""
+    if shape.type == _RING:
+        return shape.max_entries
+    element = -(-shape.key_size // 8) * 8 + -(-shape.leaf_size // 8) * 8
+    if shape.type in _ARRAYS:
+        return shape.max_entries * (element - 8)
+    elements = 0 if shape.flags & _NO_PREALLOC else shape.max_entries
+    return elements * (_ELEMENT_HEAD + element) + (1 << (shape.max_entries - 1).bit_length()) * _BUCKET
 
 
 @dataclass(frozen=True)

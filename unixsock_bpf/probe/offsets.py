@@ -29,6 +29,8 @@ OFFSETS: dict[str, tuple[str, ...]] = {
     "SOCK_PEER_PID": ("sock.sk_peer_pid",),
     "SOCK_PEER_CRED": ("sock.sk_peer_cred",),
     "SOCKET_SK": ("socket.sk",),
+    "SOCKET_FLAGS": ("socket.flags",),
+    "SOCKET_FILE": ("socket.file",),
     "SOCKET_ALLOC_INODE": ("socket_alloc.vfs_inode",),
     "INODE_INO": ("inode.i_ino",),
     "NET_INUM": ("net.ns.inum",),
@@ -76,8 +78,14 @@ OFFSETS: dict[str, tuple[str, ...]] = {
     "TASK_PID_LINKS": ("task_struct.pid_links",),
     "PID_TASKS": ("pid.tasks",),
     "PID_NUMBERS_NR": ("pid.numbers",),  # of the first: the initial pid namespace
-    "CRED_EUID": ("cred.euid",),
-    "CRED_EGID": ("cred.egid",),
+    "PID_NUMBERS": ("pid.numbers",),
+    "PID_LEVEL": ("pid.level",),
+    "UPID_NR": ("upid.nr",),
+    "UPID_NS": ("upid.ns",),
+    "PID_NAMESPACE_INUM": ("pid_namespace.ns.inum",),
+    "TASK_THREAD_PID": ("task_struct.thread_pid",),
+    "CRED_UID": ("cred.uid",),
+    "CRED_GID": ("cred.gid",),
     # A fragment was a bio_vec until Linux commit 21d2e6737c97 ("net: add netmem to skb_frag_t") (in v6.9).
     "FRAG_PAGE": ("skb_frag.netmem", "skb_frag.bv_page", "bio_vec.bv_page"),
     "FRAG_LEN": ("skb_frag.len", "skb_frag.bv_len", "bio_vec.bv_len"),
@@ -93,9 +101,18 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
     "UNIX_SOCK_OOB_SKB": ("unix_sock.oob_skb",),
     # Linux commit f4e1fb04c123 ("af_unix: Use cached value for SOCK_STREAM in unix_inq_len().") (in v6.17)
     "UNIX_SOCK_INQ_LEN": ("unix_sock.inq_len",),
+    # CONFIG_SECURITY_NETWORK
+    "PARMS_SECID": ("unix_skb_parms.secid",),
+    # Linux commit 0e81cfd971dc ("af_unix: Move SOCK_PASS{CRED,PIDFD,SEC} to struct sock.") (in v6.16)
+    "SOCK_SCM_RECV_FLAGS": ("sock.sk_scm_recv_flags",),
 }
 
-SIZES = {"SKB_SIZE": ("sk_buff",), "FRAG_SIZE": ("skb_frag", "bio_vec"), "STRUCT_PAGE_SIZE": ("page",)}
+SIZES = {
+    "SKB_SIZE": ("sk_buff",),
+    "FRAG_SIZE": ("skb_frag", "bio_vec"),
+    "STRUCT_PAGE_SIZE": ("page",),
+    "UPID_SIZE": ("upid",),
+}
 
 
 def _first(btf: Btf, members: tuple[str, ...]) -> int | None:

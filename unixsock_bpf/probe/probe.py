@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.linux.cgroups import cgroup_of
+from unixsock_bpf.linux.pid_namespace import pid_namespace
 from unixsock_bpf.probe import hook_programs, kernel
 from unixsock_bpf.probe.fd_kinds import PSEUDO_FILES
 from unixsock_bpf.probe.filter_maps import FilterMaps
 from unixsock_bpf.probe.hook_table import URGENT, Purpose
-from unixsock_bpf.probe.maps import MAX_HOLDERS, Map
+from unixsock_bpf.probe.maps import Map, memory
 from unixsock_bpf.probe.page_bases import BASES, addresses, page_bases
 from unixsock_bpf.probe.program_set import ProgramSet
 from unixsock_bpf.probe.self_test import Proof, proofs
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from unixsock_bpf.linux.cgroups import Group
     from unixsock_bpf.linux.sockets import Owner
     from unixsock_bpf.options import Settings
-
-#: Control groups in the snapshot: half of what the probe's map holds.
-MAX_GROUPS = 2048
 
 _NOT_PERMITTED = (
     "This kernel does not permit BPF tracing, even to root: kernel lockdown, a security module or a "
@@ -50,6 +48,9 @@ class Probe:
         #: What the self-test sent, and what the hooks saw of it.
         self.proofs: list[Proof] = []
         self.attached = self._attach(settings)
+        self.settings.pid_namespace = pid_namespace()
+        # The top bit keeps each id that is made from it from being 0.
+        self.settings.first_id = 1 << 63 | int.from_bytes(os.urandom(7), "little")
         self._filter_maps = FilterMaps(self._table("filters"), self._table("filter_lanes"))
         self._generation = 0
         self._fixed = _fixed(settings)
@@ -168,11 +169,17 @@ class Probe:
         """The ring buffer's bytes."""
         return self._table("ring").shape.max_entries
 
+    @property
+    def memory(self) -> int:
+        """Return about how many bytes of memory its maps take, without the ring."""
+        maps = self._programs.maps
+        return sum(memory(table.shape) for name, table in maps.items() if name != "ring")
+
     def fill_holders(self, owners: dict[int, Owner], groups: dict[bytes, Group]) -> None:
         """Write which process holds which socket (by inode) already."""
         table = self._table("holders")
         ids = {pid: _cgroup_id(pid, groups) for pid in {owner.tgid for owner in owners.values()}}
-        for inode, owner in list(owners.items())[:MAX_HOLDERS]:
+        for inode, owner in list(owners.items())[: table.shape.max_entries]:
             leaf = table.Leaf()
             leaf.pid, leaf.uid, leaf.gid = owner.tgid, owner.uid, owner.gid
             leaf.cgroup = ids[owner.tgid]
@@ -184,7 +191,7 @@ class Probe:
     def fill_groups(self, groups: dict[bytes, Group]) -> None:
         """Write the existing cgroups and their paths."""
         table = self._table("cgroups")
-        for path, group in list(groups.items())[:MAX_GROUPS]:
+        for path, group in list(groups.items())[: table.shape.max_entries // 2]:  # others will be made
             leaf = table.Leaf()
             if group.from_root and len(group.ids) <= len(leaf.ids):
                 leaf.ids[: len(group.ids)] = group.ids
@@ -260,23 +267,35 @@ def _cgroup_id(pid: int, groups: dict[bytes, Group]) -> int:
     return group.ids[-1] if group else 0
 
 
+#: How a process uses a socket, and the one that is known as well as the other: bpf/state/state.h.
+_WRITER, _READER = 0, 1
+
+
+def _user(endpoint: Any, use: int) -> Any:
+    """Who uses a socket, as find_user in bpf/state/endpoint.h."""
+    wanted, other = endpoint.users[use], endpoint.users[1 - use]
+    return wanted if wanted.owner >= other.owner else other
+
+
 def _lost_record(flow: Any, src: Any, dst: Any, dst_id: int) -> Record:
     """Return a record of a flow's pending losses, as far as the probe remembers both endpoints."""
+    writer = _user(src, _WRITER)
     record = Record(
         event=Event.LOST,
         type=src.type,
         src_sock=src.id,
         dst_sock=dst_id,
-        src_pid=src.pid,
+        src_pid=writer.pid,
         src_inode=src.inode,
-        src_comm=bytes(src.comm[: src.comm_len]),
+        src_comm=bytes(writer.comm[: writer.comm_len]),
         src_name=bytes(src.name[: src.name_len]),
         seq=flow.lost_at,
         message=flow.lost_message,
         lost=(flow.lost_messages, flow.lost_bytes, flow.lost_reasons),
     )
     if dst is not None:
-        record.dst_pid, record.dst_inode = dst.pid, dst.inode
-        record.dst_comm = bytes(dst.comm[: dst.comm_len])
+        reader = _user(dst, _READER)
+        record.dst_pid, record.dst_inode = reader.pid, dst.inode
+        record.dst_comm = bytes(reader.comm[: reader.comm_len])
         record.dst_name = bytes(dst.name[: dst.name_len])
     return record

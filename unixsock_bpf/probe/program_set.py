@@ -7,7 +7,6 @@ loaded and attached once a filter asks for events.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -138,9 +137,9 @@ class ProgramSet:
 
     def _take_maps(self, parts: Sequence[Compiled], buffer_mib: int) -> dict[str, Map]:
         """Make the maps and return them by name."""
-        sizes = maps.sizes(buffer_mib)
+        on_demand = self._kernel.btf.has_function("bpf_mem_alloc_init")
         shapes = {
-            name: dataclasses.replace(shape, max_entries=sizes.get(name, shape.max_entries))
+            name: maps.sized(name, shape, buffer_mib, on_demand)
             for part in parts
             for name, shape in part.maps.items()
         }

@@ -13,7 +13,9 @@ local HEADER = {
     { "message", "I" }, { "len", "I" }, { "offset", "I" }, { "caplen", "I" },
 }
 
-local EVENT = { DATA = 0, CONNECT = 1, ACCEPT = 2, SHUTDOWN = 3, CLOSE = 4, SEND_ERROR = 5, LOST = 6 }
+local EVENT = {
+    DATA = 0, CONNECT = 1, ACCEPT = 2, SHUTDOWN = 3, CLOSE = 4, SEND_ERROR = 5, LOST = 6, UNDELIVERED = 8,
+}
 local SOCKET_TYPE = { STREAM = 1, DGRAM = 2, SEQPACKET = 5 }
 local ROLE = { UNKNOWN = 0, SRC_IS_SERVER = 1, DST_IS_SERVER = 2 }
 local FLAG = {
@@ -22,16 +24,18 @@ local FLAG = {
 }
 local ELEMENT = {
     SRC_COMM = 1, DST_COMM = 2, SRC_NAME = 3, DST_NAME = 4, CREDS = 5, FDS = 6, FD = 7, CGROUP = 8, LOST = 9,
-    ERROR = 10, SHUTDOWN = 11, SRC_PATH = 12, DST_PATH = 13,
+    ERROR = 10, SHUTDOWN = 11, SRC_PATH = 12, DST_PATH = 13, CREDS_PIDFD = 14, CREDS_SECURITY = 15,
 }
 local FD_KIND = {
     OTHER = 0, FILE = 1, DIRECTORY = 2, CHARDEV = 3, BLOCKDEV = 4, PIPE = 5, SOCKET = 6, MEMFD = 7, ANON = 8,
     EVENTFD = 9, EPOLL = 10, TIMERFD = 11, SIGNALFD = 12, INOTIFY = 13, PIDFD = 14, DMABUF = 15, BPF = 16,
     IO_URING = 17,
 }
-local LOST_REASON = { RING_FULL = 0x1, NESTED = 0x2, UNREADABLE = 0x4, NO_STATE = 0x8 }
+local LOST_REASON = { RING_FULL = 0x1 }
 -- Bytes of an element's fixed part; elements that are missing here are bytes throughout.
-local ELEMENT_LEN = { CREDS = 12, FDS = 4, FD = 12, LOST = 20, ERROR = 4, SHUTDOWN = 4 }
+local ELEMENT_LEN = {
+    CREDS = 12, FDS = 4, FD = 12, LOST = 20, ERROR = 4, SHUTDOWN = 4, CREDS_PIDFD = 4, CREDS_SECURITY = 4,
+}
 -- END GENERATED
 
 local SIZE = { B = 1, H = 2, I = 4, Q = 8 }

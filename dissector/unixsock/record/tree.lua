@@ -65,6 +65,8 @@ field("payload", "bytes", "Payload")
 field("creds.pid", "uint32", "Passed process id")
 field("creds.uid", "uint32", "Passed user id")
 field("creds.gid", "uint32", "Passed group id")
+field("creds.pidfd", "uint32", "Process of the passed pidfd")
+field("creds.security", "uint32", "Passed security id")
 field("fds.count", "uint32", "Passed descriptors")
 field("fd", "none", "Descriptor")
 field("fd.type", "string", "Descriptor type")
@@ -93,6 +95,7 @@ expert_item("lost", "Records lost", expert.group.SEQUENCE, expert.severity.WARN)
 expert_item("paths", "A path's protocol is unknown", expert.group.UNDECODED, expert.severity.WARN)
 expert_item("fds", "Descriptors passed", expert.group.SECURITY, expert.severity.CHAT)
 expert_item("failed", "Send failed", expert.group.RESPONSE_CODE, expert.severity.NOTE)
+expert_item("undelivered", "Recorded before, but not delivered", expert.group.SEQUENCE, expert.severity.WARN)
 local experts = {}
 for _, item in pairs(E) do experts[#experts + 1] = item end
 proto.experts = experts
@@ -203,6 +206,9 @@ local function add_rest(t, tvb, el)
         t:add_le(F["creds.uid"], tvb:range(creds[1] + 4, 4))
         t:add_le(F["creds.gid"], tvb:range(creds[1] + 8, 4))
     end
+    local pidfd, security = el[ELEMENT.CREDS_PIDFD], el[ELEMENT.CREDS_SECURITY]
+    if pidfd then t:add_le(F["creds.pidfd"], tvb:range(pidfd[1], 4)) end
+    if security then t:add_le(F["creds.security"], tvb:range(security[1], 4)) end
     local fds = el[ELEMENT.FDS]
     if fds then t:add_le(F["fds.count"], tvb:range(fds[1], 4)) end
     for _, place in ipairs(el.fds or {}) do
@@ -286,6 +292,8 @@ function M.add_experts(t, rec)
     end
     if rec.event == EVENT.SEND_ERROR then
         t:add_proto_expert_info(E.failed, "Send failed: " .. (el.error or "unknown error"))
+    elseif rec.event == EVENT.UNDELIVERED then
+        t:add_proto_expert_info(E.undelivered, ("%d bytes before this were not delivered"):format(rec.len))
     end
     for _, place in ipairs(el.unknown or {}) do
         t:add_proto_expert_info(E.unknown, ("Element of unknown type %d, %d bytes"):format(place[3], place[2]))

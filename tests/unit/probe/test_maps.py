@@ -1,4 +1,4 @@
-"""How a map's elements are read while others come and go."""
+"""How large maps are, and how their elements are read while others come and go."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from unixsock_bpf.probe import maps
 from unixsock_bpf.probe.maps import Map, Shape
 
 HASH = Shape(type=1, key_size=4, leaf_size=4, max_entries=8, flags=0, key="", leaf="")
@@ -80,3 +81,16 @@ def test_a_map_that_changes_for_ever_has_an_end(table: Map, monkeypatch: pytest.
     kernel = Endless([1, 2], [])
     assert len(pairs(table, monkeypatch, kernel)) <= 4 * HASH.max_entries
     assert kernel.steps <= 4 * HASH.max_entries
+
+
+def test_where_memory_is_taken_on_demand_a_map_takes_none_for_its_elements() -> None:
+    endpoints = Shape(type=1, key_size=8, leaf_size=700, max_entries=1, flags=0, key="", leaf="")
+    on_demand = maps.sized("endpoints", endpoints, 64, on_demand=True)
+    beforehand = maps.sized("endpoints", endpoints, 64, on_demand=False)
+    assert on_demand.max_entries > beforehand.max_entries
+    assert maps.memory(on_demand) < 4 * 2**20 < maps.memory(beforehand) < 30 * 2**20
+
+
+def test_the_ring_has_a_power_of_two_of_bytes() -> None:
+    ring = Shape(type=27, key_size=0, leaf_size=0, max_entries=4096, flags=0, key="", leaf="")
+    assert maps.memory(maps.sized("ring", ring, 3, on_demand=True)) == 4 * 2**20

@@ -42,11 +42,10 @@ static u64 filter_more_steps(const struct filter *f, u64 *words, u64 at, u64 con
 }
 
 /* 0: what was said of it still holds.  Without jumps, each of which the verifier would follow. */
-static __always_inline u32 outdated(struct endpoint *ep, u32 generation)
+static __always_inline u32 outdated(struct endpoint *ep, u32 i, struct workspace *w, u32 generation)
 {
-	struct verdict *v = &ep->verdicts[generation & 1];
-	return (v->generation ^ generation) | (v->socket_changes ^ ep->socket_changes) |
-	       (v->owner_changes ^ ep->owner_changes);
+	struct verdict *v = verdict_of(ep, generation, i);
+	return (v->generation ^ generation) | (v->socket_changes ^ ep->socket_changes) | (v->owner ^ w->users[i].tag);
 }
 
 /* Atoms of the globs that w->text matches.  `which`: as in struct filter. */
@@ -106,13 +105,15 @@ u64 judge_endpoint(u64 argument)
 	struct endpoint *ep = endpoints.lookup(&sk);
 	if (!ep)
 		return 0;
-	struct verdict *v = &ep->verdicts[generation & 1];
+	u32 use = w->judged_use & 1;
+	struct verdict *v = verdict_of(ep, generation, use);
+	struct user *user = &w->users[use];
 	/* What comes after this makes another verdict. */
-	u32 socket_changes = ep->socket_changes, owner_changes = ep->owner_changes;
+	u32 socket_changes = ep->socket_changes;
 	u64 socket_atoms = f->atoms_of_any_name, owner_atoms = 0;
 
-	u32 pid = ep->pid, parent = ep->parent;
-	ep->capturer = capturers.lookup(&pid) != NULL || capturers.lookup(&parent) != NULL;
+	u32 pid = user->pid, parent = user->parent;
+	v->capturer = capturers.lookup(&pid) != NULL || capturers.lookup(&parent) != NULL;
 	if (f->lanes[0] && ep->named) {
 		bpf_probe_read_kernel(w->text, sizeof(w->text), ep->name);
 		socket_atoms |= match_text(f, context, 0, ep->name_len);
@@ -123,21 +124,21 @@ u64 judge_endpoint(u64 argument)
 			socket_atoms |= match_text(f, context, 0, place->len);
 		}
 	}
-	if (f->lanes[1] && ep->owner) {
-		bpf_probe_read_kernel(w->text, sizeof(ep->comm), ep->comm);
-		owner_atoms = match_text(f, context, 1, sizeof(ep->comm));
+	if (f->lanes[1] && user->owner) {
+		bpf_probe_read_kernel(w->text, sizeof(user->comm), user->comm);
+		owner_atoms = match_text(f, context, 1, sizeof(user->comm));
 	}
 	w->atoms[0] = socket_atoms;
 	w->atoms[1] = owner_atoms;
 	u32 members = f->members;
 	if (members) {
-		struct cgroup_line *line = cgroups.lookup(&ep->cgroup);
+		struct cgroup_line *line = cgroups.lookup(&user->cgroup);
 		if (!line)
 			line = &w->no_cgroup;
 		w->facts[FILTER_FACT_inode] = ep->inode;
 		w->facts[FILTER_FACT_netns] = ep->netns;
 		w->facts[FILTER_FACT_pid] = pid;
-		w->facts[FILTER_FACT_uid] = ep->uid;
+		w->facts[FILTER_FACT_uid] = user->uid;
 		bpf_probe_read_kernel(&w->facts[FILTER_FACT_cgroup], sizeof(line->ids), line->ids);
 #pragma clang loop unroll(disable)
 		for (u32 i = 0; i < FILTER_MEMBERS / FILTER_STRIDE; FILTER_NEXT(i)) {
@@ -148,11 +149,11 @@ u64 judge_endpoint(u64 argument)
 		}
 	}
 	v->socket_atoms = w->atoms[0];
-	v->owner_atoms = ep->owner ? w->atoms[1] : 0;
+	v->owner_atoms = user->owner ? w->atoms[1] : 0;
 	if (v->generation != generation)
 		v->rejected_peer = 0;
 	v->socket_changes = socket_changes;
-	v->owner_changes = owner_changes;
+	v->owner = user->tag;
 	v->generation = generation;
 	return 1;
 }
@@ -172,25 +173,27 @@ static __always_inline bool wanted(volatile struct message *m, struct sides *sid
 		return false;
 	/* Before anything is looked at: a name that comes meanwhile makes what is decided here outdated. */
 	u32 renames = *(volatile u64 *)&t->renames;
-	if (outdated(src, generation)) {
+	if (outdated(src, WRITER, w, generation)) {
 		w->judged = call->sk;
+		w->judged_use = WRITER;
 		if (!call_judge_endpoint(FILTER_ARGUMENT(at, generation, generation)))
 			return false;
 	}
-	if (dst && outdated(dst, generation)) {
+	if (dst && outdated(dst, READER, w, generation)) {
 		w->judged = call->other;
+		w->judged_use = READER;
 		if (!call_judge_endpoint(FILTER_ARGUMENT(at, generation, generation)))
 			return false;
 	}
 	if (f->entry != FILTER_ACCEPT) {
-		struct verdict *from = &src->verdicts[index];
+		struct verdict *from = &src->verdicts[index * USES + WRITER];
 		struct filter_question *q = &w->question;
 		q->src = from->socket_atoms;
 		q->src_owner = from->owner_atoms;
 		q->dst = q->dst_owner = q->two_ends = q->inodes_known = 0;
 		if (dst) {
-			q->dst = dst->verdicts[index].socket_atoms;
-			q->dst_owner = dst->verdicts[index].owner_atoms;
+			q->dst = dst->verdicts[index * USES + READER].socket_atoms;
+			q->dst_owner = dst->verdicts[index * USES + READER].owner_atoms;
 			q->two_ends = 1;
 			q->inodes_known = src->inode && dst->inode;
 		}
@@ -210,7 +213,7 @@ static __always_inline bool wanted(volatile struct message *m, struct sides *sid
 		if (verdict != WANTED)
 			return false;
 	}
-	return !src->capturer && !(dst && dst->capturer);
+	return !src->verdicts[index * USES + WRITER].capturer && !(dst && dst->verdicts[index * USES + READER].capturer);
 }
 
 #endif

@@ -30,7 +30,10 @@ static __always_inline void take_place(u64 sk, u32 which)
 	u32 at = bpf_get_smp_processor_id() * 2 + which;
 	struct naming *n = namings.lookup(&at);
 
-	if (!n || !address || !dentry || !first || first == '/')
+	if (!address)
+		return;
+	places.delete(&address); /* of a socket that had the same memory for its name */
+	if (!n || !dentry || !first || first == '/')
 		return;
 	volatile struct walk *w = &n->walk;
 	begin_walk(w, LOAD(u64, sk, UNIX_SOCK_MOUNT), dentry);
@@ -53,17 +56,17 @@ static __always_inline void take_place(u64 sk, u32 which)
 static __always_inline bool on_bind(u32 slot, const struct arguments *args, int result)
 {
 	u64 sk = LOAD(u64, args->first, SOCKET_SK);
-	if (result || !running())
+	if (result)
 		return false;
-	take_place(sk, 0);
-	return tell_event(slot, sk, 0, NO_EVENT, NEWS_USED | NEWS_BOUND);
+	take_place(sk, 0); /* in a pause, too */
+	return running() && tell_event(slot, sk, 0, NO_EVENT, NEWS_READ | NEWS_BOUND);
 }
 
 /* The reader lists the sockets that exist already: this is called for each of them. */
 static __always_inline bool on_listing(u64 sk, u64 unused)
 {
 	struct settings *set = get_settings();
-	if (LOAD(u16, sk, SOCK_FAMILY) == AF_UNIX && set && bpf_get_current_pid_tgid() >> 32 == set->reader)
+	if (LOAD(u16, sk, SOCK_FAMILY) == AF_UNIX && set && pid_of(bpf_get_current_task()) == set->reader)
 		take_place(sk, 1);
 	return false;
 }
@@ -71,7 +74,7 @@ static __always_inline bool on_listing(u64 sk, u64 unused)
 /* A cgroup was made; the kernel tells its path. */
 static __always_inline bool on_cgroup_mkdir(u32 slot, u64 cgroup, u64 path)
 {
-	struct workspace *w = get_workspace(slot);
+	struct workspace *w = get_workspace(workspace_at(slot));
 	u64 id = LOAD(u64, LOAD(u64, cgroup, CGROUP_NODE), NODE_ID);
 
 	if (!w || LOAD(u32, LOAD(u64, cgroup, CGROUP_ROOT), CGROUP_ROOT_HIERARCHY))
@@ -82,6 +85,15 @@ static __always_inline bool on_cgroup_mkdir(u32 slot, u64 cgroup, u64 path)
 	take_levels(line, cgroup, id);
 	line->known = 1;
 	cgroups.update(&id, line);
+	return false;
+}
+
+/* It is removed: its id will not be used again. */
+static __always_inline bool on_cgroup_release(u32 slot, u64 cgroup, u64 path)
+{
+	u64 id = LOAD(u64, LOAD(u64, cgroup, CGROUP_NODE), NODE_ID);
+	if (!LOAD(u32, LOAD(u64, cgroup, CGROUP_ROOT), CGROUP_ROOT_HIERARCHY))
+		cgroups.delete(&id);
 	return false;
 }
 #endif

@@ -175,6 +175,14 @@ static __always_inline bool on_passed(u64 list, u64 unused)
 	return take_passed(list);
 }
 
+/* The end of a send with descriptors, or of a receive. */
+static __always_inline bool on_passed_end(u64 scm, u64 unused)
+{
+	u64 thread = bpf_get_current_pid_tgid();
+	passed.delete(&thread);
+	return false;
+}
+
 /* The sender's control messages were read into the third argument. */
 static __always_inline bool on_scm_sent(const struct arguments *args, int result)
 {

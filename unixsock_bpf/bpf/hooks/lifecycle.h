@@ -7,7 +7,15 @@ static __always_inline bool on_close(u32 slot, u64 sk, u64 unused)
 	if (!ep || ep->closed)
 		return false;
 	ep->closed = 1;
-	return tell_event(slot, sk, peer_of(sk), EVENT_CLOSE, 0);
+	return tell_event(slot, sk, peer_of(sk), EVENT_CLOSE, NEWS_ENDED);
+}
+
+/* No message will count here any more. */
+static __always_inline void forget_flow(struct pair *pair)
+{
+	struct flow *flow = flows.lookup(pair);
+	if (flow && !flow->lost_messages)
+		flows.delete(pair);
 }
 
 /* The kernel frees the sock: its address may be used again. */
@@ -19,8 +27,13 @@ static __always_inline bool on_free(u64 sk, u64 unused)
 		return false;
 	if (ep->refused)
 		__sync_fetch_and_add(&t->renames, 1);
-	if (ep->lossy)
+	if (ep->lossy) {
 		orphans.update(&ep->id, ep);
+	} else if (ep->type == TYPE_DGRAM) {
+		struct pair pair = { ep->id, ep->peer_id }, back = { ep->peer_id, ep->id };
+		forget_flow(&pair);
+		forget_flow(&back);
+	}
 	endpoints.delete(&sk);
 	return false;
 }
@@ -77,6 +90,21 @@ static __always_inline bool on_socketpair(u32 slot, const struct arguments *args
 	return true;
 }
 
+#ifdef UNIX_SOCK_INQ_LEN
+/* `len` bytes from `seq` on were not queued, though the probe saw them filled. */
+static __always_inline bool tell_undelivered(u32 slot, u64 sk, u32 len, u64 seq, int result)
+{
+	struct small_scratch *s = get_small_scratch(slot);
+	if (!s || !tell_event(slot, sk, peer_of(sk), EVENT_UNDELIVERED, NEWS_USED | NEWS_ENDED))
+		return false;
+	s->call.len = len;
+	s->call.seq = seq;
+	s->call.element = result < 0 ? ELEMENT_ERROR : 0;
+	s->call.value = -result;
+	return true;
+}
+#endif
+
 static __always_inline u64 keep_first(const struct arguments *args)
 {
 	return args->first;
@@ -85,7 +113,13 @@ static __always_inline u64 keep_first(const struct arguments *args)
 static __always_inline bool on_stream_sent(u32 slot, u64 socket, int result)
 {
 	u64 sk = LOAD(u64, socket, SOCKET_SK);
-	end_writing(sk);
+#ifdef UNIX_SOCK_INQ_LEN
+	struct endpoint *ep = endpoints.lookup(&sk);
+	u64 seq = 0;
+	u32 undelivered = ep ? end_writing(ep, result, &seq) : 0;
+	if (undelivered)
+		return tell_undelivered(slot, sk, undelivered, seq, result);
+#endif
 	return result < 0 && tell_more(slot, sk, peer_of(sk), EVENT_SEND_ERROR, ELEMENT_ERROR, -result);
 }
 

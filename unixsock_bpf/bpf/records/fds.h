@@ -30,7 +30,7 @@ struct passed {
 	struct walk walk;
 	u8 elements[2 * ELEMENTS_ROOM]; /* up to ELEMENTS_ROOM; the verifier wants more */
 };
-BPF_TABLE("lru_hash", u64, struct passed, passed, 128); /* by thread */
+BPF_TABLE("hash", u64, struct passed, passed, 256); /* by thread, until its send ends */
 
 /* The elements for the list of files that hangs on the sk_buff; NULL if there are none. */
 static __always_inline struct passed *passed_by(u64 files, u32 count)

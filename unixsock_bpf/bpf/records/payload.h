@@ -5,6 +5,7 @@
 /* Steps for one message, each of which copies what is in one place and fits into the record: datagrams
  * end at 4 MiB in their linear part, the largest memory that kmalloc gives, and 17 fragments more. */
 #define STEPS 48
+#define LAST_STEP (1ull << 32)
 
 /* What a step returns. */
 enum {

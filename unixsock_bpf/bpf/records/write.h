@@ -4,18 +4,9 @@
 
 #include "state/subprograms.h"
 
-#define RB_NO_WAKEUP 1
-#define RB_FORCE_WAKEUP 2
-
-/* A reader that sleeps is woken; one that is at work looks for itself. */
-static __always_inline u64 wake_flags(struct settings *set)
-{
-	if (set->reader_waits) {
-		set->reader_waits = 0;
-		return RB_FORCE_WAKEUP;
-	}
-	return RB_NO_WAKEUP;
-}
+/* Of the kernel's helpers for rings: it wakes the reader where that has taken all that was there before, which is
+ * once in a batch, and leaves no moment in which a record comes and a reader goes to sleep. */
+#define RB_WAKE_IF_NEEDED 0
 
 /* Elements of fixed and short length lie in the first 4 kB. */
 static __always_inline u8 *head_at(u8 *data, u64 at)
@@ -48,7 +39,8 @@ static __always_inline void put_comm(u8 *data, volatile struct message *m, u32 t
 }
 
 /* Frame, header and the elements that say who and where. */
-static __always_inline void put_head(u8 *data, volatile struct message *m, struct sides *sides, struct settings *set)
+static __always_inline void put_head(u8 *data, volatile struct message *m, struct sides *sides, struct settings *set,
+				     struct workspace *w)
 {
 	struct frame *frame = (struct frame *)data;
 	u64 now = bpf_ktime_get_boot_ns() + set->clock_offset;
@@ -64,15 +56,16 @@ static __always_inline void put_head(u8 *data, volatile struct message *m, struc
 
 	volatile struct record_header *r = &frame->record;
 	struct endpoint *src = sides->src, *dst = sides->dst;
+	struct user *from = &w->users[0], *to = &w->users[1];
 	r->version = RECORD_VERSION;
 	r->event = m->event;
 	r->type = m->type;
 	r->role = m->role;
 	r->flags = m->flags;
-	r->src_pid = src->pid;
-	r->src_tid = src->owner == OWNER_SEEN ? bpf_get_current_pid_tgid() : 0;
-	r->src_uid = src->uid;
-	r->src_gid = src->gid;
+	r->src_pid = from->pid;
+	r->src_tid = current_tid(from);
+	r->src_uid = from->uid;
+	r->src_gid = from->gid;
 	r->netns = src->netns;
 	r->src_sock = src->id;
 	r->src_inode = src->inode;
@@ -86,19 +79,19 @@ static __always_inline void put_head(u8 *data, volatile struct message *m, struc
 	r->message = m->number;
 	r->len = m->len;
 	r->offset = 0;
-	if (src->owner)
+	if (from->owner)
 		r->flags |= FLAG_SRC_CREDS;
 	if (src->from_start)
 		r->flags |= FLAG_FROM_START;
 	if (dst) {
-		r->dst_pid = dst->pid;
-		r->dst_uid = dst->uid;
-		r->dst_gid = dst->gid;
+		r->dst_pid = to->pid;
+		r->dst_uid = to->uid;
+		r->dst_gid = to->gid;
 		r->dst_sock = dst->id;
 		r->dst_inode = dst->inode;
-		if (dst->owner)
+		if (to->owner)
 			r->flags |= FLAG_DST_CREDS;
-		if (dst->owner == OWNER_GUESSED)
+		if (to->owner == OWNER_GUESSED)
 			r->flags |= FLAG_DST_GUESSED;
 	}
 	m->at = sizeof(struct frame);
@@ -108,21 +101,21 @@ static __always_inline void put_head(u8 *data, volatile struct message *m, struc
 		struct endpoint *ep = ends[i];
 		if (!ep)
 			break;
-		if (ep->comm_len)
-			put_comm(data, m, ELEMENT_SRC_COMM + i, ep->comm, ep->comm_len);
+		if (w->users[i].comm_len)
+			put_comm(data, m, ELEMENT_SRC_COMM + i, w->users[i].comm, w->users[i].comm_len);
 		if (ep->name_len)
 			put_text(data, m, ELEMENT_SRC_NAME + i, ep->name, ep->name_len);
 		struct place *place = ep->place ? places.lookup(&ep->place) : NULL;
 		if (place)
 			put_text(data, m, ELEMENT_SRC_PATH + i, place->path, place->len);
 	}
-	struct cgroup_line *line = cgroups.lookup(&src->cgroup);
+	struct cgroup_line *line = cgroups.lookup(&from->cgroup);
 	if (line && line->len)
 		put_text(data, m, ELEMENT_CGROUP, line->path, line->len);
 }
 
 /* Ends the block, whose payload of `caplen` bytes begins at `at`, and sends it.  0: it went out. */
-static __always_inline int send_block(u8 *data, u64 at, u32 caplen, struct settings *set)
+static __always_inline int send_block(u8 *data, u64 at, u32 caplen)
 {
 	struct frame *frame = (struct frame *)data;
 	u64 end = at + caplen;
@@ -136,11 +129,11 @@ static __always_inline int send_block(u8 *data, u64 at, u32 caplen, struct setti
 	frame->block_len = padded + 4;
 	*(u32 *)(data + end) = 0;
 	*(u32 *)(data + padded) = padded + 4;
-	return ring.ringbuf_output(data, padded + 4, wake_flags(set));
+	return ring.ringbuf_output(data, padded + 4, RB_WAKE_IF_NEEDED);
 }
 
 /* The same for a block without payload in a small_scratch. */
-static __always_inline int send_small(u8 *data, u64 at, struct settings *set)
+static __always_inline int send_small(u8 *data, u64 at)
 {
 	struct frame *frame = (struct frame *)data;
 	BOUND(at, 0xffc);
@@ -149,17 +142,19 @@ static __always_inline int send_small(u8 *data, u64 at, struct settings *set)
 	frame->caplen = frame->origlen = at - __builtin_offsetof(struct frame, prefix);
 	frame->block_len = at + 4;
 	*(u32 *)(data + at) = at + 4;
-	return ring.ringbuf_output(data, at + 4, wake_flags(set));
+	return ring.ringbuf_output(data, at + 4, RB_WAKE_IF_NEEDED);
 }
 
 /* Tells the reader who is behind the pseudo addresses of both sides, where it does not know yet. */
-static __always_inline void announce(struct sides *of)
+static __always_inline void announce(struct sides *of, struct workspace *w)
 {
 	struct endpoint *sides[2] = { of->src, of->dst };
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < 2; i++) {
 		struct endpoint *ep = sides[i], *other = sides[1 - i];
-		if (!ep || ep->announced)
+		struct user *user = &w->users[i];
+		/* A socket is named after who writes, and until then after who reads. */
+		if (!ep || !user->tag || ep->announced == user->tag || (i && ep->announced && ep->users[WRITER].owner))
 			continue;
 		struct announcement *a = ring.ringbuf_reserve(sizeof(*a));
 		if (!a)
@@ -168,12 +163,12 @@ static __always_inline void announce(struct sides *of)
 		a->block_type = ANNOUNCEMENT;
 		a->block_len = sizeof(*a);
 		a->sock = ep->id;
-		a->pid = ep->pid;
+		a->pid = user->pid;
 		a->name_len = named->name_len;
-		copy_comm(a->comm, ep->comm);
+		copy_comm(a->comm, user->comm);
 		bpf_probe_read_kernel(a->name, sizeof(a->name), named->name);
-		ring.ringbuf_submit(a, RB_NO_WAKEUP);
-		ep->announced = 1;
+		ring.ringbuf_submit(a, RB_WAKE_IF_NEEDED);
+		ep->announced = user->tag;
 	}
 }
 
@@ -191,9 +186,10 @@ static __always_inline void lose(volatile struct message *m, struct sides *sides
 		flow->lost_at = m->seq;
 		flow->lost_message = m->number;
 	}
-	__sync_fetch_and_add(&flow->lost_messages, 1);
-	__sync_fetch_and_add(&flow->lost_bytes, m->len);
 	flow->lost_reasons |= reason;
+	/* In this order: who sees the message sees its bytes. */
+	__sync_fetch_and_add(&flow->lost_bytes, m->len);
+	__sync_fetch_and_add(&flow->lost_messages, 1);
 	sides->src->lossy = 1;
 	if (t) {
 		__sync_fetch_and_add(&t->lost_messages, 1);
@@ -203,31 +199,40 @@ static __always_inline void lose(volatile struct message *m, struct sides *sides
 
 /* Begins a record.  If messages fell out of this direction since the last one, a record of that goes
  * out before.  0: the caller may go on; else the ring is full, and the message is counted as lost. */
-static __always_inline int begin(u8 *data, volatile struct message *m, struct sides *sides, struct settings *set)
+static __always_inline int begin(u8 *data, volatile struct message *m, struct sides *sides, struct settings *set,
+				 struct workspace *w)
 {
 	struct flow *flow = sides->flow;
-	announce(sides);
+	announce(sides, w);
 	u32 round = 0;
 	do {
-		put_head(data, m, sides, set);
-		if (!flow->lost_messages)
-			return 0;
+		put_head(data, m, sides, set, w);
 		struct record_header *r = &((struct frame *)data)->record;
+		u64 messages = *(volatile u64 *)&flow->lost_messages, bytes = *(volatile u64 *)&flow->lost_bytes;
+		if (!messages)
+			return 0;
 		r->event = EVENT_LOST;
 		r->seq = flow->lost_at;
 		r->message = flow->lost_message;
 		r->len = 0;
+		/* Taken out before they are told of, so that of two threads that write at once only one does that. */
+		if (count_up(&flow->lost_messages, -messages) < messages) {
+			__sync_fetch_and_add(&flow->lost_messages, messages);
+			messages = 0;
+			bytes = 0;
+		}
+		__sync_fetch_and_add(&flow->lost_bytes, -bytes);
 		u64 at = m->at;
 		u8 *to = head_at(data, at);
 		*(u32 *)to = ELEMENT_LOST | 20 << 16;
-		*(u64 *)(to + 4) = flow->lost_messages;
-		*(u64 *)(to + 12) = flow->lost_bytes;
+		*(u64 *)(to + 4) = messages;
+		*(u64 *)(to + 12) = bytes;
 		*(u32 *)(to + 20) = flow->lost_reasons;
-		if (send_small(data, at + 24, set))
+		if (messages && send_small(data, at + 24)) {
+			__sync_fetch_and_add(&flow->lost_bytes, bytes);
+			__sync_fetch_and_add(&flow->lost_messages, messages);
 			break;
-		flow->lost_messages = 0;
-		flow->lost_bytes = 0;
-		flow->lost_reasons = 0;
+		}
 		/* The end of the loop has to be a condition for the verifier, not a jump. */
 		asm volatile("%0 += 1" : "+r"(round));
 	} while (round < 2);

@@ -6,45 +6,73 @@
 
 /* Both sides of a conversation.  False, and no more than the sender, if it was decided that the filter
  * lets nothing of it through (if `judged`); and false if it can't be followed. */
-static __always_inline bool take_sides(struct sides *of, u64 sk, u64 other, struct workspace *w, bool judged)
+static __always_inline bool take_sides(struct sides *of, u64 sk, u64 other, struct workspace *w, bool judged,
+					bool paused_too)
 {
 	struct endpoint *sides[2] = {};
 	u64 socks[2] = { sk, other };
 	struct totals *t = get_totals();
 
-	if (!t || !running())
+	if (!t || !(running() || paused_too))
 		return false;
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < 2; i++) {
 		if (!socks[i])
 			break;
-		struct endpoint *ep = endpoint_of(socks[i], w);
+		struct endpoint *ep = endpoint_of(socks[i], w, &of->untracked);
 		if (!ep) {
-			of->untracked = 1;
+			if (!of->untracked)
+				of->src = NULL;
 			return false;
 		}
 		sides[i] = ep;
-		if (judged && !i && other && left_out(ep, other)) {
-			of->src = ep;
+		if (!i) {
+			of->src = ep; /* its positions count, whatever becomes of the message */
+			if (judged && other && left_out(ep, other))
+				return false;
+		} else if (ep->type && ep->type != sides[0]->type) { /* 0: a socket that is still to be accepted */
+			of->src = NULL; /* memory that looks like a sock */
 			return false;
 		}
 	}
-	of->src = sides[0];
 	of->dst = sides[1];
 	if (!of->src)
 		return false;
-	if (of->dst)
+	if (of->dst) {
 		of->src->peer_id = of->dst->id;
+		if (!of->dst->peer_id)
+			of->dst->peer_id = of->src->id;
+	}
 	return true;
 }
 
-/* Who is at both ends: the sender is the current process; the receiver, if nobody was seen using
- * its socket, is taken from what the kernel told the sender. */
-static __always_inline void take_users(struct sides *sides, u64 sk, u64 other, struct workspace *w)
+/* Who is at both ends, as it is now: the sender is the current process, if it uses the socket; the receiver is who
+ * reads, and if nobody was seen using its socket, is taken from what the kernel told the sender. */
+static __always_inline void take_users(struct sides *sides, u64 sk, u64 other, u64 news, struct workspace *w)
 {
-	note_user(sides->src, w);
-	if (sides->dst && !sides->dst->owner && peer_of(sk) == other)
+	if (news & (NEWS_USED | NEWS_READ))
+		note_user(&sides->src->users[news & NEWS_READ ? READER : WRITER], &w->users[0], w);
+	else
+		find_user(&w->users[0], sides->src, WRITER);
+	if (!sides->dst)
+		return;
+	if ((news & NEWS_USED) && !has_user(sides->dst) && peer_of(sk) == other)
 		guess_user(sides->dst, sk);
+	find_user(&w->users[1], sides->dst, READER);
+}
+
+/* Where datagrams count: by pair, because a socket may send to many.  Where there is no room for one more pair, with
+ * the sender. */
+static __always_inline struct flow *dgram_flow(struct endpoint *src, struct endpoint *dst)
+{
+	struct pair pair = { src->id, dst->id };
+	struct flow *flow = flows.lookup(&pair);
+	if (!flow) {
+		struct flow none = {};
+		flows.insert(&pair, &none); /* fails if another CPU was faster */
+		flow = flows.lookup(&pair);
+	}
+	return flow ? flow : &src->flow;
 }
 
 /* Positions count what the filter leaves out: the next one may not. */
@@ -56,13 +84,27 @@ static __always_inline void count_unseen(struct endpoint *ep, u32 len)
 	__sync_fetch_and_add(&ep->flow.messages, 1);
 }
 
+/* The same in a pause, where datagrams count, too. */
+static __always_inline void count_paused(struct endpoint *ep, u64 other, u32 len)
+{
+	struct endpoint *dst = endpoints.lookup(&other);
+	struct flow *flow = &ep->flow;
+	if (ep->type == TYPE_DGRAM) {
+		if (!dst)
+			return;
+		flow = dgram_flow(ep, dst);
+	}
+	__sync_fetch_and_add(&flow->bytes, len);
+	__sync_fetch_and_add(&flow->messages, 1);
+}
+
 /* What a socket that is to be accepted is going to have: its listener's name and user, its client's type. */
 static __always_inline void take_from_listener(struct endpoint *ep, u64 listener, u8 type)
 {
 	ep->type = type;
 	if (!ep->named)
 		take_name(ep, listener);
-	if (!ep->owner)
+	if (!has_user(ep))
 		guess_user(ep, listener);
 }
 
@@ -72,13 +114,12 @@ static __always_inline bool take_news(struct remember_part *of)
 	struct sides *sides = of->sides;
 	struct totals *t = get_totals();
 	u64 sk = of->sk, other = of->other, listener = of->listener, news = of->news;
-	if (!t || !take_sides(sides, sk, other, of->w, of->judged))
+	if (!t || !take_sides(sides, sk, other, of->w, of->judged, news & NEWS_ENDED))
 		return false;
 	struct endpoint *src = sides->src, *dst = sides->dst;
 	if (listener && dst)
 		take_from_listener(dst, listener, src->type);
-	if (news & NEWS_USED)
-		take_users(sides, sk, other, of->w);
+	take_users(sides, sk, other, news, of->w);
 	if ((news & NEWS_BOUND) && src->place) {
 		src->socket_changes++;
 		__sync_fetch_and_add(&t->renames, 1);

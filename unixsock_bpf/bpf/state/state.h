@@ -16,13 +16,43 @@ struct flow {
 	u64 messages; /* the same */
 	u64 lost_at; /* position of the first byte of the loss that is not reported yet */
 	u64 lost_bytes;
-	u32 lost_messages;
+	u64 lost_messages;
 	u32 lost_reasons;
 	u32 lost_message; /* number of the first lost message */
 };
 
-/* What the filter says of an endpoint: see filter/verdict.h.  Written back to front, so that it
- * holds whenever `generation` and the counts fit. */
+/* The two ways in which a process uses a socket, which need not be the same process: where a child writes to what
+ * its parent reads, say.  Also the places of both ends of a message, whose sender writes and whose receiver reads. */
+enum {
+	WRITER, /* writes, connects, accepts, shuts down */
+	READER, /* reads, binds; or is guessed */
+	USES,
+};
+
+enum owner {
+	OWNER_UNKNOWN,
+	OWNER_GUESSED, /* who connected, listened or holds the socket */
+	OWNER_SEEN, /* using it */
+};
+
+/* A process that uses a socket.  Two CPUs may write one at once, so that it is copied before it is used, and the
+ * copy is good if its `tag` fits. */
+struct user {
+	u32 tag; /* a hash of all the rest, by which users are told apart; 0: there is none */
+	u32 tgid; /* in the initial pid namespace; only to be compared with the current one */
+	u32 pid; /* in the reader's; 0: not visible there */
+	u32 parent; /* the same of the process's parent */
+	u32 uid;
+	u32 gid;
+	u64 cgroup; /* a key of cgroups */
+	u16 comm_len;
+	u8 owner; /* how the process is known */
+	u8 unused[5];
+	u8 comm[16];
+};
+
+/* What the filter says of an endpoint as the sender or as the receiver: see filter/verdict.h.  Written back to front, so
+ * that it holds whenever `generation` and the counts fit. */
 struct verdict {
 	u64 socket_atoms; /* which of the filter's terms hold for the socket... */
 	u64 owner_atoms; /* ...and for the process that uses it */
@@ -30,10 +60,21 @@ struct verdict {
 	u32 rejected_at; /* ...as long as no socket got another name, or its address: totals.renames */
 	u32 generation;
 	u32 socket_changes; /* endpoint's when its socket was looked at */
-	u32 owner_changes; /* the same for its process */
+	u32 owner; /* the tag of its process */
+	u32 capturer; /* 1: the process belongs to the capture itself */
 };
 
-#define WRITERS 4
+/* A thread in the middle of a send. */
+struct sending {
+	u64 claims; /* threads that want this place; the first one has it */
+	u64 thread; /* which one that is; 0: none */
+	u64 since; /* when it filled an sk_buff last */
+	u64 filled; /* bytes that it filled in this send */
+	u64 end; /* position behind the last ones */
+	u32 recorded; /* 1: the last ones matched */
+	u32 messages; /* sk_buffs that it filled in this send */
+};
+#define SENDINGS 4
 
 /* A socket.  Kept from its first use that the probe sees until the kernel frees it.
  * What is true or false has a byte of its own: several CPUs may write at once. */
@@ -41,41 +82,28 @@ struct endpoint {
 	u64 id; /* never used again, unlike the address of the sock */
 	u64 inode;
 	u64 peer_id; /* whom it last sent to */
-	u64 cgroup; /* of its process; a key of cgroups */
 	u64 place; /* of its relative name; a key of places */
-	struct verdict verdicts[2];
+	struct verdict verdicts[2 * USES]; /* see verdict_of; not of two dimensions, whose size bcc tells wrongly */
 	struct flow flow; /* to the peer; datagrams count by pair instead */
-	u64 writers[WRITERS]; /* threads that filled messages which may not be queued yet; 0: nobody */
-	u32 pid;
-	u32 uid;
-	u32 gid;
-	u32 parent; /* of the process; 0: unknown */
+#ifdef UNIX_SOCK_INQ_LEN
+	struct sending sendings[SENDINGS]; /* threads that filled messages which may not be queued yet */
+#endif
+	struct user users[USES];
 	u32 netns;
 	u32 socket_changes; /* it got a name or an inode */
-	u32 owner_changes; /* another process, or another program in it */
-	u16 comm_len;
+	u32 announced; /* tag of the process that the reader knows */
 	u16 name_len;
 	u8 type;
-	u8 owner; /* how its process is known: enum owner */
-	u8 capturer; /* the process belongs to the capture itself; as of the last verdict */
 	u8 named;
 	u8 from_start;
 	u8 server;
 	u8 client;
-	u8 announced;
 	u8 emitted; /* a record of its conversation went out */
 	u8 closed;
 	u8 lossy; /* something it sent was lost */
 	u8 looked_at; /* its name was asked for before */
 	u8 refused; /* verdicts on senders name it by its address */
-	u8 comm[16];
 	u8 name[NAME_SIZE]; /* as bound: sun_path without the NUL that ends a file name */
-};
-
-enum owner {
-	OWNER_UNKNOWN,
-	OWNER_GUESSED, /* who connected, listened or holds the socket */
-	OWNER_SEEN, /* using it */
 };
 
 /* A process that holds a socket, from the snapshot that the reader takes before it attaches. */
@@ -105,11 +133,12 @@ struct pair {
 /* Written by the reader through mmap. */
 struct settings {
 	u64 clock_offset; /* ns to add to boot time for wall-clock time */
-	u64 reader_waits; /* 1: the reader sleeps until it is woken */
 	u64 running; /* 0: look at nothing: the filter's tables and the snapshot are not there yet, or a pause */
-	u64 reader; /* its process */
+	u64 reader; /* its process, as pids are told */
 	u64 generation; /* whose filter holds (filter/verdict.h); 0: none yet */
 	u64 prover; /* inode of the socket whose messages the probe's self-test counts; 0: no test */
+	u64 pid_namespace; /* inode of that whose pids are told; 0: the initial one's */
+	u64 first_id; /* a random number: other captures give other ids */
 };
 
 /* Addresses that the probe reads from.  Written once and frozen: the reader, which belongs to the user who
@@ -128,7 +157,7 @@ struct totals {
 	u64 lost_messages;
 	u64 lost_bytes;
 	u64 truncated;
-	u64 untracked; /* messages of sockets beyond those that endpoints has room for */
+	u64 untracked; /* messages of sockets or on processors that there is no room for */
 	u64 lost_events;
 	u64 renames; /* how often a socket that was known got a name, or a receiver that was rejected was freed */
 	u64 skipped_returns; /* calls whose arguments could not be kept until their return */
@@ -140,10 +169,10 @@ BPF_F_TABLE("array", u32, struct settings, settings, 1, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct totals, totals, 1, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct page_bases, page_bases, 1, BPF_F_RDONLY_PROG);
 BPF_TABLE("hash", u64, struct endpoint, endpoints, 1);
-BPF_TABLE("lru_hash", u64, struct endpoint, orphans, 4096); /* by id: freed, with losses to report */
-BPF_TABLE("lru_hash", struct pair, struct flow, flows, 16384);
+BPF_TABLE("lru_hash", u64, struct endpoint, orphans, 1024); /* by id: freed, with losses to report */
+BPF_TABLE("hash", struct pair, struct flow, flows, 1); /* until one of the two is freed */
 BPF_TABLE("hash", u64, struct holder, holders, 1); /* by inode */
-BPF_TABLE("lru_hash", u64, struct cgroup_line, cgroups, 4096); /* by id */
+BPF_TABLE("hash", u64, struct cgroup_line, cgroups, 1); /* by id, until it is removed */
 BPF_TABLE("hash", u32, u32, capturers, 1024); /* a set of processes */
 BPF_RINGBUF(ring, PAGE_SIZE);
 
@@ -171,17 +200,20 @@ struct call {
 	u32 flags; /* of the record */
 	u32 element; /* an element of one u32, if not 0... */
 	u32 value; /* ...and what is in it */
+	u64 seq; /* position of `len` bytes that were not queued */
 	u8 event; /* or NO_EVENT, if there is only something to remember */
 	u8 news;
 };
 
 #define NO_EVENT 0xff
 enum {
-	NEWS_USED = 1 << 0, /* the current process uses sk */
+	NEWS_USED = 1 << 0, /* the current process writes to sk, or did something else to it */
 	NEWS_BOUND = 1 << 1, /* sk got a name */
 	NEWS_PAIRED = 1 << 2, /* both ends exist from here on: positions count from the first byte */
 	NEWS_CLIENT = 1 << 3, /* sk connected to other, a server */
 	NEWS_SERVER = 1 << 4, /* sk was accepted */
+	NEWS_READ = 1 << 5, /* the current process reads from sk */
+	NEWS_ENDED = 1 << 6, /* sk is no more: that is told in a pause, too */
 };
 
 /* Where a message's next bytes are.  It lies in a map, not on the stack: what the verifier doesn't
@@ -226,7 +258,9 @@ struct sides {
 struct ancillary {
 	u64 files; /* struct scm_fp_list */
 	u32 fds;
-	u32 creds; /* 1: the next three are what the receiver would get */
+	u32 creds; /* 1: the receiver gets pid, uid and gid */
+	u32 pidfd; /* 1: it gets a pidfd of pid */
+	u32 security; /* 0, or the number of the security context that it gets */
 	u32 pid;
 	u32 uid;
 	u32 gid;
@@ -254,13 +288,17 @@ BPF_TABLE("array", u32, struct small_scratch, small_scratches, SLOTS * CPUS);
 
 /* For what is no message yet. */
 struct workspace {
+	u64 made; /* endpoints, here */
+	u64 place; /* of this among all workspaces */
+	struct user users[2]; /* the sender's and the receiver's, of what is recorded now */
 	struct endpoint endpoint; /* a new one; most of it is and stays zero */
 	struct cgroup_line no_cgroup; /* all zero */
 	struct cgroup_line new_cgroup;
 	/* The filter's: see filter/verdict.h. */
 	struct filter_question question;
 	u64 words[WORDS];
-	u64 judged; /* a sock */
+	u64 judged; /* a sock... */
+	u32 judged_use; /* ...as the sender or as the receiver */
 	u64 facts[FILTER_FACTS];
 	u64 atoms[2];
 	u8 text[NAME_SIZE];
@@ -322,10 +360,12 @@ static __always_inline u32 workspace_at(u32 slot)
 	return bpf_get_smp_processor_id() * SLOTS + slot;
 }
 
-static __always_inline struct workspace *get_workspace(u32 slot)
+static __always_inline struct workspace *get_workspace(u32 at)
 {
-	u32 at = workspace_at(slot);
-	return workspaces.lookup(&at);
+	struct workspace *w = workspaces.lookup(&at);
+	if (w)
+		w->place = at;
+	return w;
 }
 
 static __always_inline bool running(void)

@@ -15,6 +15,7 @@ struct begin_part {
 	volatile struct message *m;
 	struct sides *sides;
 	struct settings *set;
+	struct workspace *w;
 };
 
 /* The loader reads these lines.  GLOBAL are those that the verifier looks at once, however often they are called:
@@ -23,6 +24,7 @@ struct begin_part {
 #define GLOBAL_place_step 0x510c0a
 #define GLOBAL_passed_step 0x510c0b
 #define GLOBAL_passed_steps 0x510c0c
+#define GLOBAL_pid_number 0x510c0d
 #define CALL_remember 0x510c04
 #define CALL_begin_record 0x510c05
 
@@ -30,6 +32,7 @@ static u64 (*call_payload_step)(u64) = (void *)GLOBAL_payload_step;
 static u64 (*call_place_step)(u64) = (void *)GLOBAL_place_step;
 static u64 (*call_passed_step)(u64) = (void *)GLOBAL_passed_step;
 static u64 (*call_passed_steps)(u64) = (void *)GLOBAL_passed_steps;
+static u64 (*call_pid_number)(u64) = (void *)GLOBAL_pid_number;
 static int (*call_remember)(struct remember_part *) = (void *)CALL_remember;
 static int (*call_begin_record)(struct begin_part *) = (void *)CALL_begin_record;
 
@@ -42,9 +45,10 @@ static __always_inline int remembered(struct sides *sides, struct workspace *w, 
 	return call_remember(&part);
 }
 
-static __always_inline int begun(u8 *data, volatile struct message *m, struct sides *sides, struct settings *set)
+static __always_inline int begun(u8 *data, volatile struct message *m, struct sides *sides, struct settings *set,
+				 struct workspace *w)
 {
-	struct begin_part part = { data, m, sides, set };
+	struct begin_part part = { data, m, sides, set, w };
 	return call_begin_record(&part);
 }
 
