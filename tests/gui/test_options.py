@@ -12,6 +12,8 @@ from gui.wireshark import Wireshark, make_home
 
 def test_options_are_chosen_listed_and_kept(desktop: Desktop, home: Path, root: Path | None) -> None:
     profile = make_home(home)
+    with (profile / "preferences").open("a") as preferences:
+        preferences.write("extcap.unixsock.pid: 0\n")  # version 0.1.0 saved an untouched field so
     path = str(home / "present.sock")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)

@@ -81,6 +81,13 @@ def test_windows_of_a_capture(desktop: Desktop, home: Path, root: Path | None) -
         _has_tabs_and_names(wireshark, "Conversations", ["TCP · 1", "UDP · 2"])
         _has_tabs_and_names(wireshark, "Endpoints", ["TCP · 2", "UDP · 4"])
 
+        wireshark.menu("Statistics", "I/O Graph")
+        window = wireshark.window("I/O Graph")
+        window.find("push button", "^Close$")
+        desktop.picture("io-graph")
+        desktop.keys("Escape")
+        wireshark.wait_without("I/O Graph")
+
         wireshark.rows()[2][7].click()
         desktop.keys("ctrl+alt+shift+u")
         follow = wireshark.window("Follow UDP Stream").find("text")

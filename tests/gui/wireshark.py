@@ -7,6 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
+from patience import soon
 from vm import wiresharks
 
 from gui.desktop import Desktop
@@ -90,7 +91,7 @@ class Wireshark:
             )
         try:
             self.app = wait(
-                "Wireshark", lambda: self._alive(application(self.process.pid, self.desktop)), 300
+                "Wireshark", lambda: self._alive(application(self.process.pid, self.desktop)), soon(120)
             )
             self.main = self.window("")
             self.find_parts()
