@@ -553,7 +553,7 @@ SAMPLES = {
         [(True, b"POST /v1.41/exec/1/start HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"),
          (False, b"HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"),
          (False, _container(1, b"out\n") + _container(2, b"err\n")), (False, _container(1, b"more"))],
-        "docker_stream.stream", ["1", "2", "1"], {"docker_stream.stdout": ["out\\x0a", "more"], "docker_stream.stderr": ["err\\x0a"]}, tcp_port=80,
+        "docker_stream.stream", ["1", "2", "1"], {"docker_stream.stdout": ["out\\x0a", "more"], "docker_stream.stderr": ["err\\x0a"]},
     ),
     "sane": Sample(
         b"/run/saned.sock",
