@@ -77,10 +77,12 @@ class Tshark:
         assert "Lua Error" not in done.stdout
         return done.stdout
 
-    def fields(self, capture: Path, *names: str, options: tuple[str, ...] = ()) -> list[list[str]]:
+    def fields(
+        self, capture: Path, *names: str, options: tuple[str, ...] = (), bugs: bool = False
+    ) -> list[list[str]]:
         """One row of values for each packet; several values of a field are joined by ``|``."""
         wanted = [arg for name in names for arg in ("-e", name)]
-        text = self.run(capture, "-T", "fields", "-E", "aggregator=|", *wanted, *options)
+        text = self.run(capture, "-T", "fields", "-E", "aggregator=|", *wanted, *options, bugs=bugs)
         return [line.split("\t") for line in text.splitlines()]
 
 
