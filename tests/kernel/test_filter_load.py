@@ -54,6 +54,9 @@ int run(void *ctx)
 		sides.dst = endpoints.lookup(&dst);
 	if (!sides.src)
 		return 0;
+	copy_user(&w->users[0], &sides.src->users[WRITER]);
+	if (sides.dst)
+		copy_user(&w->users[1], &sides.dst->users[READER]);
 	volatile struct message *m = &s->message;
 	volatile struct call *call = &s->call;
 	call->sk = src;
@@ -139,13 +142,15 @@ class Judge:
         table = self.maps["endpoints"]
         leaf: Any = table.Leaf()
         name, comm = getattr(record, f"{side}_name"), getattr(record, f"{side}_comm")
-        leaf.inode, leaf.netns, leaf.cgroup = getattr(record, f"{side}_inode"), record.netns, cgroup
+        leaf.inode, leaf.netns = getattr(record, f"{side}_inode"), record.netns
         leaf.named, leaf.name_len = bool(name), len(name)
         leaf.name[: len(name)] = name
-        leaf.comm_len = len(comm)
-        leaf.comm[: len(comm)] = comm
-        leaf.pid, leaf.uid = getattr(record, f"{side}_pid"), getattr(record, f"{side}_uid")
-        leaf.owner = 2 * bool(record.flags & (Flag.SRC_CREDS if side == "src" else Flag.DST_CREDS))
+        known = record.flags & (Flag.SRC_CREDS if side == "src" else Flag.DST_CREDS)
+        for user in leaf.users:
+            user.comm_len, user.cgroup = len(comm), cgroup
+            user.comm[: len(comm)] = comm
+            user.pid, user.uid = getattr(record, f"{side}_pid"), getattr(record, f"{side}_uid")
+            user.owner = 2 * bool(known)
         leaf.type = record.type
         # What the generation before said of the sockets does not hold.
         table[table.Key(sk)] = leaf

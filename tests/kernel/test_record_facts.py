@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import random
 import socket
 import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable
@@ -75,6 +77,9 @@ def _shared_end(of: dict[str, object]) -> None:
     def write() -> None:
         for number in range(ROUNDS):
             ours.send(b"shared %03d" % number)
+            # Who reads is known from the first receive on.
+            while not number and fcntl.ioctl(ours, termios.TIOCOUTQ, bytes(4)) != bytes(4):
+                time.sleep(0.01)
 
     def answer() -> None:
         for _ in range(ROUNDS):

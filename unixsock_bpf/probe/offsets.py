@@ -49,6 +49,7 @@ OFFSETS: dict[str, tuple[str, ...]] = {
     "FP_FILES": ("scm_fp_list.fp",),
     "SCM_FP": ("scm_cookie.fp",),
     "FILE_INODE": ("file.f_inode",),
+    "FILE_PRIVATE": ("file.private_data",),
     "FILE_MOUNT": ("file.f_path.mnt",),
     "FILE_DENTRY": ("file.f_path.dentry",),
     "INODE_MODE": ("inode.i_mode",),

@@ -21,6 +21,15 @@ BPF_TABLE("hash", struct pseudo_file, u32, pseudo_files, 64);
 
 BPF_ARRAY(no_passed, struct passed, 1); /* all zero */
 
+/* The current process passes a socket's `file`: if it was the one that reads, another may go on with that. */
+static __always_inline void pass_on(u64 file)
+{
+	u64 sk = LOAD(u64, LOAD(u64, file, FILE_PRIVATE), SOCKET_SK);
+	struct endpoint *ep = endpoints.lookup(&sk);
+	if (ep && ep->users[READER].tgid == bpf_get_current_pid_tgid() >> 32)
+		ep->passed_on = 1;
+}
+
 static __always_inline void begin_descriptor(volatile struct passed *p)
 {
 	u64 file = LOAD(u64, p->list + FP_FILES, p->index * 8);
@@ -34,6 +43,8 @@ static __always_inline void begin_descriptor(volatile struct passed *p)
 	p->walking = 1;
 	p->inode = LOAD(u64, inode, INODE_INO);
 	p->kind = KIND_OF_TYPE(mode);
+	if (p->kind == FD_SOCKET)
+		pass_on(file);
 	begin_walk(&p->walk, LOAD(u64, file, FILE_MOUNT), p->steps < FD_STEPS_FOR_PATHS ? dentry : 0);
 	p->anonymous = 0;
 	bool deleted = !LOAD(u64, dentry, DENTRY_UNHASHED);

@@ -50,6 +50,8 @@ static __always_inline bool take_sides(struct sides *of, u64 sk, u64 other, stru
  * reads, and if nobody was seen using its socket, is taken from what the kernel told the sender. */
 static __always_inline void take_users(struct sides *sides, u64 sk, u64 other, u64 news, struct workspace *w)
 {
+	if (news & NEWS_READ)
+		sides->src->passed_on = 0;
 	if (news & (NEWS_USED | NEWS_READ))
 		note_user(&sides->src->users[news & NEWS_READ ? READER : WRITER], &w->users[0], w);
 	else

@@ -204,11 +204,13 @@ static __always_inline void note_user(struct user *known, struct user *now, stru
 	store_user(known, now);
 }
 
-/* Who uses `ep` in this way; where nobody was seen doing that, who uses it in the other. */
+/* Who uses `ep` in this way; where nobody was seen doing that, or its reader has passed it on, who uses it in the
+ * other. */
 static __always_inline void find_user(struct user *found, struct endpoint *ep, u32 use)
 {
 	struct user *wanted = &ep->users[use], *other = &ep->users[1 - use];
-	copy_user(found, wanted->owner >= other->owner ? wanted : other);
+	u32 least = other->owner + (use == READER && ep->passed_on && other->tag);
+	copy_user(found, wanted->owner >= least ? wanted : other);
 }
 
 /* Nobody was seen using `ep` yet: take the process at the other end as the kernel noted it for

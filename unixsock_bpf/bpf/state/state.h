@@ -103,6 +103,7 @@ struct endpoint {
 	u8 lossy; /* something it sent was lost */
 	u8 looked_at; /* its name was asked for before */
 	u8 refused; /* verdicts on senders name it by its address */
+	u8 passed_on; /* the process that read from it last has passed its descriptor on since */
 	u8 name[NAME_SIZE]; /* as bound: sun_path without the NUL that ends a file name */
 };
 
