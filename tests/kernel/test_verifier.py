@@ -11,7 +11,7 @@ from unixsock_bpf.probe import bpf_syscall, bytecode, hook_programs, kernel
 from unixsock_bpf.probe.program_set import ProgramSet
 
 #: The most instructions that it may follow for one program; the kernel's own limit is a million.
-LIMIT = 60_000
+LIMIT = 90_000
 #: Where struct bpf_prog_info has its u32 verified_insns, and the structure's size (Linux 5.16).
 VERIFIED, INFO_SIZE = 216, 224
 
