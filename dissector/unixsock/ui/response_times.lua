@@ -3,6 +3,7 @@ local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
 
 local exchanges = host.load("dispatch/exchanges")
+local rows_in = host.load("ui/rows")
 
 local PERCENT = 0.95
 
@@ -78,30 +79,13 @@ local TITLE = "Unix Socket Response Times"
 
 local function tshark()
     exchanges.listening = true
-    local c = collector()
-    local tap = Listener.new("frame")
-    function tap.packet(pinfo) c.packet(pinfo) end
-    function tap.reset() c.reset() end
-    function tap.draw()
-        local frame = ("="):rep(40)
-        print(table.concat({ frame, TITLE, lines(c.rows(), FOR_TERMINAL), frame }, "\n"))
-    end
+    rows_in.print(TITLE, collector(), function(rows) return lines(rows, FOR_TERMINAL) end)
 end
 
 local function window()
     exchanges.listening = true
-    local c = collector()
-    local tap = Listener.new("frame")
-    local view = TextWindow.new(TITLE)
-    view:set_atclose(function() tap:remove() end)
-    function tap.packet(pinfo) c.packet(pinfo) end
-    function tap.reset()
-        c.reset()
-        view:clear()
-    end
-    function tap.draw() view:set(lines(c.rows(), FOR_WINDOW)) end
-    view:add_button("Copy", function() copy_to_clipboard(lines(c.rows(), FOR_CLIPBOARD) .. "\n") end)
-    if retap_packets then retap_packets() end
+    rows_in.open(TITLE, collector(), function(rows) return lines(rows, FOR_WINDOW) end,
+        function(rows) return lines(rows, FOR_CLIPBOARD) .. "\n" end, {})
 end
 
 if register_stat_cmd_arg then register_stat_cmd_arg("unixsock,srt", tshark) end

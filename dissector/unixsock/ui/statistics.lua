@@ -6,6 +6,7 @@ if type(host) ~= "table" then return end -- run by Wireshark's own scan of its p
 local TYPES = host.load("record/format").TYPES
 local EVENT = host.load("record/format").EVENT
 local process = host.load("util/text").process
+local rows_in = host.load("ui/rows")
 
 -- Collects conversations from the packets, and returns them as text.
 local function collector()
@@ -135,38 +136,16 @@ end
 
 local TITLE = "Unix Socket Conversations"
 
-local function tshark()
-    local c = collector()
-    local tap = Listener.new("frame")
-    function tap.packet(pinfo) c.packet(pinfo) end
-    function tap.reset() c.reset() end
-    function tap.draw()
-        local frame = ("="):rep(40)
-        print(table.concat({ frame, TITLE, for_terminal(c.rows()), frame }, "\n"))
-    end
-end
+local function tshark() rows_in.print(TITLE, collector(), for_terminal) end
 
 local function window()
-    local c = collector()
-    local tap = Listener.new("frame")
-    local view = TextWindow.new(TITLE)
-    view:set_atclose(function() tap:remove() end)
-    function tap.packet(pinfo) c.packet(pinfo) end
-    function tap.reset()
-        c.reset()
-        view:clear()
-    end
     local before = ORDERS[1][2]
-    local function show() view:set(for_window(sorted(c.rows(), before))) end
-    for _, one in ipairs(ORDERS) do
-        view:add_button(one[1], function()
-            before = one[2]
-            show()
-        end)
+    local buttons = {}
+    for i, one in ipairs(ORDERS) do
+        buttons[i] = { one[1], function() before = one[2] end }
     end
-    view:add_button("Copy", function() copy_to_clipboard(for_clipboard(sorted(c.rows(), before))) end)
-    tap.draw = show
-    if retap_packets then retap_packets() end
+    rows_in.open(TITLE, collector(), function(rows) return for_window(sorted(rows, before)) end,
+        function(rows) return for_clipboard(sorted(rows, before)) end, buttons)
 end
 
 if register_stat_cmd_arg then register_stat_cmd_arg("unixsock,conv", tshark) end
