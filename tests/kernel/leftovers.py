@@ -44,7 +44,9 @@ def gone(count: int = 0) -> float:
     """Seconds until at most ``count`` of them are left.  The kernel frees them late where it is busy."""
     begin = time.monotonic()
     while (left := programs()) > count:
-        assert time.monotonic() - begin < soon(6 * SOON), f"{left} BPF programs are left, of {count}"
+        assert time.monotonic() - begin < soon(6 * SOON), (
+            f"{left} BPF programs are left, of {count}; of our processes {ours()}"
+        )
         time.sleep(0.02)
     return time.monotonic() - begin
 
@@ -87,6 +89,11 @@ def family(pid: int) -> dict[int, str]:
     while more := {one for one, (parent, _) in found.items() if parent in below} - below:
         below |= more
     return {one: found[one][1] for one in below if one in found}
+
+
+def ours() -> dict[int, str]:
+    """Our processes that run, with their command lines, but for the tests themselves."""
+    return {pid: line for pid, line in family(1).items() if "unixsock" in line and "pytest" not in line}
 
 
 def only(processes: dict[int, str], word: str) -> int:
