@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,15 @@ class Reporter:
         data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
         with self._file.open("a") as file:
             file.write(json.dumps(data, default=str) + "\n")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _leaves_nothing() -> Iterator[None]:
+    """Check that a module's captures have left the kernel, so that the module that leaves one is named."""
+    import leftovers  # beside the tests, found once they are collected
+
+    yield
+    leftovers.gone()
 
 
 def pytest_configure(config: pytest.Config) -> None:
