@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from unixsock_bpf.export.base import ExportFormat, Options
-from unixsock_bpf.export.http import KEPT, Message, Parser
+from unixsock_bpf.export.http import KEPT, HttpMessage, Parser
 from unixsock_bpf.export.turns import Conversation, pieces
 from unixsock_bpf.formats.reader import SavedCapture
 from unixsock_bpf.formats.text import name_text, process_text
@@ -36,7 +36,7 @@ def _pairs(headers: list[tuple[str, str]]) -> list[dict[str, str]]:
     return [{"name": name, "value": value} for name, value in headers]
 
 
-def _cookies(message: Message, header: str) -> list[dict[str, str]]:
+def _cookies(message: HttpMessage, header: str) -> list[dict[str, str]]:
     found = []
     for name, value in message.headers:
         if name.lower() == header:
@@ -49,7 +49,7 @@ def _cookies(message: Message, header: str) -> list[dict[str, str]]:
     return found
 
 
-def _content(message: Message) -> tuple[bytes, str]:
+def _content(message: HttpMessage) -> tuple[bytes, str]:
     """Return a body as it was before compression, and a comment on what is not there."""
     data, comments = bytes(message.body), []
     encoding = message.header("content-encoding").lower()
@@ -67,7 +67,7 @@ def _content(message: Message) -> tuple[bytes, str]:
     return data, "; ".join(comments)
 
 
-def _request(message: Message) -> dict[str, Any]:
+def _request(message: HttpMessage) -> dict[str, Any]:
     method, target, version = message.start
     if target.startswith(("http://", "https://")):
         url = quote(target, safe=":/?#[]@!$&'()*+,;=%-._~")
@@ -111,7 +111,7 @@ def _text(data: bytes, encoding: str) -> dict[str, str]:
         return {"text": base64.b64encode(data).decode(), encoding: "base64"}
 
 
-def _response(message: Message | None) -> dict[str, Any]:
+def _response(message: HttpMessage | None) -> dict[str, Any]:
     if message is None:
         empty = {"size": 0, "mimeType": "x-unknown"}
         return {
@@ -138,7 +138,7 @@ def _response(message: Message | None) -> dict[str, Any]:
     }
 
 
-def _entry(conversation: Conversation, request: Message, response: Message | None) -> str:
+def _entry(conversation: Conversation, request: HttpMessage, response: HttpMessage | None) -> str:
     def milliseconds(begin: int, end: int) -> float:
         return max(0, end - begin) / 1e6
 
@@ -166,11 +166,11 @@ class _Connection:
 
     def __init__(self) -> None:
         self.parsers = {True: Parser(responses=False), False: Parser(responses=True)}
-        self.waiting: deque[Message] = deque()
+        self.waiting: deque[HttpMessage] = deque()
 
     def feed(
         self, to_server: bool, time_ns: int, data: bytes, missing: int
-    ) -> Iterator[tuple[Message, Message | None]]:
+    ) -> Iterator[tuple[HttpMessage, HttpMessage | None]]:
         """Yield the exchanges that bytes of one direction end."""
         parser = self.parsers[to_server]
         if self.parsers[False].tunnel:
@@ -179,7 +179,9 @@ class _Connection:
         for message in parser.feed(time_ns, data, missing, no_body):
             yield from self._take(to_server, message)
 
-    def _take(self, to_server: bool, message: Message) -> Iterator[tuple[Message, Message | None]]:
+    def _take(
+        self, to_server: bool, message: HttpMessage
+    ) -> Iterator[tuple[HttpMessage, HttpMessage | None]]:
         if to_server:
             self.waiting.append(message)
             if len(self.waiting) > _WAITING:
@@ -187,7 +189,7 @@ class _Connection:
         elif self.waiting and (not message.start[1].startswith("1") or message.start[1] == "101"):
             yield self.waiting.popleft(), message
 
-    def end(self, time_ns: int) -> Iterator[tuple[Message, Message | None]]:
+    def end(self, time_ns: int) -> Iterator[tuple[HttpMessage, HttpMessage | None]]:
         """Yield what the end of the conversation ends."""
         for to_server in (True, False):
             message = self.parsers[to_server].end(time_ns)

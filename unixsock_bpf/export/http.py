@@ -17,7 +17,7 @@ _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[^\n]{0,1024}\n")
 
 
 @dataclass
-class Message:
+class HttpMessage:
     """A request or response.  ``start``: the three parts of its first line.  ``length`` counts the body."""
 
     start: tuple[str, str, str]
@@ -42,13 +42,13 @@ class Parser:
         self._responses = responses
         self._buffer = bytearray()
         self._searched = 0
-        self._message: Message | None = None
+        self._message: HttpMessage | None = None
         self._left = 0  # bytes of the body or chunk that are to come; -1: up to the end
         self._chunked = self._in_chunk = False
         self._lost = False
         self.tunnel = False  # not HTTP any more
 
-    def feed(self, time_ns: int, data: bytes, missing: int, no_body: bool) -> Iterator[Message]:
+    def feed(self, time_ns: int, data: bytes, missing: int, no_body: bool) -> Iterator[HttpMessage]:
         """Yield the messages that ``data`` ends; ``no_body``: the next response answers HEAD."""
         if self.tunnel:
             return
@@ -75,7 +75,7 @@ class Parser:
             elif before == (len(self._buffer), self._message):
                 return
 
-    def end(self, time_ns: int) -> Message | None:
+    def end(self, time_ns: int) -> HttpMessage | None:
         """Return the message that only the end of the connection ends."""
         message, self._message = self._message, None
         if message:
@@ -83,7 +83,7 @@ class Parser:
             message.whole = self._left < 0
         return message
 
-    def _gap(self, time_ns: int, missing: int) -> Iterator[Message]:
+    def _gap(self, time_ns: int, missing: int) -> Iterator[HttpMessage]:
         message = self._message
         if message is None:
             self._lost = True
@@ -127,14 +127,14 @@ class Parser:
             if found:
                 headers.append((name.strip().decode("latin-1"), value.strip().decode("latin-1")))
         one, two, three = ((part or b"").decode("latin-1") for part in first.groups())
-        self._message = Message((one, two, three), headers, len(head), time_ns)
+        self._message = HttpMessage((one, two, three), headers, len(head), time_ns)
         self._length(self._message, no_body)
         return True
 
     def _plausible(self) -> bool:
         return self._buffer.startswith(b"HTTP/1.") if self._responses else b" " in self._buffer[:65]
 
-    def _length(self, message: Message, no_body: bool) -> None:
+    def _length(self, message: HttpMessage, no_body: bool) -> None:
         """Find out how the body ends (RFC 9112, section 6.3)."""
         self._chunked = self._in_chunk = False
         self._left = 0
@@ -167,7 +167,7 @@ class Parser:
         elif self._chunked:
             self._chunk(message)
 
-    def _chunk(self, message: Message) -> None:
+    def _chunk(self, message: HttpMessage) -> None:
         if self._in_chunk:  # the line end behind it
             if len(self._buffer) < 2:
                 return
@@ -194,7 +194,7 @@ class Parser:
         del self._buffer[: head.end() + end]
         message.whole = True
 
-    def _take(self, message: Message, count: int) -> None:
+    def _take(self, message: HttpMessage, count: int) -> None:
         room = KEPT - len(message.body)
         if room > 0:
             message.body += self._buffer[: min(room, count)]
