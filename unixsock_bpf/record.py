@@ -61,6 +61,10 @@ _ELEMENT = struct.Struct("<HH")
 
 #: Bytes of the fixed header.
 HEADER_LEN = _STRUCT.size
+#: Where each of its fields is.
+HEADER_OFFSETS = {
+    name: struct.calcsize("<" + "".join(fmt for _, fmt, _ in HEADER[:at])) for at, name in enumerate(_NAMES)
+}
 
 #: The most payload bytes that one record carries.  Wireshark refuses a pcapng block
 #: of more than 262,144 bytes; the rest is left for header and elements.

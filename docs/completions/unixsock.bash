@@ -24,6 +24,7 @@ _unixsock() {
         --from) mapfile -t COMPREPLY < <(compgen -W 'sockdump strace' -- "$current"); return ;;
         --match) mapfile -t COMPREPLY < <(compgen -W 'any bytes order' -- "$current"); return ;;
         -w | --output) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
+        -b | --ring-buffer) compopt -o nospace; mapfile -t COMPREPLY < <(compgen -W 'duration: filesize: packets: files:' -- "$current"); return ;;
         -a | --autostop) compopt -o nospace; mapfile -t COMPREPLY < <(compgen -W 'duration:' -- "$current"); return ;;
     esac
     if [[ $current == [/@]* || $previous == path || $previous == --path ]] && [[ $command != export ]]; then
@@ -35,7 +36,7 @@ _unixsock() {
     fi
     case $command in
         dump)
-            mapfile -t COMPREPLY < <(compgen -W "$terms $choices --format -w --output -c --count -a --autostop \
+            mapfile -t COMPREPLY < <(compgen -W "$terms $choices --format -w --output -b --ring-buffer -c --count -a --autostop \
                 --colour --color --snaplen --buffer-size --events --include-capture-processes --privilege \
                 --host --rotate-size --rotate-age -h --help" -- "$current")
             ;;

@@ -8,17 +8,17 @@ import select
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from unixsock_bpf.capture.base import CaptureSource
+from unixsock_bpf.cli import dataset_output
 from unixsock_bpf.cli.arguments import add_filter, add_limits, add_options, chosen_settings
-from unixsock_bpf.cli.dataset_output import PARQUET, DatasetOutput, parquet_format
+from unixsock_bpf.cli.dataset_output import PARQUET, DatasetRecording
 from unixsock_bpf.cli.errors import Failure
-from unixsock_bpf.cli.output import Output
-from unixsock_bpf.formats.base import Format, Options, Writer
+from unixsock_bpf.cli.recording import FileRecording, Recording, Ring, RingRecording, ring
+from unixsock_bpf.formats.base import Options
 from unixsock_bpf.formats.pcapng import Block, event_of, is_packet
 from unixsock_bpf.formats.registry import FORMATS
 from unixsock_bpf.options import Settings
@@ -51,6 +51,15 @@ def add(commands: Any) -> None:
         "-w", "--output", metavar="FILE", help="write to FILE; - is standard output; for parquet, a folder"
     )
     parser.add_argument("-c", "--count", type=_count, metavar="COUNT", help="stop after COUNT records")
+    parser.add_argument(
+        "-b",
+        "--ring-buffer",
+        action="append",
+        default=[],
+        metavar="CRITERION:N",
+        help="write several files, as dumpcap: begin the next after duration:SECONDS, filesize:KB or"
+        " packets:COUNT; keep the last files:COUNT",
+    )
     parser.add_argument("-a", "--autostop", type=_duration, metavar="duration:S", help="stop after S seconds")
     parser.add_argument(
         "--colour",
@@ -87,37 +96,39 @@ def run(arguments: argparse.Namespace, start: Callable[[Settings], CaptureSource
     """Capture until stopped.  ``start`` makes the source; the default captures.  Raises Failure."""
     settings = chosen_settings(arguments)
     name = arguments.format or ("pcapng" if arguments.output else "string")
-    form = parquet_format(arguments) if name == PARQUET else FORMATS[name]
     path = arguments.output or "-"
-    if form.binary and path == "-" and os.isatty(1):
-        raise Failure(f"{form.name} is not for terminals: give -w FILE, or pipe it into another program", 2)
+    files = ring(arguments.ring_buffer)
+    if name == PARQUET:
+        dataset_output.check(arguments)
+    elif path == "-":
+        if files:
+            raise Failure("a ring buffer of files (-b) needs their name: give -w FILE", 2)
+        if FORMATS[name].binary and os.isatty(1):
+            raise Failure(f"{name} is not for terminals: give -w FILE, or pipe it into another program", 2)
     source = (start or _capture)(settings)
     feedback = None if settings.include_capture_processes else _feedback()
     with _StopSignals(source) as signals:
         # A reader of a pipe waits for the header; a file is only overwritten once a capture runs.
-        early = _opened(path, form, arguments, settings) if path == "-" else None
+        early = _recording(name, arguments, settings, source, None) if path == "-" else None
         try:
             with source:
-                output, writer = early or _opened(path, form, arguments, settings)
+                recording = early or _recording(name, arguments, settings, source, files)
                 _say(f"unixsock: capturing {_subject(settings, source.left_out)}; Ctrl-C ends")
                 for sentence in source.unattached:
                     _say(f"unixsock: {sentence}")
                 if arguments.autostop:
                     signals.stop_after(arguments.autostop)
-                if (
-                    output.is_pipe and output.fd is not None
-                ):  # notices that its reader goes while there is no traffic
-                    source.watch(output.fd, 0, lambda happened: _if_closed(happened, source))
+                if recording.pipe is not None:  # notices that its reader goes while there is no traffic
+                    source.watch(recording.pipe, 0, lambda happened: _if_closed(happened, source))
+                source.each_second = recording.each_second
                 # A close is recorded without --events, too, for the dissector; text does not show it.
-                quiet = not form.binary and not settings.events
-                captured = _transfer(source, output, writer, arguments.count, quiet, feedback)
+                quiet = name != PARQUET and not FORMATS[name].binary and not settings.events
+                captured = _transfer(source, recording, arguments.count, quiet, feedback)
                 statistics = source.statistics
         except _refusals() as error:
             raise Failure(str(error)) from None
         left_out = feedback.summary if feedback else ""
-        lost = statistics.lost
-        output.write(writer.trailer(time.time_ns(), captured + lost, lost, left_out))
-        output.close()
+        recording.end(statistics.lost, left_out)
     plural = "" if captured == 1 else "s"
     _say(f"{captured} record{plural} captured, {statistics.lost_text}" + (left_out and f"; {left_out}"))
     return 0
@@ -157,28 +168,33 @@ def _if_closed(happened: int, source: CaptureSource) -> None:
         source.stop()
 
 
-def _opened(
-    path: str, form: Format, arguments: argparse.Namespace, settings: Settings
-) -> tuple[Output | DatasetOutput, Writer]:
-    """Open the output and write its format's header."""
-    output: Output | DatasetOutput = DatasetOutput(path, arguments) if form.name == PARQUET else Output(path)
-    coloured = arguments.colour == "always" or (
-        arguments.colour == "auto" and output.is_terminal and "NO_COLOR" not in os.environ
-    )
-    writer = form.writer(Options(coloured, settings.snaplen, settings.filter.text))
-    output.write(writer.header())
-    return output, writer
+def _recording(
+    name: str, arguments: argparse.Namespace, settings: Settings, source: CaptureSource, files: Ring | None
+) -> Recording:
+    """Open what the capture is written to.  Raises Failure."""
+    path = arguments.output or "-"
+    if name == PARQUET:
+        return DatasetRecording(path, arguments)
+
+    def options(is_terminal: bool) -> Options:
+        coloured = arguments.colour == "always" or (
+            arguments.colour == "auto" and is_terminal and "NO_COLOR" not in os.environ
+        )
+        return Options(coloured, settings.snaplen, settings.filter.text)
+
+    if files:
+        return RingRecording(path, files, FORMATS[name], options, lambda: source.statistics.lost)
+    return FileRecording(path, FORMATS[name], options)
 
 
 def _transfer(
     source: CaptureSource,
-    output: Output | DatasetOutput,
-    writer: Writer,
+    recording: Recording,
     count: int | None,
     quiet: bool,
     feedback: Feedback | None,
 ) -> int:
-    """Copy from ``source`` to ``output``, ``count`` records at most, but not what repeats the output.
+    """Copy from ``source`` to ``recording``, ``count`` records at most, but not what repeats the output.
 
     Return the records written.
     """
@@ -189,7 +205,7 @@ def _transfer(
             blocks = [block for block in blocks if event_of(block) != Event.CLOSE]
         if count is not None:
             blocks = _first(blocks, count - captured)
-        output.write(writer.pieces(blocks))
+        recording.write(blocks)
         captured += sum(map(is_packet, blocks))
         if captured == count:
             break

@@ -15,6 +15,7 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Union
 
+from unixsock_bpf import record
 from unixsock_bpf.version import __version__
 
 #: A whole block; captured ones are views of the ring.
@@ -27,7 +28,7 @@ IDB = 1
 NRB = 4
 ISB = 5
 EPB = 6
-_EPB_TYPE, _ISB_TYPE = struct.pack("<I", EPB), struct.pack("<I", ISB)
+_EPB_TYPE, _ISB_TYPE, _NRB_TYPE = (struct.pack("<I", kind) for kind in (EPB, ISB, NRB))
 #: Blocks that Wireshark counts as packets: obsolete, simple and enhanced packets, the systemd
 #: journal's entries, custom blocks.
 _COUNTED = {2, 3, EPB, 9, 0xBAD, 0x40000BAD}
@@ -49,6 +50,9 @@ _DISSECTOR = b"unixsock"
 #: The constant first bytes of each packet: the dissector's name, then the end of the tags.
 #: (Tags are big-endian, whatever the section is.)
 PACKET_PREFIX = struct.pack(">HH", _DISSECTOR_TAG, len(_DISSECTOR)) + _DISSECTOR + bytes(4)
+
+#: Where a record names its sockets.
+_SOCKETS, _SOCKETS_AT = struct.Struct("<QQ"), record.HEADER_OFFSETS["src_sock"]
 
 #: What Wireshark and dumpcap accept as one block.
 MAX_BLOCK = 262_144
@@ -104,9 +108,9 @@ def file_header(snaplen: int = 0, capture_filter: str = "") -> bytes:
     return section + interface("unixsock", "Unix sockets", snaplen, capture_filter)
 
 
-def packet(time_ns: int, record: bytes, interface_id: int = 0) -> bytes:
-    """Return a record as an enhanced packet block."""
-    data = PACKET_PREFIX + record
+def packet(time_ns: int, encoded: bytes, interface_id: int = 0) -> bytes:
+    """Return an encoded record as an enhanced packet block."""
+    data = PACKET_PREFIX + encoded
     head = struct.pack("<IIIII", interface_id, time_ns >> 32, time_ns & 0xFFFFFFFF, len(data), len(data))
     return block(EPB, head + data)
 
@@ -118,6 +122,20 @@ def names(entries: Iterable[tuple[int, str]]) -> bytes:
         for value in (endpoint_address(sock).packed + name.encode() + b"\0" for sock, name in entries)
     )
     return block(NRB, records + bytes(4))
+
+
+def names_of(block: Block) -> list[tuple[int, str]]:
+    """Return the sockets' identities and names in a block as ``names`` makes it; none for another kind."""
+    found = []
+    at, end = 8, len(block) - 4
+    while block[:4] == _NRB_TYPE and at + 4 <= end:
+        kind, length = struct.unpack_from("<HH", block, at)
+        address, name = block[at + 4 : at + 20], bytes(block[at + 20 : at + 4 + length])
+        if kind == 2 and length > 16 and at + 4 + length <= end:
+            sock = int.from_bytes(address, "big") ^ _ENDPOINT_NET
+            found.append((sock, name.rstrip(b"\0").decode(errors="replace")))
+        at += 4 + length + -length % 4
+    return found
 
 
 def statistics(time_ns: int, received: int, dropped: int, interface_id: int = 0, comment: str = "") -> bytes:
@@ -156,6 +174,11 @@ def is_statistics(block: Block) -> bool:
 def event_of(block: Block) -> int | None:
     """Return the event of the record in a block; None where that holds none."""
     return int(block[28 + len(PACKET_PREFIX) + 1]) if is_packet(block) else None
+
+
+def sockets_of(block: Block) -> tuple[int, int]:
+    """Return the identities of both sockets of the record in a packet's block."""
+    return _SOCKETS.unpack_from(block, 28 + len(PACKET_PREFIX) + _SOCKETS_AT)
 
 
 def _whole(view: memoryview) -> Iterator[memoryview]:
