@@ -12,8 +12,8 @@ WINDOWS ?=
 TESTS ?=
 PEER ?=
 
-.PHONY: help setup demo lint format unit test test-dissector test-wireshark test-kernels test-faults test-gui \
-    test-exports bench bench-short guest clean generate
+.PHONY: help setup demo lint format unit test test-dissector test-wireshark test-kernels test-arm64 test-kinds \
+    test-faults test-gui test-exports bench bench-short guest clean generate
 
 help:
 	@echo 'target             what it does                                                 needs'
@@ -26,12 +26,15 @@ help:
 	@echo '                   TESTS="tests/unit -k glob": only these; KERNELS=sid: only in its guest'
 	@echo 'make test-dissector the dissector on Wireshark 4.0, 4.4 and 4.6, in chroots     root, network once; 6 min'
 	@echo 'make test-kernels  guests with 4 kernels, fentry and kprobe; docs/kernels.md    root, network once; 2 h emulated'
+	@echo 'make test-arm64    the core of it on arm64: 6.1 and 6.12, ARM64=bookworm-arm64   root, network once; 1 h emulated'
+	@echo 'make test-kinds    the core of it on other kernels: real-time, cloud, backports  root, network once; 2 h emulated'
+	@echo '                   and boots: preemption, lockdown, many processors; KINDS=trixie-rt only that'
 	@echo 'make test-faults   kills, clock jumps, hostile peers, long hostile input        root, network once; 1 h emulated'
 	@echo 'make test-gui      Wireshark 4.0, 4.4, 4.6 by mouse; pictures in .cache/gui      root, network once; 25 min emulated'
 	@echo 'make test-exports  Spark, PlantUML, Mermaid, Bustle, a broker read exports; 2 GiB  root, network once; 15 min'
 	@echo 'make bench         what a capture costs, beside other tools; docs/performance.md root, network once; 1 h emulated'
 	@echo '                   PEER="command {path}" adds another; make bench-short only tries the bench'
-	@echo 'make guest RUN=... a shell command in a guest; SUITE=bullseye|bookworm|trixie|sid'
+	@echo 'make guest RUN=... a shell command in a guest; SUITE=bullseye|bookworm|trixie|sid|…'
 	@echo 'make clean         remove caches, guests and .venv'
 	@echo 'Root installs the Debian packages that are missing (tests/debian-packages), and makes chroots and guests.'
 
@@ -89,6 +92,19 @@ FEATURES := $(patsubst %,tests/kernel/test_%.py,basic send_syscalls process_iden
 test-kernels: setup
 	$(PYTEST) --kernels bullseye,bookworm,trixie,sid --attach fentry,kprobe --own-root --one-thread \
 	    --kernel-table docs/kernels.md $(FEATURES)
+
+# Names of tests/vm/kernels.py.
+ARM64 ?= bookworm-arm64,trixie-arm64
+test-arm64: setup
+	@tests/setup tests/vm/debian-packages
+	$(PYTEST) --kernels $(ARM64) --one-thread \
+	    $(patsubst %,tests/kernel/test_%.py,basic stream_integrity descriptors events loss)
+
+KINDS ?= bookworm-rt,trixie-rt,bookworm-cloud,trixie-cloud,bookworm-backports,trixie-backports,experimental,$\
+    trixie-preempt-full,trixie-preempt-none,sid-preempt-full,sid-preempt-lazy,bookworm-unmitigated,$\
+    bookworm-jiffies,sid-lockdown,sid-kptr,bookworm-many-cpus
+test-kinds: setup
+	$(PYTEST) --kernels $(KINDS) --one-thread tests/kernel/test_basic.py tests/kernel/test_stream_integrity.py
 
 # Seconds of coverage-guided fuzzing, for all parsers together.
 FUZZ_SECONDS ?= 600

@@ -16,7 +16,7 @@ def main() -> int:
         prog="vm", description="Run a command in a guest with a stock Debian kernel."
     )
     parser.add_argument(
-        "--suite", default="bookworm", choices=kernels.SUITES, help="whose kernel (default: %(default)s)"
+        "--suite", default="bookworm", choices=kernels.SUITES, help="kernel and boot (default: %(default)s)"
     )
     parser.add_argument("--own-root", action="store_true", help="with that release's user land too")
     parser.add_argument(
@@ -26,7 +26,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         kernel = kernels.fetch(options.suite)
-        root = rootfs.build_for(kernel) if options.own_root else None
+        root = rootfs.build_for(kernel) if options.own_root or kernel.suite.foreign else None
         words = options.command
         if not words:
             return 0

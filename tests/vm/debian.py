@@ -52,10 +52,10 @@ def source(suite: str) -> str:
 
 
 class Apt:
-    """apt for one suite, with lists and state of its own, so that the machine's stay as they are."""
+    """apt for one suite and architecture, with lists and state of its own: the machine's stay as they are."""
 
-    def __init__(self, suite: str) -> None:
-        self.home = CACHE / "apt" / suite
+    def __init__(self, suite: str, arch: str) -> None:
+        self.home = CACHE / "apt" / f"{suite}-{arch}"
         for folder in ("state/lists/partial", "cache/archives/partial"):
             (self.home / folder).mkdir(parents=True, exist_ok=True)
         (self.home / "status").touch()
@@ -69,6 +69,8 @@ class Apt:
             "Acquire::Check-Valid-Until": "false",
             "Acquire::Languages": "none",
             "APT::Sandbox::User": "root",
+            "APT::Architecture": arch,
+            "APT::Architectures": arch,
         }
         self._options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
         run("apt-get", *self._options, "-q", "update")

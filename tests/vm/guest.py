@@ -112,7 +112,6 @@ def boot(
     root: Path | None = None,
     env: Mapping[str, str] | None = None,
     files: Mapping[str, str] | None = None,
-    cpus: int = 2,
     one_thread: bool = False,
 ) -> Iterator[Guest]:
     """Run the shell ``command`` as root in a guest, in the checkout, with ``env`` besides.
@@ -130,7 +129,7 @@ def boot(
     kvm = _use_kvm(kernel)
     if not kvm:
         say("  emulated, as KVM is not usable here; that is slower")
-    with _start(kernel, command, root, env or {}, files or {}, cpus, kvm, one_thread) as guest:
+    with _start(kernel, command, root, env or {}, files or {}, kvm, one_thread) as guest:
         yield guest
 
 
@@ -141,7 +140,6 @@ def _start(
     root: Path | None,
     env: Mapping[str, str],
     files: Mapping[str, str],
-    cpus: int,
     kvm: bool,
     one_thread: bool = False,
 ) -> Iterator[Guest]:
@@ -162,13 +160,22 @@ def _start(
     (results / "command").write_text(command + "\n")
     for name, text in files.items():
         (results / name).write_text(text)
-    words = ["vng", "--run", str(kernel.image), "--cpus", str(cpus), "--memory", _MEMORY, "--force-9p"]
-    words += ["--user", "root", "--rwdir", f"{CHECKOUT}={CHECKOUT}"]
+    words = ["vng", "--run", str(kernel.image), "--cpus", kernel.suite.cpus, "--memory", _MEMORY]
+    words += ["--force-9p", "--user", "root", "--rwdir", f"{CHECKOUT}={CHECKOUT}"]
+    words += [f"--append={word}" for word in kernel.suite.parameters.split()]
+    qemu = []
+    if kernel.suite.foreign:
+        words += ["--arch", kernel.suite.arch]
+        # Newer processors take twice as long to emulate; this one has no pages of 16 KiB.
+        qemu += ["-cpu cortex-a76" if kernel.suite.flavour else "-cpu cortex-a72"]
     if not kvm:
+        words += ["--disable-kvm"]
+        qemu += ["-accel tcg,thread=single"] if one_thread else []
+    if not kvm and not kernel.suite.foreign and "clocksource=" not in kernel.suite.parameters:
         # Emulated processors' counters are one and the same; a kernel that mistrusts them asks a device
         # for the time, each time, which costs more than most of what is measured here.
-        words += ["--disable-kvm", "--append", "tsc=reliable"]
-        words += ["--qemu-opts=-accel tcg,thread=single"] if one_thread else []
+        words += ["--append", "tsc=reliable"]
+    words += [f"--qemu-opts={' '.join(qemu)}"] if qemu else []
     if root:
         (root / CHECKOUT.relative_to("/")).mkdir(parents=True, exist_ok=True)
         words += ["--root", str(root)]
@@ -203,7 +210,7 @@ def _use_kvm(kernel: Kernel) -> bool:
     /dev/kvm alone proves nothing: nested in some hosts, stock kernels hang after the BIOS.
     """
     answer = CACHE / "guests" / "kvm"
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+    if kernel.suite.foreign or not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return False
     # The answer is for this machine as it runs now: a checkout may be carried elsewhere.
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -212,7 +219,7 @@ def _use_kvm(kernel: Kernel) -> bool:
         if asked == boot_id:
             return known == "yes"
     say("Trying whether KVM works here (once)")
-    with _start(kernel, ":", None, {}, {}, 1, True) as guest:
+    with _start(kernel, ":", None, {}, {}, True) as guest:
         end = time.monotonic() + _KVM_PATIENCE
         while guest.running() and time.monotonic() < end:
             time.sleep(0.2)

@@ -74,7 +74,9 @@ class GuestRun:
         self.suite = suite
         self.attach = attach
         self.windows = windows
-        self.label = " ".join(filter(None, (kernels.SUITES[suite], attach, "windows" if windows else "")))
+        known = kernels.SUITES[suite]
+        words = (known.series, known.words, attach, "windows" if windows else "")
+        self.label = " ".join(filter(None, words))
         self.bcc = ""
         self.items: list[GuestItem] = []
         self.reports: dict[str, list[pytest.TestReport]] = {}
@@ -95,10 +97,11 @@ class GuestRun:
         """Boot."""
         try:
             kernel = kernels.fetch(self.suite)
-            self.label = " ".join(filter(None, (kernel.version, self.attach)))
+            self.label = " ".join(filter(None, (kernel.label, self.attach)))
             # bullseye's Python is too old for this project.
             own_root = self._config.getoption("--own-root") or self.windows
-            own_root = own_root and self.suite not in ("bullseye", "bookworm")
+            own_root = own_root and kernel.suite.user_land not in ("bullseye", "bookworm")
+            own_root = own_root or kernel.suite.foreign
             root = rootfs.build_for(kernel) if own_root else None
             self.bcc = rootfs.bcc_version(root)
             # Another release's Python takes pytest from Debian, ours from .venv.

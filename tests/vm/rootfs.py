@@ -1,4 +1,4 @@
-"""User lands of other Debian releases, for guests and for their Wireshark: ``.cache/roots/SUITE``."""
+"""Other Debian releases' user lands, for guests and their Wireshark: ``.cache/roots/RELEASE[-ARCH]``."""
 
 from __future__ import annotations
 
@@ -13,39 +13,67 @@ from vm.kernels import Kernel
 PACKAGES = (
     *("python3-bpfcc", "python3-lark", "python3-seccomp", "python3-pytest", "python3-hypothesis"),
     *("tshark", "curl", "dbus", "iproute2", "kmod", "procps", "udev", "busybox-static"),
+)
+_WINDOWS = (
     *("wireshark", "xvfb", "xdotool", "openbox", "x11-utils", "fonts-dejavu-core"),
     *("at-spi2-core", "gir1.2-atspi-2.0", "python3-gi", "python3-pil"),
 )
+#: What Debian's installation always has, as nothing of it is installed for foreign processors.
+_BASE = (
+    *("base-files", "base-passwd", "bash", "coreutils", "dash", "util-linux", "mount", "login", "passwd"),
+    *("grep", "sed", "gawk", "findutils", "hostname", "libc-bin", "tar", "diffutils"),
+)
 
 
-def build(suite: str) -> Path:
-    """The root directory of a Debian release.  Raises SetupError."""
-    root = CACHE / "roots" / suite
+def build(release: str, arch: str = "amd64") -> Path:
+    """The root directory of a Debian release; without windows for another ``arch``.  Raises SetupError."""
+    foreign = arch != "amd64"
+    root = CACHE / "roots" / (f"{release}-{arch}" if foreign else release)
     if not root.exists():
         if os.geteuid() != 0:
             raise SetupError("Making another Debian release's user land needs root: run this as root")
-        say(f"Making a root directory of Debian {suite} (a minute or two, once)")
+        say(f"Making a root directory of Debian {release} {arch} (a minute or two, once)")
         making = root.with_name(f"{root.name}.part")
         shutil.rmtree(making, ignore_errors=True)
         making.parent.mkdir(parents=True, exist_ok=True)
+        # Programs for other processors don't run here, so that theirs is only unpacked.
+        variant = ["--variant=extract", "--skip=check/qemu"] if foreign else ["--variant=minbase"]
+        packages = (*PACKAGES, *_BASE) if foreign else (*PACKAGES, *_WINDOWS)
         run(
             "mmdebstrap",
             "--quiet",
-            "--variant=minbase",
+            f"--arch={arch}",
+            *variant,
             '--aptopt=Acquire::Check-Valid-Until "false"',
             '--aptopt=APT::Sandbox::User "root"',
-            f"--include={','.join(PACKAGES)}",
-            suite,
+            f"--include={','.join(packages)}",
+            release,
             making,
-            source(suite),
+            source(release),
         )
+        if foreign:
+            _configure(making)
         making.rename(root)
     return root
 
 
+def _configure(root: Path) -> None:
+    """Do by hand what packages that are only unpacked would do when they are installed."""
+    for name in ("passwd", "group"):
+        text = (root / f"usr/share/base-passwd/{name}.master").read_text()
+        (root / "etc" / name).write_text(text.replace("root:*:", "root::"))
+    for name in ("fstab", "shadow"):
+        (root / "etc" / name).touch()
+    for name in ("mnt", "opt", "srv", "media", "tmp", "root", "proc", "sys", "dev", "run"):
+        (root / name).mkdir(exist_ok=True)
+    awk = root / "usr/bin/awk"
+    if not awk.is_symlink():
+        awk.symlink_to("gawk")
+
+
 def build_for(kernel: Kernel) -> Path:
     """The same of ``kernel``'s own Debian release, with its modules in it."""
-    root = build(kernel.suite)
+    root = build(kernel.suite.user_land, kernel.suite.arch)
     modules = root / "usr/lib/modules" / kernel.release
     if not modules.exists():
         shutil.copytree(kernel.modules, modules)
