@@ -346,7 +346,7 @@ from unixsock_bpf import filter as capture_filter
 from unixsock_bpf.options import Settings
 from unixsock_bpf.probe.probe import Probe
 
-Probe(Settings(filter=capture_filter.parse(sys.argv[1]))).detach()
+Probe(Settings(filter=capture_filter.parse(sys.argv[1]))).close()
 """
 
 

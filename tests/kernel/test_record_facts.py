@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import sockmap
+from leftovers import gone
 from live import Live, decoded
 
 from unixsock_bpf.record import Event, Record
@@ -390,6 +391,7 @@ def test_positions_go_on_in_a_pause_and_an_end_is_told() -> None:
     assert not any(r.payload.startswith((b"b", b"c" * 7)) for r in ours)
     (closed,) = [r for r in ours if r.payload == b"closed in the pause"]
     assert any(r.event == Event.CLOSE and r.src_sock == closed.src_sock for r in records)
+    gone()  # although the process that captured lives on
 
 
 #: Of this file and of the package, for programs of their own.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import threading
@@ -80,19 +81,23 @@ class Capture(Poller):
         from unixsock_bpf.linux.sockets import owners, visit_relative_names
         from unixsock_bpf.probe.probe import Probe
 
-        probe = Probe(settings)
-        probe.settings.clock_offset = wall_clock.offset()
-        probe.settings.reader = own_pid()
-        existing = groups()
-        probe.fill_groups(existing)
-        probe.fill_holders(owners(), existing)
-        visit_relative_names()
-        probe.detach_listing()
-        if not settings.include_capture_processes:
-            left_out = capture_processes() | set(settings.capturers)
-            probe.fill_capturers(left_out)
-            self.left_out = shown(left_out)
-        return probe, Ring(probe.ring_fd, probe.ring_size)
+        with contextlib.ExitStack() as failing:
+            probe = Probe(settings)
+            failing.callback(probe.close)
+            probe.settings.clock_offset = wall_clock.offset()
+            probe.settings.reader = own_pid()
+            existing = groups()
+            probe.fill_groups(existing)
+            probe.fill_holders(owners(), existing)
+            visit_relative_names()
+            probe.detach_listing()
+            if not settings.include_capture_processes:
+                left_out = capture_processes() | set(settings.capturers)
+                probe.fill_capturers(left_out)
+                self.left_out = shown(left_out)
+            ring = Ring(probe.ring_fd, probe.ring_size)
+            failing.pop_all()
+        return probe, ring
 
     def replace(self, settings: Settings, done: Callable[[str], None]) -> None:
         """Go on with another filter, with or without events, from one message to the next.
@@ -142,7 +147,7 @@ class Capture(Poller):
     ) -> None:
         if self._preparing:
             self._preparing.join()
-        self._probe.detach()
+        self._probe.close()
         os.close(self.jumps)
         self.idle_time.close()
         self._close()

@@ -141,9 +141,10 @@ class Probe:
         """Detach the hooks that write records of messages and events."""
         self._programs.detach_messages()
 
-    def detach(self) -> None:
-        """Detach all hooks; the maps stay until the object goes."""
+    def close(self) -> None:
+        """Detach all hooks and free the programs and maps; counts that were read from them stay."""
         self._programs.detach()
+        self._programs.close()
 
     def skipped(self) -> int | None:
         """Return how many messages at most the hooks missed; None where the kernel does not tell."""
