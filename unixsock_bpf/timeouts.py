@@ -17,6 +17,13 @@ LAST_RECORD_WAIT_S = 0.05
 HOOK_ANSWER_TIMEOUT_S = 5.0
 #: A privileged helper that refused, or whose caller has left, ends.
 HELPER_EXIT_TIMEOUT_S = 5.0
+#: A capture on another host gets a sign of life so often; without one for so long, that host ends it.
+HEARTBEAT_S = 1.0
+HEARTBEAT_TIMEOUT_S = 10.0
+#: There, whatever still runs so long after the connection ended is killed; here, the command that led there.
+REMOTE_EXIT_TIMEOUT_S = 4.0
+#: A record waits for earlier ones of other hosts.
+MERGE_WAIT_S = 0.5
 #: ``unixsock dump``, started for a Python program, ends in order; then it is killed.
 DUMP_EXIT_TIMEOUT_S = 2.0
 #: The thread behind a Python program's messages ends once everything that it waits for has.

@@ -19,6 +19,7 @@ _unixsock() {
         --type | type) mapfile -t COMPREPLY < <(compgen -W 'stream dgram seqpacket' -- "$current"); return ;;
         event) mapfile -t COMPREPLY < <(compgen -W 'data connect accept shutdown close send_error lost undelivered' -- "$current"); return ;;
         --privilege) mapfile -t COMPREPLY < <(compgen -W 'auto sudo pkexec none' -- "$current"); return ;;
+        --remote-priv) mapfile -t COMPREPLY < <(compgen -W 'sudo doas none' -- "$current"); return ;;
         --group) mapfile -t COMPREPLY < <(compgen -g -- "$current"); return ;;
         --uid | uid) mapfile -t COMPREPLY < <(compgen -u -- "$current"); return ;;
         --from) mapfile -t COMPREPLY < <(compgen -W 'sockdump strace' -- "$current"); return ;;
@@ -38,7 +39,7 @@ _unixsock() {
         dump)
             mapfile -t COMPREPLY < <(compgen -W "$terms $choices --format -w --output -b --ring-buffer -c --count -a --autostop \
                 --colour --color --snaplen --buffer-size --events --include-capture-processes --privilege \
-                --host --rotate-size --rotate-age -h --help" -- "$current")
+                --rotate-size --rotate-age --host --via --remote-priv --control -h --help" -- "$current")
             ;;
         sockets) mapfile -t COMPREPLY < <(compgen -W "$terms $choices --format --json -h --help" -- "$current") ;;
         check) mapfile -t COMPREPLY < <(compgen -W '--filter -h --help' -- "$current") ;;

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from unixsock_bpf.cli.arguments import limits
 from unixsock_bpf.cli.errors import Failure
 from unixsock_bpf.errors import UnixsockError
-from unixsock_bpf.formats.pcapng import Block, is_packet, packet_of
+from unixsock_bpf.formats.pcapng import Block, Host, interface_of, is_packet, packet_of
 
 #: The format's name; it has a folder, so it is not among the writers of formats/registry.py.
 PARQUET = "parquet"
@@ -31,13 +31,13 @@ class DatasetRecording:
     pipe: int | None = None
     each_second: Callable[[], None] | None = None
 
-    def __init__(self, path: str, arguments: argparse.Namespace) -> None:
-        """Make the folder.  Raises Failure."""
+    def __init__(self, path: str, arguments: argparse.Namespace, hosts: Sequence[Host]) -> None:
+        """Make the folder.  ``hosts``: of the capture's interfaces; none: this one.  Raises Failure."""
         from unixsock_bpf.dataset.writer import DatasetWriter
 
-        self._host = arguments.host or os.uname().nodename
+        self._hosts = [host.name for host in hosts] or [os.uname().nodename]
         try:
-            self._writer = DatasetWriter(path, self._host, limits(arguments))
+            self._writer = DatasetWriter(path, self._hosts[0], limits(arguments))
         except UnixsockError as error:
             raise Failure(str(error)) from None
         self._writer.rotate_by_age()
@@ -47,7 +47,7 @@ class DatasetRecording:
         try:
             for block in filter(is_packet, blocks):
                 packet = packet_of(block)
-                self._writer.add(packet.time_ns, packet.data, self._host)
+                self._writer.add(packet.time_ns, packet.data, self._hosts[interface_of(block)])
         except UnixsockError as error:
             raise Failure(str(error)) from None
 

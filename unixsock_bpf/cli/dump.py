@@ -18,6 +18,7 @@ from unixsock_bpf.cli.arguments import add_filter, add_limits, add_options, chos
 from unixsock_bpf.cli.dataset_output import PARQUET, DatasetRecording
 from unixsock_bpf.cli.errors import Failure
 from unixsock_bpf.cli.recording import FileRecording, Recording, Ring, RingRecording, ring
+from unixsock_bpf.cli.remote import add_ways, hosts_of, remote_source
 from unixsock_bpf.formats.base import Options
 from unixsock_bpf.formats.pcapng import Block, event_of, is_packet
 from unixsock_bpf.formats.registry import FORMATS
@@ -69,9 +70,8 @@ def add(commands: Any) -> None:
         help="colour the two directions; default: auto (on a terminal)",
     )
     add_options(parser)
-    dataset = parser.add_argument_group("for parquet")
-    dataset.add_argument("--host", metavar="NAME", help="this host's name in the dataset; default: its own")
-    add_limits(dataset)
+    add_limits(parser.add_argument_group("for parquet"))
+    add_ways(parser.add_argument_group("on other hosts, which have unixsock of this version"))
     parser.set_defaults(run=run)
 
 
@@ -94,6 +94,10 @@ def _duration(word: str) -> float:
 
 def run(arguments: argparse.Namespace, start: Callable[[Settings], CaptureSource] | None = None) -> int:
     """Capture until stopped.  ``start`` makes the source; the default captures.  Raises Failure."""
+    if arguments.control:
+        from unixsock_bpf.remote.server import serve
+
+        return serve()
     settings = chosen_settings(arguments)
     name = arguments.format or ("pcapng" if arguments.output else "string")
     path = arguments.output or "-"
@@ -105,15 +109,18 @@ def run(arguments: argparse.Namespace, start: Callable[[Settings], CaptureSource
             raise Failure("a ring buffer of files (-b) needs their name: give -w FILE", 2)
         if FORMATS[name].binary and os.isatty(1):
             raise Failure(f"{name} is not for terminals: give -w FILE, or pipe it into another program", 2)
-    source = (start or _capture)(settings)
-    feedback = None if settings.include_capture_processes else _feedback()
+    remote = remote_source(arguments, settings, _say)
+    source = remote or (start or _capture)(settings)
+    # Another host leaves out what repeats its output itself.
+    feedback = None if settings.include_capture_processes or remote else _feedback()
     with _StopSignals(source) as signals:
         # A reader of a pipe waits for the header; a file is only overwritten once a capture runs.
         early = _recording(name, arguments, settings, source, None) if path == "-" else None
         try:
             with source:
                 recording = early or _recording(name, arguments, settings, source, files)
-                _say(f"unixsock: capturing {_subject(settings, source.left_out)}; Ctrl-C ends")
+                where = f" on {', '.join(host.name for host in hosts_of(source))}" if remote else ""
+                _say(f"unixsock: capturing {_subject(settings, source.left_out)}{where}; Ctrl-C ends")
                 for sentence in source.unattached:
                     _say(f"unixsock: {sentence}")
                 if arguments.autostop:
@@ -174,13 +181,13 @@ def _recording(
     """Open what the capture is written to.  Raises Failure."""
     path = arguments.output or "-"
     if name == PARQUET:
-        return DatasetRecording(path, arguments)
+        return DatasetRecording(path, arguments, hosts_of(source))
 
     def options(is_terminal: bool) -> Options:
         coloured = arguments.colour == "always" or (
             arguments.colour == "auto" and is_terminal and "NO_COLOR" not in os.environ
         )
-        return Options(coloured, settings.snaplen, settings.filter.text)
+        return Options(coloured, settings.snaplen, settings.filter.text, hosts_of(source))
 
     if files:
         return RingRecording(path, files, FORMATS[name], options, lambda: source.statistics.lost)

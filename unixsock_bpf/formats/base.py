@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from unixsock_bpf import record
-from unixsock_bpf.formats.pcapng import Block, is_packet, packet_of
+from unixsock_bpf.formats.pcapng import Block, Host, is_packet, packet_of
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a writer depends on: ``coloured`` is for text, the rest for a file's header."""
+    """What a writer depends on: ``coloured`` is for text, the rest for a file's header.
+
+    ``hosts``: the other hosts that the capture is of, in the order of their interfaces; none: this one.
+    """
 
     coloured: bool = False
     snaplen: int = 0
     capture_filter: str = ""
+    hosts: tuple[Host, ...] = ()
 
 
 class Writer(Protocol):

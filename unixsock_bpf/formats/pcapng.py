@@ -39,6 +39,7 @@ LINKTYPE_UPPER_PDU = 252
 #: An enhanced packet's block up to its data.
 _EPB = struct.Struct("<IIIIIII")
 _LENGTH = struct.Struct("<I")
+_TIME = struct.Struct("<II")
 
 _LINKTYPE = struct.pack("<H", LINKTYPE_UPPER_PDU)
 #: The byte-order magic of a section, as this package writes it.
@@ -93,19 +94,35 @@ def section_header(hardware: str, os: str, application: str) -> bytes:
     return block(SHB, _LITTLE_ENDIAN + struct.pack("<HHq", 1, 0, -1) + _options(texts))
 
 
-def interface(name: str, description: str, snaplen: int, capture_filter: str = "") -> bytes:
+def interface(
+    name: str, description: str, snaplen: int, capture_filter: str = "", comment: str = ""
+) -> bytes:
     """Return an interface of our link type with time stamps in nanoseconds since the epoch."""
     options = [(2, name.encode()), (3, description.encode()), (9, b"\x09")]
+    if comment:
+        options.append((1, comment.encode()))
     if capture_filter:
         options.append((11, b"\0" + capture_filter.encode()))
     return block(IDB, struct.pack("<HHI", LINKTYPE_UPPER_PDU, 0, snaplen) + _options(options))
 
 
-def file_header(snaplen: int = 0, capture_filter: str = "") -> bytes:
-    """Return the blocks that begin a file of this machine's: section and interface."""
+@dataclass(frozen=True)
+class Host:
+    """Another host that a capture is of, as an interface of its file; ``comment``: how its clock stands."""
+
+    name: str
+    comment: str = ""
+
+
+def file_header(snaplen: int = 0, capture_filter: str = "", hosts: Iterable[Host] = ()) -> bytes:
+    """Return the blocks that begin a file: section, and interface, or one for each of ``hosts``."""
     system = os.uname()
     section = section_header(system.machine, f"{system.sysname} {system.release}", f"unixsock {__version__}")
-    return section + interface("unixsock", "Unix sockets", snaplen, capture_filter)
+    interfaces = [
+        interface(host.name, f"Unix sockets of {host.name}", snaplen, capture_filter, host.comment)
+        for host in hosts
+    ] or [interface("unixsock", "Unix sockets", snaplen, capture_filter)]
+    return section + b"".join(interfaces)
 
 
 def packet(time_ns: int, encoded: bytes, interface_id: int = 0) -> bytes:
@@ -174,6 +191,24 @@ def is_statistics(block: Block) -> bool:
 def event_of(block: Block) -> int | None:
     """Return the event of the record in a block; None where that holds none."""
     return int(block[28 + len(PACKET_PREFIX) + 1]) if is_packet(block) else None
+
+
+def time_of(block: Block) -> int:
+    """Return the time stamp in a packet's block."""
+    high, low = _TIME.unpack_from(block, 12)
+    return int(high << 32 | low)
+
+
+def interface_of(block: Block) -> int:
+    """Return the interface of a packet's block."""
+    return int(_LENGTH.unpack_from(block, 8)[0])
+
+
+def of_interface(block: bytes, interface_id: int) -> bytes:
+    """Return a block of interface 0 as one of another interface, where it belongs to one."""
+    if not interface_id or not (is_packet(block) or is_statistics(block)):
+        return block
+    return b"".join((block[:8], _LENGTH.pack(interface_id), block[12:]))
 
 
 def sockets_of(block: Block) -> tuple[int, int]:

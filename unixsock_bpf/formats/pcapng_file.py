@@ -10,18 +10,24 @@ from unixsock_bpf.formats.pcapng import Block
 
 
 class PcapngWriter:
-    """Writes a file with one interface; its statistics come last."""
+    """Writes a file with an interface for each host; its statistics come last.
+
+    Those of other hosts are among the blocks.
+    """
 
     def __init__(self, options: Options) -> None:
         self._options = options
 
     def header(self) -> list[Block]:
-        return [pcapng.file_header(self._options.snaplen, self._options.capture_filter)]
+        options = self._options
+        return [pcapng.file_header(options.snaplen, options.capture_filter, options.hosts)]
 
     def pieces(self, blocks: Sequence[Block]) -> list[Block]:
         return list(blocks)
 
     def trailer(self, time_ns: int, captured: int, lost: int, comment: str = "") -> list[Block]:
+        if self._options.hosts:
+            return []
         return [pcapng.statistics(time_ns, captured, lost, comment=comment)]
 
 

@@ -12,6 +12,7 @@ hooks      ``proofs``: what the self-test saw; ``unattached``: what is unknown w
 attached   ``fentry`` or ``kprobe``: the capture runs, and root's rights are gone
 lost       how many messages were lost so far
 left_out   a conversation that is left out from here on because it repeats what is captured, or no longer
+clock      another host's time when it read the request, in nanoseconds since the epoch
 changed    empty, or why a change was not made
 ended      messages and losses in all, and ``unknown`` if hooks may have missed more: all is written
 error      the sentence that says why there is no capture
@@ -45,9 +46,11 @@ _NUMBERS = {
 _FLAGS = ("events", "include_capture_processes", "paused", "changes")
 
 
-_REPORTS = ("hello", "hooks", "attached", "lost", "left_out", "changed", "ended", "error")
+_REPORTS = ("hello", "hooks", "attached", "lost", "left_out", "changed", "ended", "error", "clock")
 #: The longest line that is kept where there is no report.
 _MAX_LINE = 65_536
+#: The last so many lines are kept.
+_MAX_LINES = 100
 
 
 class RequestError(ValueError):
@@ -180,10 +183,16 @@ class Reports:
             pass
         if line.strip():
             self.other_lines.append(" ".join(line.decode(errors="replace").split()))
+            del self.other_lines[:-_MAX_LINES]
         return None
 
     @property
     def last_line(self) -> str:
         """The last line that is no report."""
+        return self.lines[-1] if self.lines else ""
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines that are no report, with one that has not ended yet."""
         unfinished = " ".join(self._rest.decode(errors="replace").split())
-        return unfinished or (self.other_lines[-1] if self.other_lines else "")
+        return [*self.other_lines, *([unfinished] if unfinished else [])]

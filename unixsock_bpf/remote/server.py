@@ -1,0 +1,188 @@
+"""The other end of a remote capture: ``unixsock dump --control``.
+
+stdin brings a request and then changes, as to the privileged helper (privilege/protocol.py), and
+heartbeats: lengths of 0.  Its end means stop.  stdout takes blocks without a file's header, stderr reports.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import select
+import signal
+import threading
+import time
+from contextlib import suppress
+
+from unixsock_bpf.capture import own_processes
+from unixsock_bpf.capture.base import CaptureSource
+from unixsock_bpf.capture.feedback import Feedback
+from unixsock_bpf.capture.pipe import PipePump, PipeWriter, ReaderGone
+from unixsock_bpf.errors import ProbeError
+from unixsock_bpf.privilege.client import source
+from unixsock_bpf.privilege.protocol import (
+    HEAD,
+    Request,
+    RequestError,
+    decode_request,
+    encode_report,
+    request_length,
+)
+from unixsock_bpf.timeouts import HEARTBEAT_TIMEOUT_S, REMOTE_EXIT_TIMEOUT_S
+from unixsock_bpf.version import __version__
+
+
+def report(kind: str, value: object) -> None:
+    """Write one report to stderr."""
+    with suppress(OSError):  # the other end is gone, which stdin shows
+        os.write(2, encode_report(kind, value))
+
+
+class _Input:
+    """Reads stdin in a thread, so that its end is noticed whatever this process is busy with.
+
+    Until ``attached`` is set, the end of stdin ends the process, and the kernel detaches.
+    """
+
+    def __init__(self) -> None:
+        self.requests: queue.Queue[Request | RequestError | None] = queue.Queue()
+        self.wake, self._waker = os.pipe2(os.O_CLOEXEC)
+        self.attached = False
+        self._heartbeats = False
+        self._heard = time.monotonic()
+        threading.Thread(target=self._run, name="stdin", daemon=True).start()
+
+    def _read(self, size: int) -> bytes | None:
+        """Read ``size`` bytes; None at the end of stdin, and where heartbeats no longer come."""
+        data = b""
+        poll = select.poll()
+        poll.register(0, select.POLLIN)
+        while len(data) < size:
+            if not poll.poll(1000):
+                if self._heartbeats and time.monotonic() - self._heard > HEARTBEAT_TIMEOUT_S:
+                    return None
+                continue
+            try:
+                part = os.read(0, size - len(data))
+            except BlockingIOError:
+                continue
+            except OSError:  # the terminal or connection is gone
+                return None
+            self._heard = time.monotonic()
+            if not part:
+                return None
+            data += part
+        return data
+
+    def _run(self) -> None:
+        while (head := self._read(HEAD)) is not None:
+            if not any(head):
+                self._heartbeats = True
+                continue
+            try:
+                body = self._read(request_length(head))
+                if body is None:
+                    break
+                self._put(decode_request(body))
+            except RequestError as error:
+                self._put(error)
+                break  # where the next request begins is unknown
+        if not self.attached and self.requests.empty():
+            os._exit(1)
+        self._put(None)
+        time.sleep(REMOTE_EXIT_TIMEOUT_S)
+        os._exit(1)  # detaching, or a pipe, takes too long
+
+    def _put(self, request: Request | RequestError | None) -> None:
+        self.requests.put(request)
+        with suppress(OSError):
+            os.write(self._waker, b"\0")
+
+
+def serve() -> int:
+    """Capture for another host until stdin ends.  Return the exit status."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    report("hello", __version__)
+    incoming = _Input()
+    request = incoming.requests.get()
+    report("clock", time.time_ns())
+    if not isinstance(request, Request):
+        report("error", str(request or "The request was cut short: is standard input passed on?"))
+        return 1
+    capture = source(request.settings)
+    try:
+        with capture:
+            return _capture(capture, incoming, request)
+    except ProbeError as error:
+        report("error", str(error))
+        return 1
+
+
+def _capture(capture: CaptureSource, incoming: _Input, request: Request) -> int:
+    settings = request.settings
+    if request.paused:
+        capture.pause(True)
+    os.set_blocking(1, False)
+    feedback = None
+    if not settings.include_capture_processes:
+        feedback = Feedback(lambda: own_processes.find().readers, lambda text: report("left_out", text))
+    pump = PipePump(capture, PipeWriter(1), settings.buffer_mib, feedback)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, pump.stop)
+    server = _Server(capture, incoming, request, pump)
+    capture.watch(incoming.wake, select.POLLIN, server.take)
+    capture.each_second = server.report_losses
+    incoming.attached = True
+    report("hooks", {"proofs": capture.proofs, "unattached": capture.unattached})
+    report("attached", capture.attached)
+    try:
+        statistics = pump.run()
+    except ReaderGone:
+        return 0
+    unknown = {"unknown": True} if statistics.skipped is None else {}
+    report("ended", {"messages": statistics.messages, "lost": statistics.lost, **unknown})
+    return 0
+
+
+class _Server:
+    """Makes the changes that are asked for, and reports losses."""
+
+    def __init__(self, capture: CaptureSource, incoming: _Input, request: Request, pump: PipePump) -> None:
+        self._capture, self._incoming, self._request, self._pump = capture, incoming, request, pump
+        self._lost = 0
+
+    def report_losses(self) -> None:
+        lost = self._capture.statistics.lost
+        if lost > self._lost:
+            self._lost = lost
+            report("lost", lost)
+
+    def take(self, _events: int) -> None:
+        os.read(self._incoming.wake, 4096)
+        while True:
+            try:
+                wanted = self._incoming.requests.get_nowait()
+            except queue.Empty:
+                return
+            if not isinstance(wanted, Request):
+                if wanted is not None:
+                    report("error", str(wanted))
+                self._pump.stop()
+                return
+            self._change(wanted)
+
+    def _change(self, wanted: Request) -> None:
+        before, self._request = self._request, wanted
+        if wanted.paused != before.paused:
+            self._capture.pause(wanted.paused)
+        if wanted.settings == before.settings:
+            report("changed", "")
+            return
+
+        def done(problem: str) -> None:
+            if problem:
+                self._request = before
+            report("changed", problem)
+
+        self._capture.replace(wanted.settings, done)
