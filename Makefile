@@ -13,7 +13,7 @@ TESTS ?=
 PEER ?=
 
 .PHONY: help setup demo lint format unit test test-dissector test-wireshark test-kernels test-arm64 test-kinds \
-    test-faults test-gui test-exports bench bench-short guest clean generate
+    test-faults test-gui test-exports test-packages deb dist bench bench-short guest clean generate
 
 help:
 	@echo 'target             what it does                                                 needs'
@@ -32,6 +32,9 @@ help:
 	@echo 'make test-faults   kills, clock jumps, hostile peers, long hostile input        root, network once; 1 h emulated'
 	@echo 'make test-gui      Wireshark 4.0, 4.4, 4.6 by mouse; pictures in .cache/gui      root, network once; 25 min emulated'
 	@echo 'make test-exports  Spark, PlantUML, Mermaid, Bustle, a broker read exports; 2 GiB  root, network once; 15 min'
+	@echo 'make test-packages packages of Debian 12, 13 and sid by apt alone; pip, rpm, pacman  root, network; 20 min'
+	@echo 'make deb           Debian packages in dist/                                     root once; 1 min'
+	@echo 'make dist          wheel and sdist in dist/                                     network; 1 min'
 	@echo 'make bench         what a capture costs, beside other tools; docs/performance.md root, network once; 1 h emulated'
 	@echo '                   PEER="command {path}" adds another; make bench-short only tries the bench'
 	@echo 'make guest RUN=... a shell command in a guest; SUITE=bullseye|bookworm|trixie|sid|…'
@@ -120,6 +123,18 @@ test-exports:
 	@tests/exports/setup
 	$(PYTEST) tests/exports
 
+test-packages:
+	@tests/setup tests/packages/debian-packages
+	$(PYTEST) tests/packages
+
+deb:
+	@packaging/deb
+
+dist: setup
+	@$(VENV)/pip install --disable-pip-version-check -q build twine
+	$(VENV)/python -m build
+	$(VENV)/twine check --strict dist/*.whl dist/*.tar.gz
+
 bench bench-short:
 	@tests/setup tests/benchmarks/debian-packages
 	@$(VENV)/python -m benchmarks --suite $(SUITE) --peer '$(PEER)' $(if $(filter bench-short,$@),--short)
@@ -128,4 +143,4 @@ guest: setup
 	@$(VM) --suite $(SUITE) $(if $(RUN),-- '$(RUN)')
 
 clean:
-	rm -rf .cache .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info demo.pcapng
+	rm -rf .cache .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info demo.pcapng

@@ -3,8 +3,8 @@
 From the record (unixsock_bpf/record.py): ``bpf/record.h``, and the tables of ``record/format.lua`` and
 ``docs/format.md``.
 From the filter's primitives, the formats and the version: lists in ``docs/filter.md``, the man page, the
-completions and ``unixsock.lua``.  From the protocols' files: the tables of ``docs/protocols.md``.  From the
-hook table: the table of ``docs/hooks.md``.
+completions, ``unixsock.lua`` and distributions' packages.  From the protocols' files: the tables of
+``docs/protocols.md``.  From the hook table: the table of ``docs/hooks.md``.
 
 ``stale`` is what tests/unit/test_record_copies.py asks for.
 """
@@ -305,6 +305,11 @@ def unixsock_lua(text: str) -> str:
     return _replaced(text, (r'(local VERSION = ")[^"]*(")', __version__))
 
 
+def _versioned(pattern: str) -> Callable[[str], str]:
+    """Return what puts the version between the two groups of ``pattern``."""
+    return lambda text: _replaced(text, (pattern, __version__))
+
+
 # --- Protocols
 
 PROTOCOLS = ROOT / "dissector/unixsock/protocols"
@@ -404,6 +409,9 @@ def generated() -> dict[Path, str]:
         "docs/protocols.md": protocols_md,
         "docs/hooks.md": hooks_md,
         "dissector/unixsock.lua": unixsock_lua,
+        "debian/changelog": _versioned(r"(\Aunixsock \()[^)]*(\))"),
+        "packaging/rpm/unixsock.spec": _versioned(r"(?m)(^Version: +)\S+()$"),
+        "packaging/arch/PKGBUILD": _versioned(r"(?m)(^pkgver=)\S+()$"),
     }
     return {
         ROOT / "unixsock_bpf/bpf/record.h": record_h(),

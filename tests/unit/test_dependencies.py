@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 import unixsock_bpf
-from unixsock_bpf import record
+from unixsock_bpf import own_files, record
 from unixsock_bpf.cli.main import main
 from unixsock_bpf.formats import pcapng
 from unixsock_bpf.install import checks
 from unixsock_bpf.record import Record
-from unixsock_bpf.wireshark import folders, tshark
+from unixsock_bpf.wireshark import tshark
 
 ROOT = Path(__file__).resolve().parents[2]
-REMEDY = "the Python package lark is missing: install python3-lark (Debian, Ubuntu, Fedora)"
+REMEDY = "the Python package lark is missing: install python3-lark ('sudo apt install python3-lark')"
 
 
 def python(code: str, *arguments: str, root: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -93,7 +93,7 @@ def test_the_privileged_helper_tells_that_seccomp_is_missing() -> None:
         "from unixsock_bpf.privilege.helper import main; main(65534)"
     )
     assert done.returncode == 1
-    assert "install python3-seccomp (Debian, Ubuntu)" in done.stderr
+    assert "install python3-seccomp ('sudo apt install python3-seccomp')" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -140,7 +140,7 @@ def test_a_dissector_that_is_missing_is_told(
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("unixsock: the dissector is missing: there is no ")
     assert done.stderr.count("\n") == 1
-    monkeypatch.setattr(folders, "ROOT", copy)
+    monkeypatch.setattr(own_files, "ROOT", copy)
     with pytest.raises(unixsock_bpf.MessagesError, match="the dissector is missing: there is no "):
         list(unixsock_bpf.read(capture))
 

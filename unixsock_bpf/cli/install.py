@@ -7,16 +7,19 @@ import contextlib
 import grp
 import os
 import pwd
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from typing import Any
 
 from unixsock_bpf.cli.errors import Failure, reason
-from unixsock_bpf.install.installer import install, uninstall
+from unixsock_bpf.install.installer import install, install_right, uninstall
 from unixsock_bpf.install.manifest import InstallError
+from unixsock_bpf.install.package import Package, installed
 from unixsock_bpf.install.places import demand_roots_own, system_places, user_places
 from unixsock_bpf.install.rights import granted, revoke
+from unixsock_bpf.privilege import launch
 from unixsock_bpf.privilege.policy import PolicyError, check_group
 from unixsock_bpf.wireshark import folders
 
@@ -67,8 +70,11 @@ def run_install(arguments: argparse.Namespace) -> int:
     if not arguments.system and (arguments.group is not None or arguments.no_group):
         option = "--no-group" if arguments.no_group else "--group"
         raise Failure(f"{option} needs --system: only a system's administrator gives others rights", 2)
+    package = installed()
     try:
-        if arguments.system:
+        if package and (arguments.system or package.is_this):
+            _install_into_package(arguments, package)
+        elif arguments.system:
             _install_for_everybody(arguments)
         else:
             places = user_places()
@@ -106,6 +112,40 @@ def _install_for_everybody(arguments: argparse.Namespace) -> None:
     install(replace(places, group=group), print)
     if before and before != group:
         print(f"group {before} may not capture any more")
+
+
+def _install_into_package(arguments: argparse.Namespace, package: Package) -> None:
+    """Give or withdraw the right to capture; all else is the package's.  Raise Failure, InstallError."""
+    if not package.is_this:
+        raise Failure(
+            f"{launch.LIBRARY} belongs to the {package.name}: remove that first with 'sudo {package.remove}',"
+            " or use --user"
+        )
+    if not arguments.system:
+        raise Failure(f"this is the {package.name}, which is there for all users: --user has nothing to add")
+    _demand_root()
+    os.umask(0o022)
+    if arguments.no_group:
+        revoke(print)
+    before = granted()
+    group = _group(arguments, before)
+    if group:
+        _have_group(group, agreed=arguments.yes or group == before)
+        install_right(group, print)
+        if before and before != group:
+            print(f"group {before} may not capture any more")
+    _tell_debconf(group is not None)
+    print(f"installed: all other files by the {package.name}")
+
+
+def _tell_debconf(captures: bool) -> None:
+    """Have Debian's package keep the answer at its next configuration, unless it is itself that calls."""
+    if shutil.which("debconf-communicate") and "DPKG_MAINTSCRIPT_NAME" not in os.environ:
+        answer = f"SET unixsock/group-captures {str(captures).lower()}\n"
+        with contextlib.suppress(OSError):
+            subprocess.run(
+                ["debconf-communicate", "unixsock"], input=answer, text=True, capture_output=True, check=False
+            )
 
 
 def _tell_other_versions() -> None:
@@ -171,6 +211,9 @@ def _make_group(group: str) -> None:
 def run_uninstall(arguments: argparse.Namespace) -> int:
     """Remove.  Raise Failure."""
     try:
+        package = installed()
+        if package and (arguments.system or package.is_this):
+            raise Failure(f"this is the {package.name}: remove it with 'sudo {package.remove}'")
         if arguments.system:
             _demand_root()
             uninstall(print)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from unixsock_bpf import dependencies
+from unixsock_bpf import dependencies, own_files
 from unixsock_bpf.errors import harmless
 from unixsock_bpf.linux import standard_streams
 from unixsock_bpf.options import BY_NAME, KNOWN, OPTIONS, Option, OptionError, Settings, scan, settings
@@ -173,10 +172,12 @@ def interfaces() -> str:
     """Answer --extcap-interfaces: version, interface and toolbar."""
     from unixsock_bpf.extcap.control_protocol import CONTROLS
 
-    manual = Path(__file__).resolve().parents[2] / "docs" / "filter.md"
+    manual = own_files.find("docs/filter.md")
     return "".join(
         [
-            sentence("extcap", version=__version__, help=f"file://{manual}", display=DISPLAY),
+            sentence(
+                "extcap", version=__version__, help=f"file://{manual}" if manual else "", display=DISPLAY
+            ),
             sentence("interface", value=INTERFACE, display=DISPLAY),
             *(sentence("control", number=int(number), **words) for number, words in CONTROLS.items()),
         ]

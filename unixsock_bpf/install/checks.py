@@ -6,17 +6,27 @@ import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from unixsock_bpf.dependencies import PACKAGES
+from unixsock_bpf import dependencies
+from unixsock_bpf.probe import bcc_package
 from unixsock_bpf.timeouts import CHECK_TIMEOUT_S
 from unixsock_bpf.version import __version__
 
 #: Remedy where root sees no addresses.
 _HIDDEN = "set kernel.kptr_restrict to 1 or 0 and run as root"
+
+
+#: What puts Wireshark into a sandbox, and where it is then.
+_SANDBOXED = (
+    ("Flatpak", "/var/lib/flatpak/app/org.wireshark.Wireshark"),
+    ("Flatpak", "~/.local/share/flatpak/app/org.wireshark.Wireshark"),
+    ("Snap", "/snap/wireshark"),
+    ("Snap", "/var/lib/snapd/snap/wireshark"),
+)
 
 
 @dataclass(frozen=True)
@@ -42,8 +52,10 @@ def checks() -> Iterator[Check]:
     else:
         yield Check("tracing", False, "not tried, because of what is missing above")
     yield wireshark()
+    yield from sandboxed()
     yield extcap()
     yield dissector()
+    yield from shadowed()
 
 
 def root(uid_map: str = "/proc/self/uid_map") -> Check:
@@ -95,29 +107,25 @@ def btf(path: str = "/sys/kernel/btf/vmlinux") -> Check:
 def bcc() -> Check:
     """Check for bcc, the compiler and loader."""
     try:
-        import bcc as module
-
-        version = module.__version__
-        module.BPF  # noqa: B018  # another package is called bcc, too
+        version = bcc_package.load().__version__
     except Exception as error:
         return Check(
             "bcc",
             False,
             f"the Python package bcc cannot be imported ({error})",
-            "Install python3-bpfcc (Debian, Ubuntu), python3-bcc (Fedora, openSUSE) or python-bcc (Arch)",
+            dependencies.remedies(["bcc"]),
         )
     return Check("bcc", True, f"version {version}")
 
 
-def libraries(packages: Mapping[str, str] = PACKAGES) -> Check:
+def libraries(packages: Sequence[str] = dependencies.PACKAGES) -> Check:
     """Check for the Python packages that the filter language needs."""
     missing = [name for name in packages if find_spec(name) is None]
-    remedy = "; ".join(packages[name] for name in missing)
     return Check(
         "Python packages",
         not missing,
         f"{' and '.join(missing)} cannot be imported" if missing else ", ".join(packages),
-        remedy[:1].upper() + remedy[1:],
+        dependencies.remedies(missing),
     )
 
 
@@ -227,7 +235,11 @@ def wireshark() -> Check:
     programs = [program for program in ("wireshark", "tshark") if shutil.which(program)]
     if not programs:
         return Check(
-            "Wireshark", False, "neither wireshark nor tshark was found", "Install wireshark or tshark", False
+            "Wireshark",
+            False,
+            "neither wireshark nor tshark was found",
+            dependencies.remedies(["tshark"]),
+            False,
         )
     output = _answer(["tshark", "--version"]) if "tshark" in programs else ""
     version = output.splitlines()[0].rstrip(".") if output else ", ".join(programs)
@@ -237,6 +249,47 @@ def wireshark() -> Check:
             "Wireshark", False, found, "Install a Wireshark with Lua, as distributions have it", False
         )
     return Check("Wireshark", True, version, needed=False)
+
+
+def sandboxed(places: Sequence[tuple[str, str]] = _SANDBOXED) -> Iterator[Check]:
+    """Check for Wiresharks in a sandbox, which run no extcap of the system's."""
+    for kind, place in places:
+        if Path(place).expanduser().exists():
+            yield Check(
+                "Wireshark",
+                False,
+                f"the {kind} in {place} runs in a sandbox and sees no interface of this system's",
+                f"Start the distribution's Wireshark; {dependencies.how_to_install('wireshark')}",
+                False,
+            )
+
+
+def shadowed() -> Iterator[Check]:
+    """Check which of several installations is used: the extcap by Wireshark, the command by the shell."""
+    from unixsock_bpf.wireshark.folders import extcap_folders
+
+    extcaps = [folder / "unixsock" for folder in extcap_folders()]
+    found = list({path.resolve(): path for path in reversed(extcaps) if path.exists()}.items())[::-1]
+    if len(found) > 1:
+        (_, first), *others = found
+        yield Check(
+            "installations",
+            False,
+            f"Wireshark uses {first} and leaves out {', '.join(str(path) for _, path in others)}",
+            "Keep one: see 'unixsock uninstall --help', or remove the package",
+            False,
+        )
+    commands = [Path(folder) / "unixsock" for folder in os.environ.get("PATH", "").split(":") if folder]
+    commands = [path for path in commands if os.access(path, os.X_OK) and path.is_file()]
+    real = list({path.resolve(): path for path in reversed(commands)}.values())[::-1]
+    if len(real) > 1:
+        yield Check(
+            "installations",
+            False,
+            f"the command is {real[0]}, which comes before {', '.join(map(str, real[1:]))} in PATH",
+            "Keep one",
+            False,
+        )
 
 
 def extcap() -> Check:

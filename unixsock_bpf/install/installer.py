@@ -10,9 +10,11 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from unixsock_bpf import dependencies, own_files
 from unixsock_bpf.install import profile
 from unixsock_bpf.install.manifest import InstallError, Item, Manifest, is_profile, state_of
 from unixsock_bpf.install.places import Places
@@ -21,7 +23,7 @@ from unixsock_bpf.privilege import launch, policy
 from unixsock_bpf.probe import cache as programs
 from unixsock_bpf.wireshark import folders
 
-#: The extcap where the package came without one (from a wheel).
+#: The extcap for the user of an environment that pip made: with its Python, which has what pip installed.
 _EXTCAP = """\
 #!{python}
 import sys
@@ -49,17 +51,15 @@ sys.exit(main())
 
 def files_of(places: Places) -> list[Item]:
     """Return all files of an installation.  Raises InstallError."""
-    import sys
-
-    root, library = folders.ROOT, places.library
-    package = root / "unixsock_bpf"
+    library, package = places.library, own_files.ROOT / "unixsock_bpf"
     items = [
         Item(library / "unixsock_bpf" / source.relative_to(package), source)
         for source in sorted(package.rglob("*"))
         if source.is_file() and "__pycache__" not in source.parts
     ]
-    extcap = root / "extcap" / "unixsock"
-    if extcap.is_file():
+    extcap = own_files.find("extcap/unixsock")
+    # For everybody, root among them, never with the Python of a user's environment.
+    if extcap and (places.command or not dependencies.isolated()):
         items.append(Item(library / "extcap" / "unixsock", extcap, mode=0o755))
     else:
         script = _EXTCAP.format(python=sys.executable, root=str(library))
@@ -72,8 +72,8 @@ def files_of(places: Places) -> list[Item]:
         Item(library / "dissector" / source.relative_to(main.parent), source)
         for source in [main, *sorted((main.parent / "unixsock").rglob("*.lua"))]
     ]
-    manual = root / "docs" / "filter.md"
-    if manual.is_file():  # the toolbar's help
+    manual = own_files.find("docs/filter.md")
+    if manual:  # the toolbar's help
         items.append(Item(library / "docs" / "filter.md", manual))
     items += [Item(folder / "unixsock", link=library / "extcap" / "unixsock") for folder in places.extcap]
     items.append(Item(places.plugins / "unixsock.lua", link=library / "dissector" / "unixsock.lua"))
@@ -91,20 +91,43 @@ def _for_everybody(places: Places) -> list[Item]:
         items.append(Item(places.command, text=_COMMAND.format(root=str(places.library)), mode=0o755))
     if places.group is None:
         return items
-    helper = folders.ROOT / "libexec" / "unixsock-capture"
-    if not helper.is_file():
-        raise InstallError(f"the privileged helper is missing: there is no {helper}; install from a checkout")
+    helper = own_files.find("libexec/unixsock-capture")
+    if helper is None:
+        missing = own_files.ROOT / "libexec" / "unixsock-capture"
+        raise InstallError(f"the privileged helper is missing: there is no {missing}")
     items.append(Item(launch.HELPER, helper, mode=0o755))
-    items.append(Item(launch.GROUP, text=f"{places.group}\n"))
-    with_sudo, with_polkit = policy.SUDOERS.parent.is_dir(), policy.ACTION.parent.is_dir()
+    if policy.ACTION.parent.is_dir():
+        items.append(Item(policy.ACTION, text=policy.action()))
+    return [*items, *_right_of(places.group, policy.ACTION.parent.is_dir())]
+
+
+def _right_of(group: str, with_polkit: bool) -> list[Item]:
+    """Return the files that name the group.  Raises InstallError if nothing here reads them."""
+    items = [Item(launch.GROUP, text=f"{group}\n")]
+    with_sudo = policy.SUDOERS.parent.is_dir()
     if not (with_sudo or with_polkit):
         raise InstallError("neither sudo nor polkit is here to let a group capture: install sudo")
     if with_sudo:
-        items.append(Item(policy.SUDOERS, text=policy.sudoers(places.group), mode=0o440))
+        items.append(Item(policy.SUDOERS, text=policy.sudoers(group), mode=0o440))
     if with_polkit:
-        items.append(Item(policy.ACTION, text=policy.action()))
-        items.append(Item(policy.RULE, text=policy.rule(places.group)))
+        items.append(Item(policy.RULE, text=policy.rule(group)))
     return items
+
+
+def install_right(group: str, report: Callable[[str], None]) -> None:
+    """Let a group capture by the helper of a distribution's package, which brought all other files.
+
+    Raises InstallError: then no file has been touched that ``install`` did not put there.
+    """
+    items = _right_of(group, policy.RULE.parent.is_dir())
+    _update(launch.LIBRARY, items, report)
+    _report_right(group, items, report)
+
+
+def _report_right(group: str, items: list[Item], report: Callable[[str], None]) -> None:
+    targets = [item.target for item in items]
+    ways = [str(path) for path in (policy.SUDOERS, policy.RULE) if path in targets]
+    report(f"privileged helper: {launch.HELPER}, for group {group}, by {' and '.join(ways)}")
 
 
 def install(places: Places, report: Callable[[str], None]) -> None:
@@ -113,8 +136,25 @@ def install(places: Places, report: Callable[[str], None]) -> None:
     A profile that the user changed is left as it is.  Raises InstallError: then no file has been touched
     that ``install`` did not put there.
     """
-    before = Manifest.load(places.library)
     items = files_of(places)
+    _update(places.library, items, report, bytecode=True)
+    report(f"library: {places.library}")
+    if places.group:
+        _report_right(places.group, items, report)
+    for folder in places.extcap:
+        report(f"interface: {folder / 'unixsock'}")
+    report(f"dissector: {places.plugins / 'unixsock.lua'}")
+    report(f"profile: {places.profiles / profile.NAME}")
+
+
+def _update(
+    library: Path, items: list[Item], report: Callable[[str], None], *, bytecode: bool = False
+) -> None:
+    """Put ``items``, remove what an older version had besides, and keep the manifest.  Raises InstallError.
+
+    ``bytecode``: compile the package that is in the library.
+    """
+    before = Manifest.load(library)
     for item in items:
         there = state_of(item.target)
         foreign = str(item.target) not in before.files and not is_profile(item.target)
@@ -130,26 +170,20 @@ def install(places: Places, report: Callable[[str], None]) -> None:
             after.files[key] = item.state()
             if there is not None and before.knows(key, there):
                 after.earlier[key] = there
-        after.save(places.library)  # so that one that is interrupted can be completed or removed
+        after.save(library)  # so that one that is interrupted can be completed or removed
         for item in items:
             _put(item, before, after, report)
         after.earlier.clear()
-        _drop_bytecode(places.library, after)
+        if bytecode:
+            _drop_bytecode(library, after)
         current = {str(item.target) for item in items}
         for path in sorted(set(after.files) - current):  # of an older version
             _remove(path, after, report)
-        compile_bytecode(places.library, after)
-        after.save(places.library)
+        if bytecode:
+            compile_bytecode(library, after)
+        after.save(library)
     except OSError as error:
         raise InstallError(f"cannot write {error.filename}: {(error.strerror or '').lower()}") from None
-    report(f"library: {places.library}")
-    if places.group:
-        ways = [str(path) for path in (policy.SUDOERS, policy.ACTION) if str(path) in after.files]
-        report(f"privileged helper: {launch.HELPER}, for group {places.group}, by {' and '.join(ways)}")
-    for folder in places.extcap:
-        report(f"interface: {folder / 'unixsock'}")
-    report(f"dissector: {places.plugins / 'unixsock.lua'}")
-    report(f"profile: {places.profiles / profile.NAME}")
 
 
 def _drop_bytecode(library: Path, manifest: Manifest) -> None:

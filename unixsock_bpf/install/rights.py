@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from unixsock_bpf.install.manifest import InstallError, Manifest
+from unixsock_bpf.install.package import installed
 from unixsock_bpf.privilege import launch, policy
 
 
@@ -35,7 +36,9 @@ def revoke(report: Callable[[str], None]) -> None:
         manifest = Manifest.load(launch.LIBRARY) if Manifest.path(launch.LIBRARY).exists() else None
     except InstallError:
         manifest = None
-    rights = (policy.SUDOERS, policy.RULE, policy.ACTION, launch.GROUP, launch.HELPER)
+    rights = [policy.SUDOERS, policy.RULE, launch.GROUP]
+    if not installed():  # whose files are not ours to remove, and give no right to a group
+        rights += [policy.ACTION, launch.HELPER]
     ours = [path for path in rights if (str(path) in manifest.files if manifest else _gives_our_right(path))]
     group = _group_file() if launch.GROUP in ours else None
     try:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
-_ROOT = str(Path(__file__).resolve().parents[2])
+from unixsock_bpf.own_files import ROOT
 
 
 def command(module: str, *arguments: str) -> list[str]:
@@ -15,7 +14,7 @@ def command(module: str, *arguments: str) -> list[str]:
     The process imports this package from where this one did, and all else from the folders where this one
     may import from; neither the current directory nor a PYTHON* variable adds any.
     """
-    path = [_ROOT, *(folder for folder in sys.path if os.path.isabs(folder))]
+    path = [str(ROOT), *(folder for folder in sys.path if os.path.isabs(folder))]
     code = f"import sys; sys.path[:] = {path!r}; from {module} import main; sys.exit(main())"
     flags = "-BI" if os.geteuid() == 0 else "-I"
     return [sys.executable, flags, "-c", code, *arguments]

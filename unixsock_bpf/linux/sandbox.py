@@ -64,9 +64,11 @@ def available() -> None:
     try:
         import seccomp  # noqa: F401
     except ImportError as error:
+        from unixsock_bpf.dependencies import how_to_install
+
         raise SandboxError(
             f"The Python package seccomp is missing ({error}), without which the privileged helper does not "
-            "run: install python3-seccomp (Debian, Ubuntu) or python3-libseccomp (Fedora)."
+            f"run: {how_to_install('seccomp')}."
         ) from None
 
 

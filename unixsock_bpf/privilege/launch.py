@@ -67,6 +67,15 @@ def _is_member(group: str) -> bool:
         return False
 
 
+def _will_be_member(group: str) -> bool:
+    """Return whether the user has been put into the group, be it after this login."""
+    try:
+        entry, user = grp.getgrnam(group), pwd.getpwuid(os.getuid())
+    except KeyError:
+        return False
+    return user.pw_name in entry.gr_mem or user.pw_gid == entry.gr_gid
+
+
 def _is_permitted() -> bool:
     group = _group()
     return group is not None and _is_member(group)
@@ -96,6 +105,11 @@ def not_permitted(refusals: list[str]) -> str:
     said = f" ({'; '.join(refusals)})" if refusals else ""
     if _is_member(group):
         return f"The privileged helper could not be started, though group {group} may{said}."
+    if _will_be_member(group):
+        return (
+            f"User {_user()} has been put into group {group} since the last login: log in again, "
+            f"or run 'newgrp {group}' in this terminal{said}."
+        )
     return (
         f"User {_user()} may not capture Unix sockets: members of group {group} may, so run "
         f"'sudo usermod -aG {group} {_user()}' and log in again{said}."

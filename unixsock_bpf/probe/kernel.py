@@ -8,8 +8,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from unixsock_bpf.dependencies import how_to_install
 from unixsock_bpf.errors import ProbeError
-from unixsock_bpf.probe import offsets
+from unixsock_bpf.probe import bcc_package, offsets
 from unixsock_bpf.probe.btf import Btf, BtfError
 
 _SHIM = Path(__file__).parents[1] / "bpf/kernel_shim"
@@ -66,14 +67,12 @@ def kernel() -> Kernel:
         raise ProbeError(refused)
     try:
         os.environ["BCC_KERNEL_SOURCE"] = str(_SHIM)
-        import bcc
-
+        bcc = bcc_package.load()
         # A machine may have room for many more processors than it has.
         cpus = max(bcc.utils.get_online_cpus()) + 1
     except Exception as error:  # no libbcc, or another package of that name
         raise ProbeError(
-            f"The Python package bcc is missing or of no use ({error}): "
-            "install python3-bpfcc (Debian, Ubuntu) or python3-bcc (Fedora, openSUSE, Arch: python-bcc)."
+            f"The Python package bcc is missing or of no use ({error}): {how_to_install('bcc')}."
         ) from None
     try:
         btf = Btf()

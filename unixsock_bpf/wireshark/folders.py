@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from unixsock_bpf import own_files
 from unixsock_bpf.errors import UnixsockError
 from unixsock_bpf.timeouts import TSHARK_FOLDERS_TIMEOUT_S
-
-#: The folder that holds the package: a checkout, an installed library, or site-packages.
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class FoldersError(UnixsockError):
@@ -94,10 +91,12 @@ def plugin_folders() -> list[Path]:
 
 def dissector_source() -> Path:
     """Find the main file of this package's dissector.  Raises FoldersError."""
-    for folder in (ROOT / "dissector", Path(sys.prefix) / "share" / "unixsock" / "dissector"):
-        if (folder / "unixsock.lua").is_file():
-            return folder / "unixsock.lua"
-    raise FoldersError(f"the dissector is missing: there is no {ROOT / 'dissector' / 'unixsock.lua'}")
+    found = own_files.find("dissector/unixsock.lua")
+    if found is None:
+        raise FoldersError(
+            f"the dissector is missing: there is no {own_files.ROOT / 'dissector' / 'unixsock.lua'}"
+        )
+    return found
 
 
 def other_versions() -> list[Path]:

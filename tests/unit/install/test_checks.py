@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import builtins
 import os
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from unixsock_bpf import dependencies
 from unixsock_bpf.cli.main import main
 from unixsock_bpf.install import checks
+from unixsock_bpf.probe import bcc_package
+from unixsock_bpf.wireshark import folders
 
 
 def test_root(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,25 +30,75 @@ def test_btf(tmp_path: Path) -> None:
 
 
 def test_bcc_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    importing = builtins.__import__
-
-    def refuse(name: str, *rest: Any, **more: Any) -> Any:
-        if name == "bcc":
-            raise ImportError("No module named 'bcc'")
-        return importing(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
+    monkeypatch.setitem(sys.modules, "bcc", None)
     found = checks.bcc()
     assert not found.met
     assert "python3-bpfcc" in found.remedy
 
 
+def test_the_systems_bcc_is_found_past_another_project_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyPI's bcc has no BPF; a virtual environment does not see the system's."""
+    for folder, files in {
+        "environment/bcc": {"__init__.py": "lattice = True\n"},
+        "system/python3.99/site-packages/bcc": {
+            "__init__.py": "from .libbcc import lib\nBPF, __version__ = lib, '1'\n",
+            "libbcc.py": "lib = 'libbcc'\n",
+        },
+    }.items():
+        (tmp_path / folder).mkdir(parents=True)
+        for name, text in files.items():
+            (tmp_path / folder / name).write_text(text)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "bcc"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path / "environment")
+    monkeypatch.setattr(bcc_package, "_FOLDERS", ((str(tmp_path / "system"), "python3*/site-packages"),))
+    try:
+        assert bcc_package.load().BPF == "libbcc"
+        monkeypatch.delitem(sys.modules, "bcc")
+        monkeypatch.setattr(bcc_package, "_FOLDERS", ())
+        assert not checks.bcc().met  # the other project's is of no use
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "bcc"]:
+            del sys.modules[name]
+
+
 def test_python_packages() -> None:
     assert checks.libraries().met
     assert checks.libraries().found == "lark"  # a capture needs nothing that only datasets do
-    found = checks.libraries({"lark": "install lark", "no_such": "install python3-no-such"})
-    assert (found.met, found.found) == (False, "no_such cannot be imported")
-    assert found.remedy == "Install python3-no-such"
+
+
+@pytest.mark.parametrize(
+    ("release", "command"),
+    [
+        ("ID=debian", "apt install python3-bpfcc"),
+        ("NAME='U'\nID=ubuntu\nID_LIKE=debian", "apt install python3-bpfcc"),
+        ('ID=linuxmint\nID_LIKE="ubuntu debian"', "apt install python3-bpfcc"),
+        ("ID=fedora", "dnf install python3-bcc"),
+        ('ID="rocky"\nID_LIKE="rhel centos fedora"', "dnf install python3-bcc"),
+        ('ID="opensuse-tumbleweed"\nID_LIKE="opensuse suse"', "zypper install python3-bcc"),
+        ("ID=arch", "pacman -S python-bcc"),
+        ("ID=manjaro\nID_LIKE=arch", "pacman -S python-bcc"),
+        ("ID=alpine", "apk add py3-bcc"),
+        ("ID=other", None),
+        ('ID="unfinished', None),
+        ("", None),
+    ],
+)
+def test_a_missing_package_is_named_as_the_system_names_it(
+    release: str, command: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "os-release").write_text(release + "\n")
+    monkeypatch.setattr(dependencies, "_OS_RELEASE", (tmp_path / "missing", tmp_path / "os-release"))
+    remedy = dependencies.how_to_install("bcc")
+    if command:
+        assert remedy == f"install {command.split()[-1]} ('sudo {command}')"
+    else:
+        assert remedy == (
+            "install python3-bpfcc (Debian, Ubuntu), python3-bcc (Fedora, openSUSE), python-bcc (Arch),"
+            " py3-bcc (Alpine)"
+        )
 
 
 @pytest.mark.parametrize(
@@ -161,3 +213,42 @@ def test_root_of_a_user_namespace_is_no_root(ids: str | None, ok: bool, tmp_path
         (tmp_path / "uid_map").write_text(ids)
     check = checks.root(str(tmp_path / "uid_map"))
     assert (check.name, check.met) == ("privilege", ok)
+
+
+def test_a_wireshark_in_a_sandbox_is_named(tmp_path: Path) -> None:
+    place = tmp_path / "snap/wireshark"
+    assert list(checks.sandboxed([("Snap", str(place))])) == []
+    place.mkdir(parents=True)
+    (found,) = checks.sandboxed([("Snap", str(place)), ("Flatpak", str(tmp_path / "none"))])
+    assert not found.met
+    assert not found.needed
+    assert f"the Snap in {place} runs in a sandbox" in found.found
+    assert "wireshark" in found.remedy
+
+
+def test_one_installation_that_hides_another_is_named(
+    empty_home: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everybodys = tmp_path_factory.mktemp("system")
+    mine = empty_home / ".config/wireshark/extcap"
+    folders_ = [mine, empty_home / ".local/lib/wireshark/extcap", everybodys]
+    monkeypatch.setattr(folders, "extcap_folders", lambda: folders_)
+    monkeypatch.setenv("PATH", "")
+    main(["install"])
+    assert list(checks.shadowed()) == []  # one, in both of the user's folders
+    (everybodys / "unixsock").write_text("#!/bin/sh\n")
+    (found,) = checks.shadowed()
+    assert found.found == f"Wireshark uses {mine / 'unixsock'} and leaves out {everybodys / 'unixsock'}"
+    assert not found.needed
+    main(["uninstall"])
+    assert list(checks.shadowed()) == []
+    for name in ("first", "second"):
+        (empty_home / name).mkdir()
+        (empty_home / name / "unixsock").write_text("#!/bin/sh\n")
+        (empty_home / name / "unixsock").chmod(0o755)
+    (empty_home / "link").symlink_to(empty_home / "first")
+    monkeypatch.setenv("PATH", f"{empty_home}/none:{empty_home}/link:{empty_home}/first:{empty_home}/second")
+    (found,) = checks.shadowed()
+    assert found.found == (
+        f"the command is {empty_home}/link/unixsock, which comes before {empty_home}/second/unixsock in PATH"
+    )

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from unixsock_bpf import record
+from unixsock_bpf import own_files, record
 from unixsock_bpf.cli.main import main
 from unixsock_bpf.formats import pcapng
 from unixsock_bpf.install import installer, places
@@ -569,3 +569,54 @@ def test_tshark_takes_interface_columns_and_colours(home: Path) -> None:
 
 def tshark(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["tshark", *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def packaged(system: System, monkeypatch: pytest.MonkeyPatch) -> System:
+    """What a distribution's package installs, run from there."""
+    library = system.helper.parents[1]
+    for path in (system.helper, system.rights[1], library / "package"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("Some package unixsock: remover unixsock\n")
+    (library / "unixsock_bpf").symlink_to(own_files.ROOT / "unixsock_bpf")
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    return system
+
+
+def test_a_package_has_its_right_given_and_taken_and_nothing_else(
+    packaged: System, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = tree(packaged.root)
+    assert main(["install", "--system", "--group", "games"]) == 0
+    assert packaged.right() == "games"
+    assert main(["install", "--system"]) == 0
+    assert packaged.right() == "games"
+    assert main(["install", "--system", "--group", "daemon"]) == 0
+    assert packaged.right() == "daemon"
+    assert "group games may not capture any more" in capsys.readouterr().out
+    (packaged.helper.parents[1] / "manifest.json").write_text("{")  # damaged, it keeps nobody's right
+    assert main(["install", "--system", "--no-group"]) == 1
+    after = tree(packaged.root)
+    assert {**before, **after} == after
+    assert set(after) - set(before) == {"usr/lib/unixsock/manifest.json", "programs/compiled"}
+
+
+@pytest.mark.parametrize("command", [["uninstall"], ["uninstall", "--system"], ["install"]])
+def test_a_packages_files_are_the_package_managers(
+    command: list[str], packaged: System, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = tree(packaged.root)
+    assert main(command) == 1
+    assert "this is the Some package unixsock" in capsys.readouterr().err
+    assert tree(packaged.root) == before
+
+
+def test_a_checkout_leaves_a_package_alone(packaged: System, capsys: pytest.CaptureFixture[str]) -> None:
+    link = packaged.helper.parents[1] / "unixsock_bpf"
+    link.unlink()
+    link.mkdir()
+    before = tree(packaged.root)
+    assert main(["install", "--system"]) == 1
+    said = capsys.readouterr().err
+    assert "belongs to the Some package unixsock: remove that first with 'sudo remover unixsock'" in said
+    assert tree(packaged.root) == before
