@@ -68,6 +68,7 @@ class Probe:
                 self._programs = programs = ProgramSet(settings, self._kernel, plan)
                 programs.attach()
                 self.settings, self.totals = self._shared("settings"), self._shared("totals")
+                self._count_skipped = programs.skipped
                 self._prove(plan)
                 return way
             except ProbeError as error:
@@ -144,11 +145,13 @@ class Probe:
     def close(self) -> None:
         """Detach all hooks and free the programs and maps; counts that were read from them stay."""
         self._programs.detach()
+        skipped = self._programs.skipped()
+        self._count_skipped = lambda: skipped
         self._programs.close()
 
     def skipped(self) -> int | None:
         """Return how many messages at most the hooks missed; None where the kernel does not tell."""
-        count = self._programs.skipped()
+        count = self._count_skipped()
         return None if count is None else count + int(self.totals.skipped_returns)
 
     @property

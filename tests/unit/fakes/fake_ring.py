@@ -24,7 +24,7 @@ def probe() -> SimpleNamespace:
         totals=SimpleNamespace(lost_messages=0),
         skipped=lambda: 0,
         detach_messages=lambda: None,
-        detach=lambda: None,
+        close=lambda: None,
         attached="fentry",
         maps_can_be_read=True,
         proofs=[],
