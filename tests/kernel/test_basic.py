@@ -128,6 +128,7 @@ def test_without_events_nothing_else_is_recorded(conversation: list[Record]) -> 
     assert {r.event for r in conversation} == {Event.DATA, Event.CLOSE}
 
 
+@pytest.mark.thorough
 def test_two_captures_at_once_see_the_same() -> None:
     left, right = socket.socketpair()
     with Live() as one, Live() as other:

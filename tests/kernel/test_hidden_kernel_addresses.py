@@ -14,6 +14,8 @@ from live import Live, streams
 
 from unixsock_bpf.record import Event, Flag, Record
 
+pytestmark = pytest.mark.thorough
+
 RESTRICTION = Path("/proc/sys/kernel/kptr_restrict")
 LONG = os.urandom(150_000)  # more than lies in one piece
 

@@ -32,6 +32,7 @@ def unixsock(what: str, functions: str, *command: str) -> subprocess.CompletedPr
     return subprocess.run([*shim(what, functions), *command], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.thorough
 def test_hooks_that_are_not_needed_are_a_line_each() -> None:
     functions = ("unix_bind", "unix_release_sock", "unix_stream_recvmsg", "cgroup_mkdir")
     done = unixsock("missing", ",".join(functions), "check")

@@ -455,6 +455,7 @@ def test_pids_are_those_of_the_capture_s_pid_namespace() -> None:
     assert own == []
 
 
+@pytest.mark.thorough
 def test_the_memory_that_the_probe_takes_is_told() -> None:
     answer = subprocess.run(
         [sys.executable, "-m", "unixsock_bpf", "check"],
