@@ -188,7 +188,73 @@ OPTIONS = (
     ),
 )
 
-BY_NAME = {option.name: option for option in OPTIONS}
+_SERVER = "Server"
+
+#: What leads to another host, in the words of Wireshark's sshdump.
+REMOTE_OPTIONS = (
+    Option(
+        "remote-host",
+        _SERVER,
+        "Remote host",
+        "The host, as ssh names it: a name of ~/.ssh/config, or user@address."
+        " Several, separated by spaces, are merged in the order of time",
+        placeholder="for example db1",
+    ),
+    Option(
+        "remote-port",
+        _SERVER,
+        "Remote port",
+        "The port of its SSH server; empty for ssh's own choice",
+        "number",
+        low=1,
+        high=65535,
+        validation=r"^\d+$",
+        placeholder="22, or what ~/.ssh/config says",
+    ),
+    Option(
+        "remote-username",
+        _SERVER,
+        "User name",
+        "The user there; empty for ssh's own choice",
+        placeholder="as ~/.ssh/config says",
+    ),
+    Option(
+        "proxy-jump",
+        _SERVER,
+        "Jump host",
+        "The hosts to go through, as ssh's -J takes them",
+        placeholder="for example me@bastion",
+    ),
+    Option(
+        "sshkey",
+        _SERVER,
+        "Private key",
+        "The file of the key; empty for the agent's and ssh's own. A passphrase is the agent's business",
+        "fileselect",
+    ),
+    Option(
+        "remote-priv",
+        _SERVER,
+        "Become root by",
+        "How to become root there, without a password. None: for root's own login, and where the"
+        " user's group may capture",
+        "selector",
+        choices=(("sudo", "sudo -n"), ("doas", "doas -n"), ("none", "None")),
+    ),
+    Option(
+        "via",
+        _SERVER,
+        "Or by this command",
+        "In place of ssh, a command that is put in front of unixsock and runs it there,"
+        " such as docker exec -i c",
+        placeholder="for example docker exec -i c",
+    ),
+)
+
+#: The options of the interface for other hosts.
+HOST_OPTIONS = (*REMOTE_OPTIONS, *(option for option in OPTIONS if option.name != "privilege"))
+
+BY_NAME = {option.name: option for option in (*OPTIONS, *REMOTE_OPTIONS)}
 
 
 def _everything() -> Filter:
@@ -246,10 +312,6 @@ def scan(argv: Sequence[str], known: dict[str, bool]) -> tuple[dict[str, str], l
     return values, words
 
 
-#: For ``scan``: the options of the table.
-KNOWN = {option.name: not option.is_flag for option in OPTIONS}
-
-
 def settings(
     values: dict[str, str],
     capture_filter: str = "",
@@ -278,6 +340,16 @@ def settings(
         control_in=control_in,
         control_out=control_out,
     )
+
+
+def remote_port(values: dict[str, str]) -> int:
+    """Return the port for options as ``scan`` gives them; 0 for none.  Raises OptionError."""
+    return _number(BY_NAME["remote-port"], values) if values.get("remote-port", "0") != "0" else 0
+
+
+def remote_privilege(values: dict[str, str]) -> str:
+    """Return how to become root on another host.  Raises OptionError."""
+    return _choice(BY_NAME["remote-priv"], values)
 
 
 def join_filter(values: dict[str, str], capture_filter: str) -> Filter:

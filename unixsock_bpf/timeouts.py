@@ -24,6 +24,8 @@ HEARTBEAT_TIMEOUT_S = 10.0
 REMOTE_EXIT_TIMEOUT_S = 4.0
 #: A record waits for earlier ones of other hosts.
 MERGE_WAIT_S = 0.5
+#: A host lists its sockets for the selector in Wireshark's dialog.
+REMOTE_ANSWER_TIMEOUT_S = 20.0
 #: ``unixsock dump``, started for a Python program, ends in order; then it is killed.
 DUMP_EXIT_TIMEOUT_S = 2.0
 #: The thread behind a Python program's messages ends once everything that it waits for has.

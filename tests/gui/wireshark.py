@@ -137,7 +137,7 @@ class Wireshark:
 
     def interface(self) -> Widget:
         """The row "Unix sockets" of the start page."""
-        return self.main.find("table cell", "^Unix sockets")
+        return self.main.find("table cell", "^Unix sockets(?! of)")
 
     def open_options(self) -> Widget:
         """The interface's options, by a click on the wheel before its name."""

@@ -3,12 +3,12 @@
 import pytest
 
 from unixsock_bpf.filter import everything
-from unixsock_bpf.options import KNOWN, OPTIONS, OptionError, scan, settings
+from unixsock_bpf.options import OPTIONS, OptionError, scan, settings
 from unixsock_bpf.record import Event, Record
 
 
 def of(*argv, capture_filter=""):
-    values, words = scan(argv, KNOWN)
+    values, words = scan(argv, {option.name: not option.is_flag for option in OPTIONS})
     assert not words
     return settings(values, capture_filter)
 

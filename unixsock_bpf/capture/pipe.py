@@ -95,7 +95,8 @@ class PipePump:
     """Copy a capture's blocks to ``writer`` until it is stopped.
 
     While the ring fills up and the pipe is not read, up to ``buffer_mib`` more is kept here.
-    ``feedback`` leaves out what repeats the output.
+    ``feedback`` leaves out what repeats the output.  ``own_statistics``: end with the capture's
+    statistics; those of other hosts are among its blocks.
     """
 
     def __init__(
@@ -104,9 +105,12 @@ class PipePump:
         writer: PipeWriter,
         buffer_mib: int,
         feedback: Feedback | None = None,
+        *,
+        own_statistics: bool = True,
     ) -> None:
         self._capture, self._writer = capture, writer
         self._feedback = feedback
+        self._own_statistics = own_statistics
         writer.overflow_bytes = buffer_mib << 20
         writer.filling = lambda: capture.filling
         self._watch()
@@ -138,7 +142,7 @@ class PipePump:
             self._write(self._feedback.kept(batch) if self._feedback else batch)
         statistics = self._capture.statistics
         left_out = self._feedback.summary if self._feedback else ""
-        self._writer.write(
-            [pcapng.statistics(time.time_ns(), statistics.messages, statistics.lost, comment=left_out)]
-        )
+        if self._own_statistics:
+            last = pcapng.statistics(time.time_ns(), statistics.messages, statistics.lost, comment=left_out)
+            self._writer.write([last])
         return statistics

@@ -8,15 +8,35 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from unixsock_bpf import dependencies, own_files
 from unixsock_bpf.errors import harmless
 from unixsock_bpf.linux import standard_streams
-from unixsock_bpf.options import BY_NAME, KNOWN, OPTIONS, Option, OptionError, Settings, scan, settings
+from unixsock_bpf.options import (
+    BY_NAME,
+    HOST_OPTIONS,
+    OPTIONS,
+    Option,
+    OptionError,
+    Settings,
+    remote_port,
+    remote_privilege,
+    scan,
+    settings,
+)
 from unixsock_bpf.version import __version__
 
-INTERFACE = "unixsock"
+if TYPE_CHECKING:
+    from unixsock_bpf.remote.way import Way
+
+INTERFACE, REMOTE_INTERFACE = "unixsock", "unixsock-ssh"
 DISPLAY = "Unix sockets"
+#: Each interface: what Wireshark shows, and its options.
+_INTERFACES: dict[str, tuple[str, Sequence[Option]]] = {
+    INTERFACE: (DISPLAY, OPTIONS),
+    REMOTE_INTERFACE: ("Unix sockets of another host", HOST_OPTIONS),
+}
 #: LINKTYPE_WIRESHARK_UPPER_PDU, as in pcapng.py
 _LINKTYPE = 252
 
@@ -92,7 +112,7 @@ def answer(arguments: Sequence[str]) -> str:
         return interfaces()
     if not arguments:
         return _USAGE
-    values, words = scan(arguments, _PROTOCOL | KNOWN)
+    values, words = scan(arguments, _known(arguments))
     if words:
         raise UsageError(f"unexpected word '{words[0]}'")
     for verb, (needs_interface, respond) in _VERBS.items():
@@ -112,17 +132,17 @@ def capture(arguments: Sequence[str]) -> int:
     from unixsock_bpf.extcap import session
 
     try:
-        chosen = capture_settings(arguments)
+        chosen, ways = capture_settings(arguments), capture_ways(arguments)
     except (UsageError, OptionError) as error:
         return session.run_refused(
             _value(arguments, "fifo"), _value(arguments, "extcap-control-in"), str(error)
         )
-    return session.run(chosen)
+    return session.run(chosen, ways)
 
 
 def capture_settings(arguments: Sequence[str]) -> Settings:
     """Return the settings in a --capture call.  Raises UsageError, OptionError."""
-    values, words = scan(arguments, _PROTOCOL | KNOWN)
+    values, words = scan(arguments, _known(arguments))
     if words:
         raise UsageError(f"unexpected word '{words[0]}'")
     _check_interface(values)
@@ -135,6 +155,43 @@ def capture_settings(arguments: Sequence[str]) -> Settings:
         values.get("extcap-control-in"),
         values.get("extcap-control-out"),
     )
+
+
+def _known(arguments: Sequence[str]) -> dict[str, bool]:
+    """Return the options of the call's interface, and the protocol's: name, and whether it takes a value."""
+    _, options = _INTERFACES.get(_value(arguments, "extcap-interface") or "", ("", OPTIONS))
+    return _PROTOCOL | {option.name: not option.is_flag for option in options}
+
+
+def capture_ways(arguments: Sequence[str]) -> list[Way]:
+    """Return the ways to other hosts in a --capture call; none for this one.  Raises OptionError."""
+    values, _ = scan(arguments, _known(arguments))
+    return _ways(values) if values.get("extcap-interface") == REMOTE_INTERFACE else []
+
+
+def _ways(values: dict[str, str]) -> list[Way]:
+    """Return the ways that the options name.  Raises OptionError."""
+    from unixsock_bpf.remote.way import WayError, by_command, by_ssh
+
+    hosts = values.get("remote-host", "").replace(",", " ").split()
+    try:
+        if values.get("via"):
+            return [by_command(values["via"])]
+        if not hosts:
+            raise OptionError("The remote host is missing: enter it in the interface's options.")
+        return [
+            by_ssh(
+                host,
+                port=remote_port(values),
+                user=values.get("remote-username", ""),
+                jump=values.get("proxy-jump", ""),
+                key=values.get("sshkey", ""),
+                privilege=remote_privilege(values),
+            )
+            for host in hosts
+        ]
+    except WayError as error:
+        raise OptionError(str(error)) from None
 
 
 def _value(arguments: Sequence[str], name: str) -> str | None:
@@ -151,8 +208,9 @@ def _check_interface(values: dict[str, str]) -> None:
     name = values.get("extcap-interface")
     if name is None:
         raise UsageError("--extcap-interface is missing")
-    if name != INTERFACE:
-        raise UsageError(f"there is no interface '{name}'; the only one is '{INTERFACE}'")
+    if name not in _INTERFACES:
+        known = " and ".join(f"'{one}'" for one in _INTERFACES)
+        raise UsageError(f"there is no interface '{name}'; there are {known}")
 
 
 def sentence(kind: str, **fields: object) -> str:
@@ -178,7 +236,7 @@ def interfaces() -> str:
             sentence(
                 "extcap", version=__version__, help=f"file://{manual}" if manual else "", display=DISPLAY
             ),
-            sentence("interface", value=INTERFACE, display=DISPLAY),
+            *(sentence("interface", value=name, display=shown) for name, (shown, _) in _INTERFACES.items()),
             *(sentence("control", number=int(number), **words) for number, words in CONTROLS.items()),
         ]
     )
@@ -189,9 +247,10 @@ def dlts() -> str:
     return sentence("dlt", number=_LINKTYPE, name=INTERFACE.upper(), display="Unix sockets (exported PDU)")
 
 
-def config() -> str:
-    """Answer --extcap-config: the options in the order of the table."""
-    return "".join(_argument(number, option) for number, option in enumerate(OPTIONS))
+def config(interface: str) -> str:
+    """Answer --extcap-config: the interface's options in the order of their table."""
+    _, options = _INTERFACES[interface]
+    return "".join(_argument(number, option) for number, option in enumerate(options))
 
 
 def _argument(number: int, option: Option) -> str:
@@ -225,10 +284,9 @@ def reload(name: str, values: dict[str, str]) -> str:
     option = BY_NAME.get(name.lstrip("-"))
     if option is None or not option.reload:
         raise UsageError(f"option '{name}' has nothing to reload")
-    from unixsock_bpf.linux.listed_sockets import choices
-
-    number = OPTIONS.index(option)
-    offered = [*option.choices, *choices()]
+    _, options = _INTERFACES[values["extcap-interface"]]
+    number = options.index(option)
+    offered = [*option.choices, *_sockets(values)]
     current = values.get(option.name, "")
     if current and current not in [value for value, _ in offered]:
         offered.insert(1, (current, current))
@@ -236,6 +294,24 @@ def reload(name: str, values: dict[str, str]) -> str:
         sentence("value", arg=number, value=value, display=text, default="true" if at == 0 else "false")
         for at, (value, text) in enumerate(offered)
     )
+
+
+def _sockets(values: dict[str, str]) -> list[tuple[str, str]]:
+    """Return the present sockets, of another host where those are asked for.
+
+    Where it cannot list them, the reason is the only text: the dialog shows no errors.
+    """
+    if values["extcap-interface"] == INTERFACE:
+        from unixsock_bpf.linux.listed_sockets import choices
+
+        return choices()
+    from unixsock_bpf.errors import UnixsockError
+    from unixsock_bpf.remote import sockets
+
+    try:
+        return sockets.choices(_ways(values))
+    except (OptionError, UnixsockError) as error:
+        return [("*", str(error))]
 
 
 def validate(capture_filter: str) -> str:
@@ -252,7 +328,7 @@ def validate(capture_filter: str) -> str:
 def _config_or_reload(values: dict[str, str]) -> str:
     if "extcap-reload-option" in values:
         return reload(values["extcap-reload-option"], values)
-    return config()
+    return config(values["extcap-interface"])
 
 
 #: Verbs in the order in which they are looked for: needs --extcap-interface, and the answer.

@@ -14,6 +14,7 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from unixsock_bpf.capture import own_processes
@@ -26,6 +27,7 @@ from unixsock_bpf.timeouts import FIFO_OPEN_TIMEOUT_S
 if TYPE_CHECKING:
     from unixsock_bpf.capture.base import CaptureSource
     from unixsock_bpf.options import Settings
+    from unixsock_bpf.remote.way import Way
 
 
 class FifoError(OSError):
@@ -77,8 +79,11 @@ def run_refused(fifo: str | None, control_in: str | None, sentence: str) -> int:
     return _fail(sentence, control_in is not None)
 
 
-def run(settings: Settings) -> int:
-    """Capture into ``settings.fifo`` until stopped.  Return the exit status."""
+def run(settings: Settings, ways: Sequence[Way] = ()) -> int:
+    """Capture into ``settings.fifo`` until stopped, on other hosts if ``ways`` are given.
+
+    Return the exit status.
+    """
     # Until something is captured, a signal may simply end us: the kernel takes the probes out.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     control = None
@@ -90,8 +95,9 @@ def run(settings: Settings) -> int:
         return _fail(str(error), settings.control_in is not None)
     writer = PipeWriter(fd)
     try:
-        writer.write([pcapng.file_header(capture_filter=settings.filter.text)])
-        return _capture(settings, writer, fd, control)
+        hosts = [pcapng.Host(way.name) for way in ways]
+        writer.write([pcapng.file_header(capture_filter=settings.filter.text, hosts=hosts)])
+        return _capture(settings, writer, fd, control, ways)
     except ReaderGone:
         return 0
 
@@ -107,17 +113,33 @@ def _feedback(settings: Settings, capture: CaptureSource) -> Feedback | None:
     return Feedback(lambda: own_processes.find().readers, report)
 
 
-def _capture(settings: Settings, writer: PipeWriter, fd: int, control: int | None) -> int:
+def _source(settings: Settings, fd: int, ways: Sequence[Way]) -> CaptureSource:
+    """Return the capture: of this host, or of others, whose only one writes to the fifo itself."""
+    if not ways:
+        from unixsock_bpf.privilege.client import source
+
+        return source(settings, fd)
+    from unixsock_bpf.remote.capture import HostsCapture
+
+    # A descriptor of its own: ours does not block, which the command need not expect.
+    output = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_CLOEXEC) if len(ways) == 1 else None
+    return HostsCapture(settings, ways, output=output)
+
+
+def _capture(
+    settings: Settings, writer: PipeWriter, fd: int, control: int | None, ways: Sequence[Way]
+) -> int:
     from unixsock_bpf.errors import ProbeError
-    from unixsock_bpf.privilege.client import source
 
     starter = own_processes.starter()  # now: it may end while the probe is compiled
-    capture = source(settings, fd)
+    capture = _source(settings, fd, ways)
     try:
         with capture:
             pump = None
             if not capture.writes_output:
-                pump = PipePump(capture, writer, settings.buffer_mib, _feedback(settings, capture))
+                # Other hosts leave out themselves what repeats their output.
+                feedback = None if ways else _feedback(settings, capture)
+                pump = PipePump(capture, writer, settings.buffer_mib, feedback, own_statistics=not ways)
             stop = pump.stop if pump else lambda *_: capture.stop()
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, stop)
@@ -127,12 +149,14 @@ def _capture(settings: Settings, writer: PipeWriter, fd: int, control: int | Non
             if control is not None:
                 from unixsock_bpf.extcap.toolbar import Toolbar
 
-                toolbar = Toolbar(capture, settings, control)
+                toolbar = Toolbar(capture, settings, control, ways)
                 toolbar.start()
                 capture.feedback_found = toolbar.log
             if pump:
                 with contextlib.suppress(ReaderGone):
                     pump.run()
+                if ways:
+                    return 0
                 # Everything is written.  Detaching hook by hook would keep Wireshark waiting for up to a
                 # second; the kernel detaches the hooks of a process that has ended.
                 os._exit(0)

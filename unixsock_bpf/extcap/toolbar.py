@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import queue
 import select
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from unixsock_bpf.extcap.control_pipe import ControlPipe
@@ -30,12 +32,15 @@ if TYPE_CHECKING:
     from unixsock_bpf.capture.base import CaptureSource
     from unixsock_bpf.filter import Filter
     from unixsock_bpf.options import Settings
+    from unixsock_bpf.remote.way import Way
 
 
 class Toolbar:
     """Serve the controls of one capture.  ``control_in`` is the open pipe from Wireshark."""
 
-    def __init__(self, capture: CaptureSource, settings: Settings, control_in: int) -> None:
+    def __init__(
+        self, capture: CaptureSource, settings: Settings, control_in: int, ways: Sequence[Way] = ()
+    ) -> None:
         self._capture = capture
         self._settings = settings
         self._asked = settings  # by the dialog and its capture filter: the toolbar only narrows that
@@ -43,6 +48,9 @@ class Toolbar:
         self._out = ControlPipe(settings.control_out, capture) if settings.control_out else None
         self._decoder = Decoder()
         self._lost = 0
+        self._ways = ways
+        #: What a thread has to log.
+        self._later: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def start(self) -> None:
         """Watch the control pipe, and log how the probe is attached."""
@@ -76,6 +84,8 @@ class Toolbar:
     def _each_second(self) -> None:
         if self._out is not None:
             self._out.flush()
+        while not self._later.empty():
+            self.log(self._later.get())
         self._tell_losses()
 
     def _tell_losses(self) -> None:
@@ -124,8 +134,19 @@ class Toolbar:
     def _list_sockets(self) -> None:
         from unixsock_bpf.linux.listed_sockets import choices
 
-        listed = [f"  {text}\n" for _, text in choices()]
-        self.log(f"{len(listed)} named sockets exist now:\n{''.join(listed)}".rstrip("\n"))
+        if self._ways:  # which may take long to answer
+            threading.Thread(target=self._list_remote, daemon=True).start()
+        else:
+            self.log(_listed(choices()))
+
+    def _list_remote(self) -> None:
+        from unixsock_bpf.errors import ProbeError
+        from unixsock_bpf.remote.sockets import choices
+
+        try:
+            self._later.put(_listed(choices(self._ways)))
+        except ProbeError as error:
+            self._later.put(str(error))
 
     def _change_filter(self, text: str) -> None:
         """Apply a filter from the toolbar, or log why not and keep the old one."""
@@ -161,6 +182,12 @@ class Toolbar:
                 self.log(sentence())
 
         self._capture.replace(settings, done)
+
+
+def _listed(choices: Sequence[tuple[str, str]]) -> str:
+    """Return a list of sockets for the log window."""
+    lines = "".join(f"\n  {text}" for _, text in choices)
+    return f"{len(choices)} named sockets exist now:{lines}"
 
 
 def _narrowed(asked: Settings, typed: Filter) -> Settings:

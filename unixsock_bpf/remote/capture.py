@@ -127,7 +127,11 @@ class HostsCapture(Poller):
     def unattached(self) -> list[str]:
         """What is unknown on which host, and how its clock stands."""
         sentences = [f"{host.way.name}: {text}" for host in self.hosts for text in host.unattached]
-        return sentences + [f"Note: {host.clock_text}." for host in self.hosts if host.clock_text]
+        return (
+            self._problems
+            + sentences
+            + [f"Note: {host.clock_text}." for host in self.hosts if host.clock_text]
+        )
 
     @property
     def statistics(self) -> Statistics:

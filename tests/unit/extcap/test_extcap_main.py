@@ -50,7 +50,8 @@ def sentences(text):
 def test_interfaces():
     told = list(sentences(main.answer(["--extcap-interfaces", "--extcap-version=4.0"])))
     assert [fields for kind, fields in told if kind == "interface"] == [
-        {"value": "unixsock", "display": "Unix sockets"}
+        {"value": "unixsock", "display": "Unix sockets"},
+        {"value": "unixsock-ssh", "display": "Unix sockets of another host"},
     ]
     (own,) = (fields for kind, fields in told if kind == "extcap")
     assert own["display"] == "Unix sockets"

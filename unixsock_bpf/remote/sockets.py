@@ -1,0 +1,73 @@
+"""The sockets of other hosts, for the selector in Wireshark's dialog and the toolbar's list."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+from unixsock_bpf.errors import ProbeError
+from unixsock_bpf.linux.listed_sockets import as_glob
+from unixsock_bpf.remote.way import Way, explain
+from unixsock_bpf.timeouts import REMOTE_ANSWER_TIMEOUT_S
+
+#: Names that a selector shows at most.
+_MOST = 5000
+
+
+def choices(ways: Sequence[Way]) -> list[tuple[str, str]]:
+    """Return a glob and a text for each bound name on any of the hosts.  Raises ProbeError."""
+    running = [_start(way) for way in ways]
+    found: dict[str, tuple[set[str], set[str]]] = {}
+    try:
+        for way, process in zip(ways, running):
+            for one in _answer(way, process):
+                name, kind = str(one.get("name") or ""), str(one.get("type"))
+                if name and len(found) < _MOST:
+                    kinds, processes = found.setdefault(name, (set(), set()))
+                    kinds.add(kind)
+                    processes |= {f"{each.get('comm')}[{each.get('pid')}]" for each in one["processes"]}
+    except (KeyError, TypeError, AttributeError):
+        raise ProbeError(f"The list of sockets of {way.name} cannot be read.") from None
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    return [(as_glob(name.encode(errors="replace")), _text(name, *found[name])) for name in sorted(found)]
+
+
+def _text(name: str, kinds: set[str], processes: set[str]) -> str:
+    shown = ", ".join(sorted(processes)[:4]) + (", ..." if len(processes) > 4 else "")
+    return f"{name}  ({'/'.join(sorted(kinds))})  {shown}".rstrip()
+
+
+def _start(way: Way) -> subprocess.Popen[bytes]:
+    command = way.command("sockets", "--json")
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        why = (error.strerror or "").lower()
+        raise ProbeError(f"Cannot run '{command[0]}' for {way.name}: {why}.") from None
+
+
+def _answer(way: Way, process: subprocess.Popen[bytes]) -> list[dict[str, Any]]:
+    try:
+        out, err = process.communicate(timeout=REMOTE_ANSWER_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        raise ProbeError(
+            f"{way.name} did not list its sockets within {REMOTE_ANSWER_TIMEOUT_S:.0f} s."
+        ) from None
+    if process.returncode:
+        raise ProbeError(explain(way, err.decode(errors="replace").splitlines(), process.returncode))
+    try:
+        listed = json.loads(out)
+    except ValueError:
+        raise ProbeError(f"The list of sockets of {way.name} cannot be read.") from None
+    return listed if isinstance(listed, list) else []
