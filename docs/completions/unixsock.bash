@@ -41,7 +41,7 @@ _unixsock() {
                 --colour --color --snaplen --buffer-size --events --include-capture-processes --privilege \
                 --rotate-size --rotate-age --host --via --remote-priv --control -h --help" -- "$current")
             ;;
-        sockets) mapfile -t COMPREPLY < <(compgen -W "$terms $choices --format --json -h --help" -- "$current") ;;
+        sockets) mapfile -t COMPREPLY < <(compgen -W "$terms $choices --format --json --waiting --group-by --watch -h --help" -- "$current") ;;
         check) mapfile -t COMPREPLY < <(compgen -W '--filter -h --help' -- "$current") ;;
         install) mapfile -t COMPREPLY < <(compgen -W '--user --system --group --no-group --yes -h --help' -- "$current") ;;
         uninstall) mapfile -t COMPREPLY < <(compgen -W '--user --system -h --help' -- "$current") ;;

@@ -9,6 +9,7 @@ from typing import Any
 from unixsock_bpf.cli.arguments import filter_of
 from unixsock_bpf.cli.errors import Failure
 from unixsock_bpf.cli.sockets import processes_text, state_text
+from unixsock_bpf.filter.near import bound_otherwise, near
 from unixsock_bpf.filter.sockets import select
 from unixsock_bpf.formats.text import name_text, type_name
 from unixsock_bpf.install.checks import Check, checks
@@ -55,11 +56,13 @@ def _check_filter(arguments: argparse.Namespace) -> int:
     found = select(present, wanted)
     for one, always in found:
         _write(
-            f"{type_name(one.type)} {state_text(one.state)} inode {one.inode} "
+            f"{type_name(one.type)} {state_text(one.state)} inode {one.inode or '-'} "
             f"{name_text(one.name) or '(unnamed)'} {processes_text(one)}"
             + ("" if always else " (depends on the message)")
         )
     _write(f"{len(found)} of {len(present)} present sockets match; others are captured when they appear")
+    for sentence in (*bound_otherwise(wanted), *near(wanted, present)):
+        _write(sentence)
     return 0 if found else 1
 
 

@@ -121,6 +121,8 @@ def run(arguments: argparse.Namespace, start: Callable[[Settings], CaptureSource
                 recording = early or _recording(name, arguments, settings, source, files)
                 where = f" on {', '.join(host.name for host in hosts_of(source))}" if remote else ""
                 _say(f"unixsock: capturing {_subject(settings, source.left_out)}{where}; Ctrl-C ends")
+                for sentence in [] if remote else _nearby(settings):
+                    _say(f"unixsock: {sentence}")
                 for sentence in source.unattached:
                     _say(f"unixsock: {sentence}")
                 if arguments.autostop:
@@ -147,6 +149,12 @@ def _subject(settings: Settings, left_out: Sequence[str]) -> str:
     return (settings.filter.text.strip() or "all Unix sockets") + (
         f", without those of {', '.join(others)}" if others else ""
     )
+
+
+def _nearby(settings: Settings) -> list[str]:
+    from unixsock_bpf.filter.near import nearby
+
+    return nearby(settings.filter)
 
 
 def _feedback() -> Feedback:

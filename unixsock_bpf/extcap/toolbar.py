@@ -62,12 +62,18 @@ class Toolbar:
         self.log(f"Attached with {self._capture.attached}. {self._filter_sentence()}")
         if self._capture.left_out:
             self.log(f"Left out, because they belong to this capture: {', '.join(self._capture.left_out)}.")
-        for sentence in self._capture.unattached:
+        for sentence in (*self._capture.unattached, *self._nearby()):
             self.log(sentence)
 
     def _filter_sentence(self) -> str:
         text = self._settings.filter.text.strip()
         return f"Capture filter: {text}" if text else "No capture filter."
+
+    def _nearby(self) -> list[str]:
+        """Return what is near the filter's paths that are no present socket's."""
+        from unixsock_bpf.filter.near import nearby
+
+        return [f"{sentence}." for sentence in nearby(self._settings.filter)]
 
     def _send(self, control: int, command: Command, text: str) -> None:
         if self._out is not None:
@@ -159,17 +165,17 @@ class Toolbar:
             return
         self._change(
             dataclasses.replace(self._settings, filter=narrowed.filter, events=narrowed.events),
-            self._filter_sentence,
+            lambda: [self._filter_sentence(), *self._nearby()],
         )
 
     def _include_capture_processes(self, included: bool) -> None:
         self._change(
             dataclasses.replace(self._settings, include_capture_processes=included),
-            lambda: f"The capture's own processes are {'included' if included else 'left out'}.",
+            lambda: [f"The capture's own processes are {'included' if included else 'left out'}."],
         )
 
-    def _change(self, settings: Settings, sentence: Callable[[], str]) -> None:
-        """Go on with other settings and log ``sentence`` once they hold, or log why they cannot."""
+    def _change(self, settings: Settings, sentences: Callable[[], list[str]]) -> None:
+        """Go on with other settings and log ``sentences`` once they hold, or log why they cannot."""
         if settings == self._settings:
             return
         before, self._settings = self._settings, settings
@@ -179,7 +185,8 @@ class Toolbar:
                 self._settings = before
                 self._warn(f"Nothing was changed. {problem}")
             else:
-                self.log(sentence())
+                for sentence in sentences():
+                    self.log(sentence)
 
         self._capture.replace(settings, done)
 

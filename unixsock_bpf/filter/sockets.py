@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from unixsock_bpf.filter.endpoint import Endpoint
 from unixsock_bpf.linux.cgroups import cgroup_of
-from unixsock_bpf.linux.sockets import Socket
+from unixsock_bpf.linux.sockets import Peers, Socket
 
 if TYPE_CHECKING:
     from unixsock_bpf.filter import Filter
@@ -22,11 +22,19 @@ def select(present: list[Socket], wanted: Filter) -> list[tuple[Socket, bool]]:
     if wanted.takes_everything:
         return [(one, True) for one in present]
     with_cgroup = "cgroup" in wanted.text
-    endpoints = {one.inode: _endpoints(one, with_cgroup) for one in present}
+    peers, endpoints = Peers(present), {}
+
+    def of(one: Socket) -> list[Endpoint]:
+        key = one.inode, one.peer
+        if key not in endpoints:
+            endpoints[key] = _endpoints(one, with_cgroup)
+        return endpoints[key]
+
     found = []
     for one in present:
-        others = endpoints.get(one.peer, [_UNKNOWN_PEER])
-        verdicts = {wanted.judge(near, far, one.type) for near in endpoints[one.inode] for far in others}
+        peer = peers.of(one)
+        others = of(peer) if peer else [_UNKNOWN_PEER]
+        verdicts = {wanted.judge(near, far, one.type) for near in of(one) for far in others}
         if verdicts != {False}:
             found.append((one, True in verdicts))
     return found
@@ -34,7 +42,7 @@ def select(present: list[Socket], wanted: Filter) -> list[tuple[Socket, bool]]:
 
 def _endpoints(one: Socket, with_cgroup: bool) -> list[Endpoint]:
     """Return the socket as the filter sees it, once for each process that holds it."""
-    known: dict[str, Any] = {"name": one.name, "inode": one.inode, "netns": one.netns}
+    known: dict[str, Any] = {"name": one.name, "inode": one.inode or None, "netns": one.netns}
     if not one.owners:
         return [Endpoint(**known, pid=0, uid=-1, comm=b"", cgroup=b"")]  # no holder that is visible
     return [

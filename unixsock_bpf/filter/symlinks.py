@@ -1,15 +1,20 @@
-"""Other names that a path may have been bound under, because of symbolic links.
+"""Other names that a path may have been bound under, because of symbolic links, or since it was renamed.
 
 A socket keeps the name that its server passed to bind().  A user who sees
-/var/run/x may look for a socket that was bound as /run/x, or the other way round.
+/var/run/x may look for a socket that was bound as /run/x, or the other way round.  And a
+server may bind x.771.tmp and rename that to x, or link or mount it there.
 """
 
 from __future__ import annotations
 
 import os
-from functools import cache
+import stat
+import time
+from contextlib import suppress
+from functools import cache, lru_cache
 
 from unixsock_bpf.filter.glob import Character, literal_length
+from unixsock_bpf.linux import sock_diag
 
 #: Links in these directories are looked at for ways back, as from /run to /var/run.
 _LINK_DIRECTORIES = ("/", "/var")
@@ -25,11 +30,36 @@ def aliases(characters: list[Character]) -> list[list[Character]]:
         end = text.rindex("/", 0, end) + 1
     prefix, rest = text[:end], characters[end:]
     found: list[str] = []
-    for known in (prefix, *_resolved(prefix)):
+    for known in (prefix, *_resolved(prefix), *([] if rest else names_of_file(text))):
         for name in (known, *_ways_back(known)):
             if name != prefix and name not in found:
                 found.append(name)
     return [[(character, True) for character in name] + rest for name in found]
+
+
+def names_of_file(path: str) -> list[str]:
+    """Return the absolute names to which present sockets were bound whose file is ``path``."""
+    with suppress(OSError, ValueError):
+        about = os.stat(path)
+        if stat.S_ISSOCK(about.st_mode):
+            file = about.st_ino & 0xFFFFFFFF, about.st_dev
+            names = {one.name for one in _listed() if (one.file, one.device) == file}
+            return sorted(name.decode() for name in names if name.startswith(b"/"))
+    return []
+
+
+#: For how long a list of sockets serves the next paths of a filter.
+_LIST_AGE_S = 0.05
+
+
+def _listed() -> list[sock_diag.Entry]:
+    """List the sockets of this network namespace.  Raises DiagError."""
+    return _listed_at(int(time.monotonic() / _LIST_AGE_S))
+
+
+@lru_cache(maxsize=1)
+def _listed_at(_: int) -> list[sock_diag.Entry]:
+    return list(sock_diag.listed())
 
 
 def _resolved(path: str) -> list[str]:

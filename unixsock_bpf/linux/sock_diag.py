@@ -19,8 +19,8 @@ _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
 
 #: Attributes, and the bits that ask for them.
-_NAME, _PEER, _RQLEN = 0, 2, 4
-_SHOW_NAME, _SHOW_PEER, _SHOW_RQLEN = 0x1, 0x4, 0x10
+_NAME, _VFS, _PEER, _ICONS, _RQLEN = 0, 1, 2, 3, 4
+_SHOW_NAME, _SHOW_VFS, _SHOW_PEER, _SHOW_ICONS, _SHOW_RQLEN = 0x1, 0x2, 0x4, 0x8, 0x10
 
 #: struct nlmsghdr: length, type, flags, sequence number, port
 _HEAD = struct.Struct("=IHHII")
@@ -33,6 +33,9 @@ _ATTRIBUTE = struct.Struct("=HH")
 _NUMBER = struct.Struct("=I")
 #: struct unix_diag_rqlen
 _QUEUES = struct.Struct("=II")
+#: struct unix_diag_vfs: inode (its lower 32 bits), device as the kernel numbers it
+_FILE = struct.Struct("=II")
+_MINOR_BITS = 20
 _ERROR = struct.Struct("=i")
 
 #: Bytes that hold any piece of a listing: the kernel makes none of more than 32 KiB.
@@ -44,7 +47,11 @@ class DiagError(OSError):
 
 
 class Entry(NamedTuple):
-    """One socket, as in ``sockets.Socket``: inode, type, state, name, inode of the peer, queues."""
+    """One socket, as in ``sockets.Socket``.
+
+    ``file``, ``device``: the file that it was bound to, as stat(2) has them, but for the upper half of the
+    inode; 0 without one.  ``waiting``: of a listening socket, inodes of the clients that it has not accepted.
+    """
 
     inode: int
     type: int
@@ -53,6 +60,9 @@ class Entry(NamedTuple):
     peer: int
     receive_queue: int
     send_queue: int
+    file: int = 0
+    device: int = 0
+    waiting: tuple[int, ...] = ()
 
 
 def request(show: int) -> bytes:
@@ -89,6 +99,8 @@ def _entry(piece: bytes, at: int, end: int) -> Entry:
     _, kind, state, inode = _MESSAGE.unpack_from(piece, at)
     at += _MESSAGE.size
     name, peer, receive_queue, send_queue = b"", 0, 0, 0
+    file = device = 0
+    waiting: tuple[int, ...] = ()
     while at < end:
         length, attribute = _ATTRIBUTE.unpack_from(piece, at)
         if length < 4 or at + length > end:
@@ -101,8 +113,13 @@ def _entry(piece: bytes, at: int, end: int) -> Entry:
             (peer,) = _NUMBER.unpack_from(piece, at + 4)
         elif attribute == _RQLEN:
             receive_queue, send_queue = _QUEUES.unpack_from(piece, at + 4)
+        elif attribute == _VFS:
+            file, number = _FILE.unpack_from(piece, at + 4)
+            device = os.makedev(number >> _MINOR_BITS, number & ((1 << _MINOR_BITS) - 1))
+        elif attribute == _ICONS:
+            waiting = struct.unpack_from(f"={(length - 4) // 4}I", piece, at + 4)
         at += (length + 3) & ~3
-    return Entry(inode, kind, state, name, peer, receive_queue, send_queue)
+    return Entry(inode, kind, state, name, peer, receive_queue, send_queue, file, device, waiting)
 
 
 def _pieces(show: int) -> Iterator[bytes]:
@@ -120,7 +137,7 @@ def _pieces(show: int) -> Iterator[bytes]:
 
 def listed() -> Iterator[Entry]:
     """List the sockets of the calling thread's network namespace.  Raises DiagError."""
-    for piece in _pieces(_SHOW_NAME | _SHOW_PEER | _SHOW_RQLEN):
+    for piece in _pieces(_SHOW_NAME | _SHOW_VFS | _SHOW_PEER | _SHOW_ICONS | _SHOW_RQLEN):
         found, last = entries(piece)
         yield from found
         if last:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from enum import IntEnum
 from functools import partial
@@ -25,8 +25,12 @@ class SocketsError(OSError):
 
 
 class State(IntEnum):
-    """Socket states; the kernel gives Unix sockets those of TCP."""
+    """Socket states; the kernel gives Unix sockets those of TCP.
 
+    WAITING is ours: the server's end of a connection that was not accepted yet.
+    """
+
+    WAITING = 0
     ESTABLISHED = 1
     UNCONNECTED = 7
     LISTENING = 10
@@ -48,6 +52,10 @@ class Socket(NamedTuple):
     the inode of the other end; 0: not connected, or not accepted yet.  Queues are
     bytes; of a listening socket, the connections that wait and the backlog.
     ``netns`` is the inode of its network namespace.  ``owners``: youngest process first.
+    ``file``, ``device``, ``waiting``: as in ``sock_diag.Entry``.
+
+    The server's end of a connection that was not accepted yet has the inode 0, its listener's
+    name and owners, and unknown queues, as 0.
     """
 
     inode: int
@@ -59,6 +67,25 @@ class Socket(NamedTuple):
     send_queue: int
     netns: int
     owners: tuple[Owner, ...] = ()
+    file: int = 0
+    device: int = 0
+    waiting: tuple[int, ...] = ()
+
+
+class Peers:
+    """The other end of each of ``present``."""
+
+    def __init__(self, present: list[Socket]) -> None:
+        self._by_inode = {one.inode: one for one in present if one.inode}
+        self._not_accepted = {one.peer: one for one in present if not one.inode}
+
+    def of(self, one: Socket) -> Socket | None:
+        """Return the other end of ``one``; None if there is none, or it is not known."""
+        return self._by_inode.get(one.peer) or self._not_accepted.get(one.inode)
+
+    def by_inode(self, inode: int) -> Socket | None:
+        """Return the socket with this inode."""
+        return self._by_inode.get(inode)
 
 
 def owners() -> dict[int, Owner]:
@@ -90,7 +117,8 @@ def holders() -> dict[int, list[Owner]]:
 def sockets() -> list[Socket]:
     """List the AF_UNIX sockets of every network namespace that can be entered, this one's first.
 
-    Raises SocketsError if the kernel lists none because it lacks unix_diag.
+    The server's ends of connections that were not accepted yet follow their listeners.  Raises
+    SocketsError if the kernel lists none because it lacks unix_diag.
     """
     held = holders()
     found: dict[int, Socket] = {}
@@ -98,14 +126,27 @@ def sockets() -> list[Socket]:
     def take(netns: int) -> None:
         for entry in sock_diag.listed():
             if entry.inode not in found:
-                found[entry.inode] = Socket(*entry, netns, tuple(held.get(entry.inode, ())))
+                owners = tuple(held.get(entry.inode, ()))
+                inode, kind, state, name, peer, receive_queue, send_queue, file, device, waiting = entry
+                queues = receive_queue, send_queue
+                found[inode] = Socket(
+                    inode, kind, state, name, peer, *queues, netns, owners, file, device, waiting
+                )
 
     try:
         for netns, path in _namespaces().items():
             _within(path, partial(take, netns))
     except sock_diag.DiagError as error:
         raise SocketsError(_why(error)) from None
-    return list(found.values())
+    return [end for one in found.values() for end in (one, *_not_accepted(one))]
+
+
+def _not_accepted(listener: Socket) -> Iterable[Socket]:
+    """Yield the server's ends of connections that wait at ``listener``; clients without an inode are gone."""
+    for client in filter(None, listener.waiting):
+        yield listener._replace(
+            inode=0, state=State.WAITING, peer=client, receive_queue=0, send_queue=0, waiting=()
+        )
 
 
 def _why(error: sock_diag.DiagError) -> str:

@@ -95,13 +95,14 @@ def test_it_begins_with_what_is_attached_and_the_filter(window, tmp_path):
     assert window.log().endswith(" Attached with fentry. No capture filter.\n")
     (tmp_path / "other").mkdir()
     other = Window(tmp_path / "other", Settings(filter=parse("path /run/x"), include_capture_processes=True))
-    first, second = other.heard()
+    first, second, near = other.heard()
     assert (first.control, first.command, first.flag) == (
         Control.INCLUDE_CAPTURE_PROCESSES,
         Command.SET,
         True,
     )
     assert second.text.endswith("Capture filter: path /run/x\n")
+    assert near.text.endswith(" there is no file /run/x.\n")
 
 
 def test_a_filter_narrows_what_the_dialog_asked_for(tmp_path):
@@ -112,7 +113,8 @@ def test_a_filter_narrows_what_the_dialog_asked_for(tmp_path):
     assert narrowed.filter == parse("(type stream or fds) and (path /run/x or event close)")
     assert narrowed.events
     assert (restored.filter, restored.events) == (parse("type stream or fds"), False)
-    assert "Capture filter: (type stream or fds) and (path /run/x or event close)\n" in window.log()
+    assert "Capture filter: (type stream or fds) and (path /run/x or event close)\n" in (log := window.log())
+    assert "there is no file /run/x.\n" in log
 
 
 def test_the_same_filter_again_changes_nothing(window):

@@ -32,7 +32,19 @@ _NAME = st.binary(max_size=107).map(lambda name: b"\0" + name) | st.binary(max_s
     lambda name: name.strip(b"\0")
 )
 ENTRIES = st.lists(
-    st.builds(Entry, _NUMBER, st.integers(0, 255), st.integers(0, 255), _NAME, _NUMBER, _NUMBER, _NUMBER),
+    st.builds(
+        Entry,
+        _NUMBER,
+        st.integers(0, 255),
+        st.integers(0, 255),
+        _NAME,
+        _NUMBER,
+        _NUMBER,
+        _NUMBER,
+        st.just(0),
+        st.just(0),
+        st.just(()),
+    ),
     max_size=4,
 )
 
