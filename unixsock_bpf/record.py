@@ -20,6 +20,7 @@ No I/O happens here.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -314,6 +315,34 @@ def display_name(name: bytes) -> bytes:
 def display_process(comm: bytes, pid: int) -> bytes:
     """Return ``comm[pid]``, with ``?`` for one that is not known; nothing if neither is."""
     return (comm or b"?") + b"[%b]" % (b"%d" % pid if pid else b"?") if comm or pid else b""
+
+
+#: Endings of cgroups that are units of systemd with processes of their own.
+_UNIT = re.compile(rb"[^/]+\.(?:service|scope|socket|mount|swap)")
+#: Cgroups of Docker, Podman, containerd and CRI-O; of LXC; of systemd-nspawn and libvirt.
+_CONTAINER = re.compile(
+    rb"/(?:[a-z-]+-)?([0-9a-f]{12})[0-9a-f]{52}(?:\.scope)?(?=/|$)"
+    rb"|/lxc(?:\.payload\.|/)([^/]+)|/machine-([^/]+)\.scope(?=/|$)"
+)
+_ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
+
+
+def unit_of(cgroup: bytes) -> bytes:
+    """Return the innermost systemd unit that a cgroup's path lies in; empty if there is none."""
+    found = [part for part in cgroup.split(b"/") if _UNIT.fullmatch(part)]
+    return found[-1] if found else b""
+
+
+def container_of(cgroup: bytes) -> bytes:
+    """Return the container that a cgroup's path lies in: 12 digits of its id, or its name.
+
+    Empty if it is in none.  Of containers within containers, the innermost.
+    """
+    found = list(_CONTAINER.finditer(cgroup))
+    if not found:
+        return b""
+    name = next(group for group in found[-1].groups() if group is not None)
+    return _ESCAPED.sub(lambda digits: bytes([int(digits[1], 16)]), name)
 
 
 def element(kind: int, value: bytes) -> bytes:

@@ -18,7 +18,18 @@ from conftest import Tshark
 from protocol_samples import SAMPLES
 
 from unixsock_bpf.formats import pcapng
-from unixsock_bpf.record import HEADER_LEN, Event, Fd, FdKind, Flag, Record, SocketType, encode
+from unixsock_bpf.record import (
+    HEADER_LEN,
+    Event,
+    Fd,
+    FdKind,
+    Flag,
+    Record,
+    SocketType,
+    container_of,
+    encode,
+    unit_of,
+)
 
 PREFERENCE = ("-o", "unixsock.paths:/srv/*=unixsock.json")
 
@@ -187,6 +198,27 @@ def test_lost_and_failed_sends_add_no_data(tshark: Tshark, tmp_path: Path) -> No
     assert [row[:3] for row in rows] == [["", "", ""], ["2", "50", ""], ["", "", "EAGAIN"], ["", "", ""]]
     assert rows[3][3] != ""
     assert [row[4] for row in rows] == ["3", "", "", "3"]
+
+
+def test_unit_and_container_of_the_sender(tshark: Tshark, tmp_path: Path) -> None:
+    a_container = b"0123456789ab" + b"c" * 52
+    cgroups = [
+        *(b"/system.slice/nginx.service", b"/machine.slice/libpod-%b.scope/container" % a_container),
+        *(b"/docker/" + a_container, b"/lxc/web/cron.service", b"/machine.slice/machine-web\\x2dtwo.scope"),
+        *(b"/" + b"a" * 65, b"/.service", b"/kubepods/pod1/crio-%b.scope" % a_container),
+    ]
+    records = [replace(side(True, b"/x"), cgroup=cgroup) for cgroup in cgroups]
+    rows = tshark.fields(
+        write(tmp_path / "c.pcapng", records),
+        "unixsock.cgroup",
+        "unixsock.src.unit",
+        "unixsock.src.container",
+    )
+    # Some versions double the backslash.
+    shown = [[value.replace("\\\\", "\\") for value in row] for row in rows]
+    assert shown == [
+        [cgroup.decode(), unit_of(cgroup).decode(), container_of(cgroup).decode()] for cgroup in cgroups
+    ]
 
 
 def test_follow_stream_gives_both_sides(tshark: Tshark, tmp_path: Path) -> None:

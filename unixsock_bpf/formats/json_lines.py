@@ -9,7 +9,18 @@ from typing import Any
 
 from unixsock_bpf.formats.base import Format, RecordWriter
 from unixsock_bpf.formats.text import SHUTDOWN, event_name, harmless, reason_names, type_name
-from unixsock_bpf.record import ATTRIBUTES, ELEMENT_FIELDS, Element, Event, Flag, Record, Role, display_name
+from unixsock_bpf.record import (
+    ATTRIBUTES,
+    ELEMENT_FIELDS,
+    Element,
+    Event,
+    Flag,
+    Record,
+    Role,
+    container_of,
+    display_name,
+    unit_of,
+)
 
 
 def _text_or_none(data: bytes) -> str | None:
@@ -33,6 +44,9 @@ def endpoint(record: Record, side: str) -> dict[str, Any]:
         "name": _name(getattr(record, f"{side}_name")),
         "path": getattr(record, f"{side}_path").decode("utf-8", "backslashreplace") or None,
     }
+    if side == "src" and record.cgroup:
+        values["unit"] = unit_of(record.cgroup).decode("utf-8", "backslashreplace") or None
+        values["container"] = container_of(record.cgroup).decode("utf-8", "backslashreplace") or None
     return {key: value for key, value in values.items() if value is not None}
 
 

@@ -4,6 +4,7 @@ if type(host) ~= "table" then return end -- run by Wireshark's own scan of its p
 
 local layout = host.load("record/format")
 local text = host.load("util/text")
+local cgroup_names = host.load("util/cgroup_names")
 local AT, EVENT, FLAG, ELEMENT, has = layout.AT, layout.EVENT, layout.FLAG, layout.ELEMENT, layout.has
 local printable = text.printable
 
@@ -73,6 +74,8 @@ field("fd.type", "string", "Descriptor type")
 field("fd.path", "string", "Descriptor path")
 field("fd.inode", "uint64", "Descriptor inode")
 field("cgroup", "string", "Control group")
+field("src.unit", "string", "Sender systemd unit")
+field("src.container", "string", "Sender container")
 field("lost.messages", "uint64", "Lost messages")
 field("lost.bytes", "uint64", "Lost bytes")
 field("lost.reasons", "string", "Reasons of the loss")
@@ -155,6 +158,10 @@ local function plan(shared, there)
             put(elements, one[1], place[1], place[2], text[one[4]](shared.el[one[3]]), one[5])
         end
     end
+    local place = shared.el[ELEMENT.CGROUP]
+    local unit, container = cgroup_names.of(shared.el.cgroup or "")
+    if unit then put(elements, "src.unit", place[1], place[2], printable(unit)) end
+    if container then put(elements, "src.container", place[1], place[2], printable(container)) end
     return { head = head, flags = flags, elements = elements }
 end
 

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +28,36 @@ RECORD = Record(
     len=5,
     payload=b"a\x1b[2J",
 )
+
+A_CONTAINER = b"0123456789ab" + b"c" * 52
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "unit", "container"),
+    [
+        (b"/system.slice/nginx.service", "nginx.service", None),
+        (b"/docker/%b/init.scope" % A_CONTAINER, "init.scope", "0123456789ab"),
+        (b"/lxc.payload.web/system.slice/cron.service", "cron.service", "web"),
+        (b"/machine.slice/machine-web\\x2dtwo.scope", "machine-web\\x2dtwo.scope", "web-two"),
+        (b"/user.slice/user-1000.slice/user@1000.service/app.slice", "user@1000.service", None),
+        (b"/kubepods/besteffort/pod1/%b" % A_CONTAINER, None, "0123456789ab"),
+        (b"/" + b"a" * 63, None, None),
+        (b"/" + b"a" * 65, None, None),
+        (b"/service/.service", None, None),
+        (b"/", None, None),
+        (b"", None, None),
+    ],
+)
+def test_unit_and_container_of_the_sender(cgroup: bytes, unit: str | None, container: str | None) -> None:
+    src = json_lines.as_dict(0, Record(cgroup=cgroup))["src"]
+    assert (src.get("unit"), src.get("container")) == (unit, container)
+
+
+@pytest.mark.parametrize("engine", [b"docker", b"libpod", b"cri-containerd", b"crio"])
+def test_containers_of_systemd_hosts(engine: bytes) -> None:
+    scope = b"%b-%b.scope" % (engine, A_CONTAINER)
+    src = json_lines.as_dict(0, Record(cgroup=b"/machine.slice/" + scope))["src"]
+    assert src == {"unit": scope.decode(), "container": "0123456789ab"}
 
 
 def test_heading_names_both_ends_path_type_and_length() -> None:
