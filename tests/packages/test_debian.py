@@ -71,7 +71,7 @@ def test_apt_alone_installs_and_purges_without_trace(root: Root, debs: str, tmp_
     install(root, debs)
     root.run("useradd --create-home somebody")
     for user in ("somebody", None):
-        listed = [line for line in root.run("tshark -D", user=user).splitlines() if "unixsock" in line]
+        listed = [line for line in root.run("tshark -D", user=user).splitlines() if "unixsock (" in line]
         assert [line.partition(". ")[2] for line in listed] == ["unixsock (Unix sockets)"]
     blocks = [pcapng.section_header("", "", ""), pcapng.interface("unixsock", "", 0)]
     one = Record(dst_name=b"/run/x", type=1, len=3, payload=b"abc")

@@ -82,6 +82,8 @@ def run_install(arguments: argparse.Namespace) -> int:
             install(places, print)
     except InstallError as error:
         raise Failure(str(error)) from None
+    except OSError as error:
+        raise Failure(f"cannot look into {error.filename}: {reason(error)}") from None
     if os.geteuid() == 0:
         _compile_ahead()
     _tell_other_versions()
@@ -223,4 +225,6 @@ def run_uninstall(arguments: argparse.Namespace) -> int:
             uninstall(print, places)
     except InstallError as error:
         raise Failure(str(error)) from None
+    except OSError as error:
+        raise Failure(f"cannot look into {error.filename}: {reason(error)}") from None
     return 0

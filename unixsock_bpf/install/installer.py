@@ -155,24 +155,17 @@ def _update(
     ``bytecode``: compile the package that is in the library.
     """
     before = Manifest.load(library)
-    for item in items:
-        there = state_of(item.target)
-        foreign = str(item.target) not in before.files and not is_profile(item.target)
-        if there is not None and foreign and there != item.state():
-            raise InstallError(
-                f"{item.target} is there, and 'unixsock install' did not put it there: remove it first"
-            )
     after = Manifest(dict(before.files), list(before.folders))
     try:
-        for item in items:
-            _make_folder(item.target.parent, after)
-            key, there = str(item.target), state_of(item.target)
-            after.files[key] = item.state()
-            if there is not None and before.knows(key, there):
-                after.earlier[key] = there
-        after.save(library)  # so that one that is interrupted can be completed or removed
-        for item in items:
-            _put(item, before, after, report)
+        _refuse_foreign(items, before)
+        staged = _stage(library, items, before, after, report)
+        try:
+            for item in staged:
+                item.commit()
+        except BaseException:
+            for item in staged:
+                item.discard()
+            raise
         after.earlier.clear()
         if bytecode:
             _drop_bytecode(library, after)
@@ -184,6 +177,47 @@ def _update(
         after.save(library)
     except OSError as error:
         raise InstallError(f"cannot write {error.filename}: {(error.strerror or '').lower()}") from None
+
+
+def _refuse_foreign(items: list[Item], before: Manifest) -> None:
+    """Raise InstallError if a file is in the way that ``install`` did not put there, OSError."""
+    for item in items:
+        there = state_of(item.target)
+        foreign = str(item.target) not in before.files and not is_profile(item.target)
+        if there is not None and foreign and there != item.state():
+            raise InstallError(
+                f"{item.target} is there, and 'unixsock install' did not put it there: remove it first"
+            )
+
+
+def _stage(
+    library: Path, items: list[Item], before: Manifest, after: Manifest, report: Callable[[str], None]
+) -> list[Item]:
+    """Write each item that is not there yet beside its place, and return these items.
+
+    If one can't be written, on a full disk for example, nothing has changed.  Raises OSError.
+    """
+    staged = []
+    try:
+        for item in items:
+            _make_folder(item.target.parent, after)
+            key, there = str(item.target), state_of(item.target)
+            after.files[key] = item.state()
+            if there is not None and before.knows(key, there):
+                after.earlier[key] = there
+        for item in items:
+            if _is_wanted(item, before, after, report):
+                staged.append(item)
+                item.stage()
+        after.save(library)  # so that one that is interrupted from here on can be completed or removed
+    except BaseException:
+        for item in staged:
+            item.discard()
+        for folder in sorted(set(after.folders) - set(before.folders), key=len, reverse=True):
+            with contextlib.suppress(OSError):  # not empty
+                os.rmdir(folder)
+        raise
+    return staged
 
 
 def _drop_bytecode(library: Path, manifest: Manifest) -> None:
@@ -230,7 +264,8 @@ def _make_folder(folder: Path, manifest: Manifest) -> None:
             manifest.folders.append(str(one))
 
 
-def _put(item: Item, before: Manifest, after: Manifest, report: Callable[[str], None]) -> None:
+def _is_wanted(item: Item, before: Manifest, after: Manifest, report: Callable[[str], None]) -> bool:
+    """Return whether the file has to be written: it is another, and not one that the user changed."""
     there, wanted, key = state_of(item.target), item.state(), str(item.target)
     changed_since = there is not None and not before.knows(key, there)
     if changed_since and there != wanted and is_profile(item.target):
@@ -240,9 +275,8 @@ def _put(item: Item, before: Manifest, after: Manifest, report: Callable[[str], 
             after.files[key] = before.files[key]
         else:
             del after.files[key]
-        return
-    if there != wanted:
-        item.put()
+        return False
+    return there != wanted
 
 
 def _remove(path: str, manifest: Manifest, report: Callable[[str], None]) -> None:
@@ -275,6 +309,7 @@ def uninstall(report: Callable[[str], None], places: Places | None = None) -> No
     try:
         _drop_bytecode(library, manifest)
         for file in sorted(manifest.files):
+            Item(Path(file)).discard()  # of an installation that was killed
             _remove(file, manifest, report)
         path.unlink()
         for folder in sorted(manifest.folders, key=len, reverse=True):

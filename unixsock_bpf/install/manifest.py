@@ -5,6 +5,7 @@ Only files that it lists are ever removed, and only while they are as they were 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -41,17 +42,37 @@ class Item:
     def _content(self) -> bytes:
         return self.source.read_bytes() if self.source else (self.text or "").encode()
 
+    @property
+    def _staged(self) -> Path:
+        return self.target.with_name(f".{self.target.name}.new")
+
+    def stage(self) -> None:
+        """Write the file beside its place.  Raises OSError with the place, and leaves nothing then."""
+        try:
+            self._staged.unlink(missing_ok=True)
+            if self.link is not None:
+                self._staged.symlink_to(self.link)
+            else:
+                self._staged.touch(0o600)
+                self._staged.write_bytes(self._content())
+                self._staged.chmod(self.mode)
+        except OSError as error:  # a full disk's has no name
+            self.discard()
+            raise OSError(error.errno, error.strerror, str(self.target)) from None
+
+    def discard(self) -> None:
+        """Remove what ``stage`` wrote."""
+        with contextlib.suppress(OSError):
+            self._staged.unlink(missing_ok=True)
+
+    def commit(self) -> None:
+        """Put what ``stage`` wrote into its place at once: a running Wireshark sees the old or the new."""
+        self._staged.replace(self.target)
+
     def put(self) -> None:
-        """Replace the file in one step, so that a running Wireshark sees the old or the new."""
-        temporary = self.target.with_name(f".{self.target.name}.new")
-        temporary.unlink(missing_ok=True)
-        if self.link is not None:
-            temporary.symlink_to(self.link)
-        else:
-            temporary.touch(0o600)
-            temporary.write_bytes(self._content())
-            temporary.chmod(self.mode)
-        temporary.replace(self.target)
+        """Write the file.  Raises OSError."""
+        self.stage()
+        self.commit()
 
 
 def is_profile(path: Path) -> bool:
@@ -138,6 +159,10 @@ def demand_root_alone_writes(path: Path) -> None:
                 status = place.lstat()
             except FileNotFoundError:
                 continue
+            except OSError as error:  # such as a home on NFS, where root is nobody
+                raise InstallError(
+                    f"root cannot look into {place}: {(error.strerror or '').lower()}"
+                ) from None
             shared = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
             if status.st_uid != 0 or (shared and not stat.S_ISLNK(status.st_mode)):
                 raise InstallError(

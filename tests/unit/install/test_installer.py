@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import grp
 import hashlib
 import io
@@ -13,6 +14,8 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -401,7 +404,7 @@ def test_an_interrupted_installation_can_be_removed(
     upgrade: bool, system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever file it was at, new or of another version than before."""
-    put, items = Item.put, installer.files_of
+    commit, items = Item.commit, installer.files_of
     command = ["install", "--system", "--group", "games"]
     at, count = 0, 0
 
@@ -410,7 +413,7 @@ def test_an_interrupted_installation_can_be_removed(
         count += 1
         if count == at:
             raise KeyboardInterrupt
-        put(item)
+        commit(item)
 
     def older(places: Places) -> list[Item]:
         return [
@@ -426,9 +429,9 @@ def test_an_interrupted_installation_can_be_removed(
             assert main(command) == 0
             monkeypatch.setattr(installer, "files_of", items)
         count = 0
-        monkeypatch.setattr(Item, "put", interrupted)
+        monkeypatch.setattr(Item, "commit", interrupted)
         assert main(command) == 128 + signal.SIGINT
-        monkeypatch.setattr(Item, "put", put)
+        monkeypatch.setattr(Item, "commit", commit)
         assert main(["uninstall", "--system"]) == 0
         left = {path for path in system.root.rglob("*") if not path.is_dir()}
         assert left == set()
@@ -620,3 +623,48 @@ def test_a_checkout_leaves_a_package_alone(packaged: System, capsys: pytest.Capt
     said = capsys.readouterr().err
     assert "belongs to the Some package unixsock: remove that first with 'sudo remover unixsock'" in said
     assert tree(packaged.root) == before
+
+
+@pytest.mark.parametrize("upgrade", [False, True])
+def test_a_full_disk_changes_nothing(
+    upgrade: bool, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if upgrade:
+        assert main(["install"]) == 0
+        (home / ".local/share/unixsock/unixsock_bpf/version.py").write_text("older")
+    before, folders = tree(home), sorted(home.rglob("*"))
+    write, written = Path.write_bytes, 0
+
+    def full(path: Path, content: bytes) -> int:
+        nonlocal written
+        written += 1
+        if written == (1 if upgrade else 50):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    capsys.readouterr()
+    assert main(["install"]) == 1
+    said = capsys.readouterr().err
+    assert re.fullmatch(rf"unixsock: cannot write {home}/\S+: no space left on device\n", said)
+    assert tree(home) == before
+    assert sorted(home.rglob("*")) == folders
+
+
+@pytest.mark.parametrize("command", ["install", "uninstall"])
+def test_a_home_that_cannot_be_looked_into(command: str, home: Path) -> None:
+    """Such as one on NFS for root, who is nobody there."""
+    assert main([command]) == 0
+    assert main(["uninstall"]) == 0
+    with tempfile.TemporaryFile() as said:
+        child = os.fork()
+        if child == 0:  # all is imported by now: this user may not even be able to read the checkout
+            os.dup2(said.fileno(), 2)
+            sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+            os.setresuid(4711, 4711, 4711)
+            os._exit(main([command]))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+        said.seek(0)
+        text = said.read().decode()
+    assert re.fullmatch(r"unixsock: .*permission denied.*\n", text, re.IGNORECASE), text
+    assert not list(home.iterdir())
