@@ -17,6 +17,7 @@ from unixsock_bpf.filter import Filter
 from unixsock_bpf.filter.near import near
 from unixsock_bpf.filter.sockets import select
 from unixsock_bpf.formats.text import harmless, name_text, process_text, type_name
+from unixsock_bpf.linux import procfs
 from unixsock_bpf.linux.socket_files import Places
 from unixsock_bpf.linux.sockets import Peers, Socket, SocketsError, State, sockets
 
@@ -200,7 +201,22 @@ def _name(one: Socket, places: Places) -> str:
     return f"{name} (stale)" if place.stale else name
 
 
-def _endpoint(one: Socket) -> dict[str, Any]:
+class _Descriptors:
+    """Which descriptors of a process lead to a socket; each process is looked at once."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, dict[int, list[int]]] = {}
+
+    def of(self, pid: int, inode: int) -> list[int]:
+        """Return the numbers, in order; none where they are not visible."""
+        if pid not in self._found:
+            by_inode = self._found[pid] = {}
+            for number, target in procfs.descriptors(pid):
+                by_inode.setdefault(procfs.socket_inode(target), []).append(number)
+        return sorted(self._found[pid].get(inode, ())) if inode else []
+
+
+def _endpoint(one: Socket, descriptors: _Descriptors) -> dict[str, Any]:
     return {
         "inode": one.inode or None,
         "name": name_text(one.name) or None,
@@ -210,6 +226,7 @@ def _endpoint(one: Socket) -> dict[str, Any]:
                 "comm": owner.comm.decode(errors="backslashreplace"),
                 "uid": owner.uid,
                 "gid": owner.gid,
+                "fds": descriptors.of(owner.tgid, one.inode),
             }
             for owner in one.owners
         ],
@@ -221,7 +238,7 @@ def _array(objects: Sequence[Any]) -> str:
 
 
 def _json(shown: list[Socket], peers: Peers) -> str:
-    places = Places(shown)
+    places, descriptors = Places(shown), _Descriptors()
     objects = []
     for one in shown:
         peer, place = peers.of(one), places.of(one)
@@ -231,13 +248,13 @@ def _json(shown: list[Socket], peers: Peers) -> str:
             "receive_queue": one.receive_queue if one.inode else None,
             "send_queue": one.send_queue if one.inode else None,
             "netns": one.netns,
-            "peer": _endpoint(peer) if peer else {"inode": one.peer} if one.peer else None,
+            "peer": _endpoint(peer, descriptors) if peer else {"inode": one.peer} if one.peer else None,
         }
         if place.path:
             about["path"] = harmless(place.path)
         if place.stale:
             about["stale"] = True
-        objects.append(_endpoint(one) | about)
+        objects.append(_endpoint(one, descriptors) | about)
     return _array(objects)
 
 
@@ -255,6 +272,7 @@ def _waiting(present: list[Socket], shown: list[Socket], as_json: bool) -> str:
         key=lambda one: (one.name, one.owner.tgid, one.tid),
     )
     if as_json:
+        descriptors = _Descriptors()
         return _array(
             [
                 {
@@ -265,7 +283,7 @@ def _waiting(present: list[Socket], shown: list[Socket], as_json: bool) -> str:
                     "waits_to": one.call,
                     "inode": one.socket.inode if one.socket else None,
                     "name": name_text(one.name) or None,
-                    "queue": _endpoint(one.queue) | _queue(one.queue) if one.queue else None,
+                    "queue": _endpoint(one.queue, descriptors) | _queue(one.queue) if one.queue else None,
                 }
                 for one in found
             ]

@@ -131,6 +131,19 @@ def test_what_was_not_accepted_is_listed_at_both_ends(
     assert states == ["established", "established", "listening"]
 
 
+def test_descriptor_numbers_of_each_process(
+    made: contextlib.ExitStack, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = listener(made, tmp_path / "x")
+    again = made.enter_context(one.dup())
+    command = [sys.executable, "-c", "input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[one.fileno()]) as child:
+        (found,) = shown(capsys, str(tmp_path / "x"))
+        child.communicate(b"\n")
+    by_pid = {holder["pid"]: holder["fds"] for holder in found["processes"]}
+    assert by_pid == {os.getpid(): sorted((one.fileno(), again.fileno())), child.pid: [one.fileno()]}
+
+
 @contextlib.contextmanager
 def children(*works: Callable[[], object]) -> Iterator[list[int]]:
     """Fork processes that wait in ``works``, once they do; kill them in the end."""
