@@ -7,7 +7,7 @@ _unixsock() {
     local choices='--path --type --pid --comm --uid'
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
-        mapfile -t COMPREPLY < <(compgen -W 'dump sockets check install uninstall export query import replay --help --version' -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W 'dump record sockets check install uninstall export query import replay --help --version' -- "$current")
         return
     fi
     [[ $command == export ]] && formats='json python go rust hexstring tcp dbus har mermaid plantuml dot raw umockdev parquet'
@@ -26,6 +26,9 @@ _unixsock() {
         --match) mapfile -t COMPREPLY < <(compgen -W 'any bytes order' -- "$current"); return ;;
         -w | --output) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
         -b | --ring-buffer) compopt -o nospace; mapfile -t COMPREPLY < <(compgen -W 'duration: filesize: packets: files:' -- "$current"); return ;;
+        --save) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
+        --keep) compopt -o nospace; mapfile -t COMPREPLY < <(compgen -W 'duration: filesize:' -- "$current"); return ;;
+        --trigger) compopt -o nospace; mapfile -t COMPREPLY < <(compgen -W 'send-error error text:' -- "$current"); return ;;
         -a | --autostop) compopt -o nospace; mapfile -t COMPREPLY < <(compgen -W 'duration:' -- "$current"); return ;;
     esac
     if [[ $current == [/@]* || $previous == path || $previous == --path ]] && [[ $command != export ]]; then
@@ -40,6 +43,10 @@ _unixsock() {
             mapfile -t COMPREPLY < <(compgen -W "$terms $choices --format -w --output -b --ring-buffer -c --count -a --autostop \
                 --colour --color --snaplen --buffer-size --events --include-capture-processes --privilege \
                 --rotate-size --rotate-age --host --via --remote-priv --control -h --help" -- "$current")
+            ;;
+        record)
+            mapfile -t COMPREPLY < <(compgen -W "$terms $choices --keep --save -w --output --trigger --snaplen \
+                --buffer-size --events --include-capture-processes --privilege -h --help" -- "$current")
             ;;
         sockets) mapfile -t COMPREPLY < <(compgen -W "$terms $choices --format --json --waiting --group-by --watch -h --help" -- "$current") ;;
         check) mapfile -t COMPREPLY < <(compgen -W '--filter -h --help' -- "$current") ;;

@@ -12,7 +12,7 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import suppress
 from typing import Union
 
@@ -193,11 +193,15 @@ def live(
     count: int | None = None,
     duration: float | None = None,
     display_filter: str | None = None,
+    host: str | None = None,
+    hosts: Iterable[str] = (),
     **options: str | int | bool,
 ) -> Messages:
     """Yield the messages that sockets carry from now on; needs root or the privileged helper.
 
-    ``count`` and ``duration`` (seconds) bound it.  ``options`` are those of the interface, with
+    ``count`` and ``duration`` (seconds) bound it.  ``host``, or each of ``hosts``: where to capture, as
+    ssh names it; the messages of several come in the order of time, and the host is
+    ``packet.frame_info.interface_name``.  ``options`` are those of the interface, with
     underscores: ``pid=1``, ``events=True``, ``snaplen=100``.
     """
     arguments = [capture_filter] if capture_filter else []
@@ -205,6 +209,8 @@ def live(
         arguments += ["-c", str(count)]
     if duration is not None:
         arguments += ["-a", f"duration:{duration}"]
+    for each in [host, *hosts] if host else hosts:
+        arguments += ["--host", each]
     for name, value in options.items():
         option = f"--{name.replace('_', '-')}"
         if value is True:

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -110,16 +111,16 @@ def run(arguments: argparse.Namespace, start: Callable[[Settings], CaptureSource
         if FORMATS[name].binary and os.isatty(1):
             raise Failure(f"{name} is not for terminals: give -w FILE, or pipe it into another program", 2)
     remote = remote_source(arguments, settings, _say)
-    source = remote or (start or _capture)(settings)
+    source = remote or (start or capture_source)(settings)
     # Another host leaves out what repeats its output itself.
-    feedback = None if settings.include_capture_processes or remote else _feedback()
-    with _StopSignals(source) as signals:
+    feedback = None if settings.include_capture_processes or remote else own_feedback()
+    with StopSignals(source) as signals:
         # A reader of a pipe waits for the header; a file is only overwritten once a capture runs.
         early = _recording(name, arguments, settings, source, None) if path == "-" else None
         try:
             with source:
                 recording = early or _recording(name, arguments, settings, source, files)
-                where = f" on {', '.join(host.name for host in hosts_of(source))}" if remote else ""
+                where = f" on {', '.join(remote.names)}" if remote else ""
                 _say(f"unixsock: capturing {_subject(settings, source.left_out)}{where}; Ctrl-C ends")
                 for sentence in [] if remote else _nearby(settings):
                     _say(f"unixsock: {sentence}")
@@ -134,7 +135,7 @@ def run(arguments: argparse.Namespace, start: Callable[[Settings], CaptureSource
                 quiet = name != PARQUET and not FORMATS[name].binary and not settings.events
                 captured = _transfer(source, recording, arguments.count, quiet, feedback)
                 statistics = source.statistics
-        except _refusals() as error:
+        except refusals() as error:
             raise Failure(str(error)) from None
         left_out = feedback.summary if feedback else ""
         recording.end(statistics.lost, left_out)
@@ -157,7 +158,7 @@ def _nearby(settings: Settings) -> list[str]:
     return nearby(settings.filter)
 
 
-def _feedback() -> Feedback:
+def own_feedback() -> Feedback:
     """Return what leaves out conversations that repeat our output, and reports them."""
     from unixsock_bpf.capture import own_processes
     from unixsock_bpf.capture.feedback import Feedback
@@ -165,13 +166,15 @@ def _feedback() -> Feedback:
     return Feedback(lambda: own_processes.find().readers, lambda text: _say(f"unixsock: {text}"))
 
 
-def _capture(settings: Settings) -> CaptureSource:
+def capture_source(settings: Settings) -> CaptureSource:
+    """Return the capture of this host."""
     from unixsock_bpf.privilege.client import source
 
     return source(settings)
 
 
-def _refusals() -> tuple[type[Exception], ...]:
+def refusals() -> tuple[type[Exception], ...]:
+    """Return the errors with which a capture refuses to begin or to go on."""
     from unixsock_bpf.errors import ProbeError
     from unixsock_bpf.record import RecordError
 
@@ -237,7 +240,7 @@ def _first(batch: Sequence[Block], most: int) -> Sequence[Block]:
     return batch
 
 
-class _StopSignals:
+class StopSignals:
     """Stops ``source`` on a signal; a second signal ends the program."""
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -247,10 +250,11 @@ class _StopSignals:
         self._timer: threading.Timer | None = None
         self._before: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> _StopSignals:
-        for number in self._SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) wants it
-                self._before[number] = signal.signal(number, self._stop)
+    def __enter__(self) -> StopSignals:
+        with suppress(ValueError):  # not the main thread: a program's, which has its own handlers
+            for number in self._SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) wants it
+                    self._before[number] = signal.signal(number, self._stop)
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -29,12 +29,22 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's grammar."""
-    from unixsock_bpf.cli import check, dump, export, import_, install, query, replay, sockets
+    from unixsock_bpf.cli import (
+        check,
+        dump,
+        export,
+        import_,
+        install,
+        query,
+        recorder,
+        replay,
+        sockets,
+    )
 
     top = _Parser("unixsock", description=_DESCRIPTION, allow_abbrev=False)
     top.add_argument("--version", action="version", version=f"unixsock {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True, dest="command")
-    for module in (dump, sockets, check, install, export, import_, query, replay):
+    for module in (dump, recorder, sockets, check, install, export, import_, query, replay):
         module.add(commands)
     return top
 

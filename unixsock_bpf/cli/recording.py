@@ -100,11 +100,46 @@ def ring(words: Sequence[str]) -> Ring | None:
     return found
 
 
+def numbered(path: str, number: int) -> str:
+    """Return the name of one of several files as dumpcap makes it.
+
+    ``a.pcapng`` becomes ``a_00001_20261130201500.pcapng``.
+    """
+    folder, name = os.path.split(path)
+    stem, dot, suffix = name.rpartition(".")
+    stamp = time.strftime("%Y%m%d%H%M%S")
+    if not dot:
+        stem, suffix = suffix, ""
+    return os.path.join(folder, f"{stem}_{number % _NUMBERS:05}_{stamp}{dot}{suffix}")
+
+
+class KnownNames:
+    """The names of sockets so far, for files that begin later."""
+
+    def __init__(self) -> None:
+        self._names: dict[int, str] = {}
+
+    def learn(self, block: Block) -> list[int]:
+        """Remember the names in a block; return the sockets that they are of."""
+        found = pcapng.names_of(block)
+        for sock, name in found:
+            self._names.pop(sock, None)
+            self._names[sock] = name
+        while len(self._names) > _NAMES:
+            del self._names[next(iter(self._names))]
+        return [sock for sock, _ in found]
+
+    def blocks(self, sockets: Sequence[int]) -> list[Block]:
+        """Return blocks with the names of ``sockets``, as far as they are known."""
+        known = [(one, self._names[one]) for one in sockets if one in self._names]
+        return [pcapng.names(known[at : at + 1000]) for at in range(0, len(known), 1000)]
+
+
 class RingRecording:
     """Several files, one after the other; each is whole by itself, with the names of its sockets.
 
-    Each is named as dumpcap's: ``a.pcapng`` becomes ``a_00001_20261130201500.pcapng``.  Of the files that
-    this capture has made, the oldest are removed beyond ``ring.files``.  ``lost``: messages lost so far.
+    Of the files that this capture has made, the oldest are removed beyond ``ring.files``.  ``lost``:
+    messages lost so far.
     """
 
     pipe: int | None = None
@@ -113,14 +148,11 @@ class RingRecording:
         self, path: str, ring: Ring, form: Format, options: Callable[[bool], Options], lost: Callable[[], int]
     ) -> None:
         """Open the first file."""
-        folder, name = os.path.split(path)
-        stem, dot, suffix = name.rpartition(".")
-        self._prefix = os.path.join(folder, stem if dot else name)
-        self._suffix = dot + suffix if dot else ""
+        self._path = path
         self._ring, self._form, self._options, self._lost = ring, form, options, lost
         self._number = 0
         self._paths: deque[str] = deque()
-        self._names: dict[int, str] = {}
+        self._names = KnownNames()
         self._lost_before = 0
         self._current = self._next()
         self.each_second: Callable[[], None] | None = self._switch_by_age if ring.duration else None
@@ -128,8 +160,7 @@ class RingRecording:
     def _next(self) -> FileRecording:
         """Open the next file, and remove the oldest ones."""
         self._number += 1
-        stamp = time.strftime("%Y%m%d%H%M%S")
-        path = f"{self._prefix}_{self._number % _NUMBERS:05}_{stamp}{self._suffix}"
+        path = numbered(self._path, self._number)
         opened = FileRecording(path, self._form, self._options)
         self._begun = time.monotonic()
         self._named: set[int] = set()  # sockets whose names this file has
@@ -194,16 +225,10 @@ class RingRecording:
             if is_packet(block):
                 missing = [one for one in pcapng.sockets_of(block) if one not in self._named]
                 self._named.update(missing)
-                known = [(one, self._names[one]) for one in missing if one in self._names]
-                if known:
-                    result.append(pcapng.names(known))
+                if missing:
+                    result += self._names.blocks(missing)
             else:
-                for sock, name in pcapng.names_of(block):
-                    self._names.pop(sock, None)
-                    self._names[sock] = name
-                    self._named.add(sock)
-                while len(self._names) > _NAMES:
-                    del self._names[next(iter(self._names))]
+                self._named.update(self._names.learn(block))
             result.append(block)
         return result
 

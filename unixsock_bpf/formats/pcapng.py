@@ -52,7 +52,8 @@ _DISSECTOR = b"unixsock"
 #: (Tags are big-endian, whatever the section is.)
 PACKET_PREFIX = struct.pack(">HH", _DISSECTOR_TAG, len(_DISSECTOR)) + _DISSECTOR + bytes(4)
 
-#: Where a record names its sockets.
+#: Where a record has its header's length, and names its sockets.
+_HEADER_LEN, _HEADER_LEN_AT = struct.Struct("<H"), record.HEADER_OFFSETS["header_len"]
 _SOCKETS, _SOCKETS_AT = struct.Struct("<QQ"), record.HEADER_OFFSETS["src_sock"]
 
 #: What Wireshark and dumpcap accept as one block.
@@ -191,6 +192,14 @@ def is_statistics(block: Block) -> bool:
 def event_of(block: Block) -> int | None:
     """Return the event of the record in a block; None where that holds none."""
     return int(block[28 + len(PACKET_PREFIX) + 1]) if is_packet(block) else None
+
+
+def payload_of(block: Block) -> memoryview:
+    """Return the payload of the record in a packet's block."""
+    begin = 28 + len(PACKET_PREFIX)
+    (captured,) = _LENGTH.unpack_from(block, 20)
+    (header,) = _HEADER_LEN.unpack_from(block, begin + _HEADER_LEN_AT)
+    return memoryview(block)[begin + header : 28 + captured]
 
 
 def time_of(block: Block) -> int:

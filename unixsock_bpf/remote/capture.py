@@ -29,7 +29,7 @@ class HostsCapture(Poller):
         self,
         settings: Settings,
         ways: Sequence[Way],
-        report: Callable[[str], None] = lambda _: None,
+        report: Callable[[str], None] | None = None,
         output: int | None = None,
     ) -> None:
         super().__init__()
@@ -37,7 +37,9 @@ class HostsCapture(Poller):
         self._paused = False
         self.hosts = [Connection(way, number, output) for number, way in enumerate(ways)]
         self.left_out: Sequence[str] = []
-        self.feedback_found: Callable[[str], None] = report
+        #: What happened before anything could be told.
+        self._untold: list[str] = []
+        self.feedback_found: Callable[[str], None] = report or self._untold.append
         self.proofs: list[str] = []
         self.filling = False
         self.writes_output = output is not None
@@ -97,7 +99,13 @@ class HostsCapture(Poller):
             for fd in [fd for fd, (one, _) in self._by_fd.items() if one is host]:
                 self._poll.unregister(fd)
                 del self._by_fd[fd]
-            if not host.went_well:
+            if host.ended and not self._stopped:
+                self._gone(
+                    host,
+                    f"The capture on {host.way.name} was ended there, by somebody or because the connection"
+                    " was silent for too long; everything received is kept.",
+                )
+            elif not host.went_well:
                 self._gone(host, host.why())
 
     def _gone(self, host: Connection, why: str) -> None:
@@ -118,6 +126,11 @@ class HostsCapture(Poller):
         self._close()
 
     @property
+    def names(self) -> list[str]:
+        """The hosts on which something is captured."""
+        return [host.way.name for host in self.hosts if host.attached]
+
+    @property
     def attached(self) -> str:
         """How the probes are attached, host by host."""
         found = {host.attached for host in self.hosts if host.attached}
@@ -127,11 +140,8 @@ class HostsCapture(Poller):
     def unattached(self) -> list[str]:
         """What is unknown on which host, and how its clock stands."""
         sentences = [f"{host.way.name}: {text}" for host in self.hosts for text in host.unattached]
-        return (
-            self._problems
-            + sentences
-            + [f"Note: {host.clock_text}." for host in self.hosts if host.clock_text]
-        )
+        clocks = [f"Note: {host.clock_text}." for host in self.hosts if host.clock_text]
+        return self._untold + sentences + clocks
 
     @property
     def statistics(self) -> Statistics:

@@ -61,5 +61,5 @@ class Source:
 
 
 if __name__ == "__main__":
-    dump._capture = lambda _: Source()
+    dump.capture_source = lambda _: Source()
     sys.exit(main())
