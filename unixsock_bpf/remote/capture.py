@@ -99,14 +99,14 @@ class HostsCapture(Poller):
             for fd in [fd for fd, (one, _) in self._by_fd.items() if one is host]:
                 self._poll.unregister(fd)
                 del self._by_fd[fd]
-            if host.ended and not self._stopped:
+            if not host.went_well:
+                self._gone(host, host.why())
+            elif host.ended and not self._stopped:
                 self._gone(
                     host,
                     f"The capture on {host.way.name} was ended there, by somebody or because the connection"
                     " was silent for too long; everything received is kept.",
                 )
-            elif not host.went_well:
-                self._gone(host, host.why())
 
     def _gone(self, host: Connection, why: str) -> None:
         if self._stopped and host.attached:
