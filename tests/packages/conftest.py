@@ -1,4 +1,4 @@
-"""What is built once for all tests: wheel and sdist."""
+"""What is built once for all tests: Debian's packages, wheel and sdist."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from vm.debian import CHECKOUT
+
+from unixsock_bpf.version import __version__
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +31,16 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(python, "-m", "build", "--outdir", folder / "dist", folder / "tree")
     run(python, "-m", "twine", "check", "--strict", *(folder / "dist").iterdir())
     return folder / "dist"
+
+
+@pytest.fixture(scope="session")
+def debs() -> str:
+    """The packages' paths, as apt takes them."""
+    built = subprocess.run(["packaging/deb"], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    paths = sorted((CHECKOUT / "dist").glob(f"*unixsock_{__version__}_*.deb"))
+    assert len(paths) == 2
+    return " ".join(map(str, paths))
 
 
 def run(*words: str | Path, **more: object) -> str:

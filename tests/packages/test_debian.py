@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,16 +22,6 @@ RIGHTS = (
     "/usr/lib/unixsock/group",
 )
 EXTCAPS = ("/usr/lib/x86_64-linux-gnu/wireshark/extcap/unixsock", "/usr/libexec/wireshark/extcap/unixsock")
-
-
-@pytest.fixture(scope="session")
-def debs() -> str:
-    """The packages' paths, as apt takes them."""
-    built = subprocess.run(["packaging/deb"], cwd=CHECKOUT, capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stderr
-    paths = sorted((CHECKOUT / "dist").glob(f"*unixsock_{__version__}_*.deb"))
-    assert len(paths) == 2
-    return " ".join(map(str, paths))
 
 
 @pytest.fixture(scope="module", params=SUITES)
@@ -193,11 +182,3 @@ def test_side_by_side_with_a_users_own(root: Root, debs: str) -> None:
     assert root.run("tshark -D", user="somebody").count("unixsock (") == 1
     assert root.run("find /home/somebody -name '*unixsock*'") == ""
     root.run("userdel --remove somebody")
-
-
-def test_lintian_has_nothing_to_say(debs: str) -> None:
-    said = subprocess.run(
-        ["lintian", "--no-cfg", "--allow-root", "--fail-on", "error,warning", *debs.split()],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert said.returncode == 0, said.stdout
