@@ -13,7 +13,7 @@ TESTS ?=
 PEER ?=
 
 .PHONY: help setup demo lint format unit test test-dissector test-wireshark test-kernels test-arm64 test-kinds \
-    test-faults test-gui test-exports test-packages deb dist bench bench-short guest clean generate
+    test-faults test-gui test-exports test-packages deb dist bench bench-short bench-counted guest clean generate
 
 help:
 	@echo 'target             what it does                                                 needs'
@@ -35,7 +35,8 @@ help:
 	@echo 'make test-packages packages of Debian 12, 13 and sid by apt alone; pip, rpm, pacman  root, network; 20 min'
 	@echo 'make deb           Debian packages in dist/                                     root once; 1 min'
 	@echo 'make dist          wheel and sdist in dist/                                     network; 1 min'
-	@echo 'make bench         what a capture costs, beside other tools; docs/performance.md root, network once; 1 h emulated'
+	@echo 'make bench         what a capture costs, beside other tools; docs/performance.md root, network once; 2 h emulated'
+	@echo '                   bench-counted only counts instructions, on two kernels: 30 min on a busy machine, too'
 	@echo '                   PEER="command {path}" adds another; make bench-short only tries the bench'
 	@echo 'make guest RUN=... a shell command in a guest; SUITE=bullseye|bookworm|trixie|sid|…'
 	@echo 'make clean         remove caches, guests and .venv'
@@ -135,9 +136,9 @@ dist: setup
 	$(VENV)/python -m build
 	$(VENV)/twine check --strict dist/*.whl dist/*.tar.gz
 
-bench bench-short:
+bench bench-short bench-counted:
 	@tests/setup tests/benchmarks/debian-packages
-	@$(VENV)/python -m benchmarks --suite $(SUITE) --peer '$(PEER)' $(if $(filter bench-short,$@),--short)
+	@$(VENV)/python -m benchmarks --suite $(SUITE) --peer '$(PEER)' $(patsubst bench-%,--%,$(filter bench-%,$@))
 
 guest: setup
 	@$(VM) --suite $(SUITE) $(if $(RUN),-- '$(RUN)')

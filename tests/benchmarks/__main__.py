@@ -1,5 +1,6 @@
-"""python -m benchmarks [--short] [--peer COMMAND]: measure in a guest, and write docs/performance.md.
+"""python -m benchmarks [--short] [--counted] [--peer COMMAND]: measure, and write docs/performance.md.
 
+``--counted``: only what is counted in instructions, not what is timed.
 ``--short`` only shows that the bench works: few messages, two peers, no document.
 """
 
@@ -18,7 +19,7 @@ from vm import guest, kernels
 from vm.__main__ import show
 from vm.debian import CHECKOUT, SetupError, say
 
-from benchmarks import report, startup
+from benchmarks import counted, report, startup
 
 DOCUMENT = CHECKOUT / "docs" / "performance.md"
 #: The last run's numbers.
@@ -36,8 +37,18 @@ def main() -> int:
     parser.add_argument("--peer", default="", help="a shell command that prints what it sees of {path}")
     parser.add_argument("--minutes", type=float, default=60, help="begin no round after so many")
     parser.add_argument("--only", default="", help="names of observers, separated by commas")
+    parser.add_argument("--counted", action="store_true")
     options = parser.parse_args()
+    today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
     try:
+        if options.counted or not options.short:
+            suites = (options.suite,) if options.short else counted.SUITES
+            found = counted.measure(suites, options.peer, options.short, options.only)
+            print(counted.part(found, options.peer, today))
+            if not options.short and not options.only:
+                counted.write(found, options.peer, today)
+            if options.counted:
+                return 0
         kernel = kernels.fetch(options.suite)
         arguments = [
             "--rounds",
@@ -49,7 +60,7 @@ def main() -> int:
             "--only",
             options.only,
         ]
-        command = shlex.join(["/usr/bin/python3", "-m", "bench.measure", "RESULT", *arguments])
+        command = shlex.join(["/usr/bin/python3", "-m", "benchmarks.measure", "RESULT", *arguments])
         command = command.replace("RESULT", '"$RESULTS"/bench.json') + (" --short" if options.short else "")
         with guest.boot(kernel, f"export PYTHONPATH=tests\n{command}") as running:
             show(running, LONGEST)
@@ -69,7 +80,7 @@ def main() -> int:
         native,
         None if options.short else _dissector(),
         options.peer,
-        datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        today,
     )
     print(text)
     if not options.short:

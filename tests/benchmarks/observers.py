@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -176,6 +177,27 @@ class Ours(Observer):
         with contextlib.suppress(subprocess.TimeoutExpired):
             dumpcap.wait(10)
         super().stop()
+
+
+class Dump(Observer):
+    """``unixsock dump -w``: no Wireshark is between the capture and the file."""
+
+    def commands(self) -> list[tuple[list[str], dict[str, str]]]:
+        words = [sys.executable, "-c", "from unixsock_bpf.cli.main import main; raise SystemExit(main())"]
+        return [([*words, "dump", "-w", str(self.output), "path", f"{SEEN}*"], {"PYTHONPATH": str(CHECKOUT)})]
+
+
+class Tshark(Observer):
+    """tshark, which starts the extcap and dumpcap itself and writes a file."""
+
+    def commands(self) -> list[tuple[list[str], dict[str, str]]]:
+        extcaps = HOME / "extcaps"
+        extcaps.mkdir(exist_ok=True)
+        link = extcaps / "unixsock"
+        link.unlink(missing_ok=True)
+        link.symlink_to(CHECKOUT / "extcap" / "unixsock")
+        words = ["tshark", "-q", "-i", "unixsock", "-f", f"path {SEEN}*", "-w", str(self.output)]
+        return [(words, {"WIRESHARK_EXTCAP_DIR": str(extcaps)})]
 
 
 class Tcpdump(Observer):

@@ -363,6 +363,7 @@ def document(
         "## Targets\n",
         targets(measured, native, dissector),
         _LIMITS,
+        _COUNTED_PART.read_text() if _COUNTED_PART.exists() else "",
         "## What is added to each message\n",
         costs(measured),
         "*Rejected* is a socket that the filter leaves out: what everybody else on the machine pays. "
@@ -392,6 +393,8 @@ def document(
     return "\n".join(section for section in sections if section)
 
 
+#: Counted apart, by counted.py.
+_COUNTED_PART = Path(__file__).with_name("counted.md")
 #: Measured apart, by tests/exports/measure.py.
 _EXPORTS = Path(__file__).parents[1] / "exports/measured.md"
 

@@ -22,6 +22,10 @@ _KVM_PATIENCE = 15
 
 _MEMORY = "3G"
 
+#: Options of QEMU: see ``boot``.
+_ONE_THREAD = "-accel tcg,thread=single"
+_COUNTED = "-icount shift=0,sleep=off"
+
 #: Sockets and fifos can't be made on 9p, so everything temporary goes on a tmpfs.
 _SCRIPT = """\
 mount -t tmpfs tmpfs /dev/shm 2>/dev/null
@@ -113,6 +117,7 @@ def boot(
     env: Mapping[str, str] | None = None,
     files: Mapping[str, str] | None = None,
     one_thread: bool = False,
+    counted: bool = False,
 ) -> Iterator[Guest]:
     """Run the shell ``command`` as root in a guest, in the checkout, with ``env`` besides.
 
@@ -121,15 +126,19 @@ def boot(
     real ones, those that wait for each other keep them busy, and all becomes many times slower.  And QEMU
     7.2 may go on with an old translation of code that another processor has changed: a processor that came
     to a function just when a hook was taken out then stays at its first instruction for ever.
+    ``counted``: one emulated processor, whose clock counts instructions: a nanosecond is one of them,
+    whatever else this machine does, and nothing waits while the processor is idle.
 
     The guest sees this machine's own files, or those in ``root``, read-only; the checkout is shared
     read-write.  It is turned off when the block ends.  Raises SetupError if it can't be started.
     """
     say(f"Booting a guest with kernel {kernel.release}")
-    kvm = _use_kvm(kernel)
-    if not kvm:
+    kvm = not counted and _use_kvm(kernel)
+    if counted:
+        say("  with a clock that counts instructions, which only emulated processors have")
+    elif not kvm:
         say("  emulated, as KVM is not usable here; that is slower")
-    with _start(kernel, command, root, env or {}, files or {}, kvm, one_thread) as guest:
+    with _start(kernel, command, root, env or {}, files or {}, kvm, one_thread, counted) as guest:
         yield guest
 
 
@@ -142,6 +151,7 @@ def _start(
     files: Mapping[str, str],
     kvm: bool,
     one_thread: bool = False,
+    counted: bool = False,
 ) -> Iterator[Guest]:
     (CACHE / "guests").mkdir(parents=True, exist_ok=True)
     results = Path(tempfile.mkdtemp(prefix="run-", dir=CACHE / "guests"))
@@ -160,7 +170,15 @@ def _start(
     (results / "command").write_text(command + "\n")
     for name, text in files.items():
         (results / name).write_text(text)
-    words = ["vng", "--run", str(kernel.image), "--cpus", kernel.suite.cpus, "--memory", _MEMORY]
+    words = [
+        "vng",
+        "--run",
+        str(kernel.image),
+        "--cpus",
+        "1" if counted else kernel.suite.cpus,
+        "--memory",
+        _MEMORY,
+    ]
     words += ["--force-9p", "--user", "root", "--rwdir", f"{CHECKOUT}={CHECKOUT}"]
     words += [f"--append={word}" for word in kernel.suite.parameters.split()]
     qemu = []
@@ -170,7 +188,7 @@ def _start(
         qemu += ["-cpu cortex-a76" if kernel.suite.flavour else "-cpu cortex-a72"]
     if not kvm:
         words += ["--disable-kvm"]
-        qemu += ["-accel tcg,thread=single"] if one_thread else []
+        qemu += [_COUNTED] if counted else [_ONE_THREAD] if one_thread else []
     if not kvm and not kernel.suite.foreign and "clocksource=" not in kernel.suite.parameters:
         # Emulated processors' counters are one and the same; a kernel that mistrusts them asks a device
         # for the time, each time, which costs more than most of what is measured here.

@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from benchmarks import measure, programs, report, startup, workloads
+from benchmarks import counted, measure, programs, report, startup, workloads
 from benchmarks.observers import Observer
 from benchmarks.workloads import Workload
 
@@ -117,3 +117,29 @@ def test_the_highest_rate_is_between_good_and_bad(monkeypatch: pytest.MonkeyPatc
     assert 4_000 < found["good"] <= 5_300 < found["bad"] <= 6_000
     monkeypatch.setattr(measure, "keeps_up", lambda _observer, rate, _seconds: (True, min(rate, 30_000)))
     assert measure.highest_rate(Observer("any"), 1) == {"good": 30_000, "bad": 0.0}
+
+
+def _counted(observer: str, workload: str, traced: float, **more: float) -> dict[str, object]:
+    return {
+        "workload": workload, "family": "tcp" if observer == "tcpdump" else "unix", "observer": observer,
+        "messages": 1000, "traced": traced, "wall": traced + 1000, **more,
+    }  # fmt: skip
+
+
+def test_counted_instructions_become_a_part_of_the_document() -> None:
+    rows = [_counted("", "blast", 8_000), _counted("tcpdump", "blast", 13_000, lost=0, lost_bytes=0)]
+    rows += [_counted("", "blast", 6_000) | {"family": "tcp"}]
+    rows += [
+        _counted("fentry", "blast", 10_000 + more, capturing=3_000, lost=1, lost_bytes=64)
+        for more in (0, 1, 900)
+    ]
+    part = counted.part({"6.1": {"kernel": "6.1.0", "rows": rows, "missing": ["strace"]}}, "", "today")
+    assert "| blast 64 B | 8.00 | 10.00 (+2.00) | 6.00 | 13.00 (+7.00) |" in part
+    assert "| blast 64 B | 9.00 | 11.00 (+2.00) | 7.00 | 14.00 (+7.00) |" in part
+    assert "| blast 64 B | 3.00 | - |" in part
+    assert "| blast 64 B | 3 of 3,000; 192 B | 0 of 1,000 |" in part
+    assert "not able to run here: strace" in part
+    once = counted.put_into("# Title\n\n## Targets\n\ntext\n\n## Rest\n", part)
+    assert once.startswith("# Title\n\n## Targets\n\ntext\n\n## Counted in")
+    assert once.endswith("\n\n## Rest\n")
+    assert counted.put_into(once, part) == once
