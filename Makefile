@@ -13,7 +13,7 @@ TESTS ?=
 PEER ?=
 
 .PHONY: help setup demo lint format unit test test-dissector test-wireshark test-kernels test-arm64 test-kinds \
-    test-faults test-gui test-exports test-packages deb dist bench bench-short bench-counted guest clean generate
+    test-faults test-gui test-exports test-packages deb dist viewer bench bench-short bench-counted guest clean generate
 
 help:
 	@echo 'target             what it does                                                 needs'
@@ -39,6 +39,7 @@ help:
 	@echo '                   bench-counted only counts instructions, on two kernels: 30 min on a busy machine, too'
 	@echo '                   PEER="command {path}" adds another; make bench-short only tries the bench'
 	@echo 'make guest RUN=... a shell command in a guest; SUITE=bullseye|bookworm|trixie|sid|…'
+	@echo 'make viewer        .cache/unixsock-viewer.zip: dissector and profile for macOS and Windows   seconds'
 	@echo 'make clean         remove caches, guests and .venv'
 	@echo 'Root installs the Debian packages that are missing (tests/debian-packages), and makes chroots and guests.'
 
@@ -139,6 +140,9 @@ dist: setup
 bench bench-short bench-counted:
 	@tests/setup tests/benchmarks/debian-packages
 	@$(VENV)/python -m benchmarks --suite $(SUITE) --peer '$(PEER)' $(patsubst bench-%,--%,$(filter bench-%,$@))
+
+viewer:
+	@packaging/viewer .cache/unixsock-viewer.zip
 
 guest: setup
 	@$(VM) --suite $(SUITE) $(if $(RUN),-- '$(RUN)')

@@ -30,14 +30,19 @@ collectgarbage("setstepmul", 1000)
 ---------------------------------------------------------------------------------------------------
 -- Where the other files are
 
--- The folder of this very file: next to it, or next to what a symbolic link points to.
+-- The folder of this very file: next to it, or next to what a symbolic link points to; or next to the folder of
+-- plugins, all of whose files Wireshark would run by themselves (docs/viewer.md).
 local function folder()
     local script = debug.getinfo(1, "S").source:gsub("^@", "")
     local function beside(file)
-        local path = (file:match("^(.*)/[^/]*$") or ".") .. "/unixsock/"
-        local probe = io.open(path .. "util/errno.lua")
-        if probe then probe:close() end
-        return probe and path
+        local here = file:match("^(.*)[/\\][^/\\]*$") or "."
+        for _, path in ipairs { here .. "/unixsock/", here .. "/../unixsock/" } do
+            local probe = io.open(path .. "util/errno.lua")
+            if probe then
+                probe:close()
+                return path
+            end
+        end
     end
     local found = beside(script)
     if not found and io.popen then
