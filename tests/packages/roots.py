@@ -107,7 +107,7 @@ class Root:
         """Every file, folder and link, with type, mode and target, but for packages' accounts."""
         skipped = [*_ACCOUNTS, "/proc", "/dev", "/sys", str(CHECKOUT), "/root", "/run"]
         prune = " -o ".join(f"-path {path}" for path in skipped)
-        return set(self.run(rf"find / \( {prune} \) -prune -o -printf '%p %y %m %l\n'").splitlines())
+        return set(self.run(rf"find / \( {prune} \) -prune -o -printf '%p\t%y %m %l\n'").splitlines())
 
     def exists(self, path: str) -> bool:
         return self.attempt(f"test -e '{path}' -o -L '{path}'").returncode == 0

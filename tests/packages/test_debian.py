@@ -85,7 +85,7 @@ def test_apt_alone_installs_and_purges_without_trace(root: Root, debs: str, tmp_
     root.apt(f"purge {OURS}")
     assert root.listing() == second
     packaged = set(root.run("cat /var/lib/dpkg/info/*.list").splitlines())
-    left = {line.split(" ")[0] for line in second - first} - packaged
+    left = {line.split("\t")[0] for line in second - first} - packaged
     # The scripts of what we depend on leave files; where ours are is nothing of the kind.
     ours = ("wireshark", "polkit", "sudoers", "completions", "lib/unixsock", "share/unixsock")
     assert not [path for path in left if any(word in path for word in ours)]
