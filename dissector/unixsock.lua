@@ -167,6 +167,8 @@ local function info_text(rec, bytes, part)
         return words .. "  " .. (el.lost or "records lost")
     elseif event == EVENT.SEND_ERROR then
         return words .. "  send failed: " .. (el.error or "unknown error") .. "  len=" .. rec.len
+    elseif event == EVENT.REFUSED then
+        return words .. "  " .. tree_of.refusal(shared)
     elseif event == EVENT.UNDELIVERED then
         return words .. "  not delivered  len=" .. rec.len
     elseif event == EVENT.SHUTDOWN then
@@ -222,7 +224,7 @@ local start_exchanges = exchanges.start_record
 local follows_http, http = followers.follows_http, followers.http
 local FILLED, DIRECT, tostring = payload.FILLED, payload.DIRECT, tostring
 local DATA, LOST, SEND_ERROR, STREAM = EVENT.DATA, EVENT.LOST, EVENT.SEND_ERROR, SOCKET_TYPE.STREAM
-local UNDELIVERED = EVENT.UNDELIVERED
+local UNDELIVERED, REFUSED = EVENT.UNDELIVERED, EVENT.REFUSED
 
 function proto.dissector(tvb, pinfo, tree)
     local bytes = raw(tvb)
@@ -237,7 +239,7 @@ function proto.dissector(tvb, pinfo, tree)
     rec.asked = asked
     first_record = first_record or rec.number
     local remarkable = shared.remarkable or rec.wrong or event == SEND_ERROR or event == UNDELIVERED
-        or rec.number == first_record
+        or event == REFUSED or rec.number == first_record
     local t
     if asked or remarkable then
         t = tree:add(proto, tvb:range(0, shared.header_len))
@@ -254,7 +256,7 @@ function proto.dissector(tvb, pinfo, tree)
     local dst = src and of_text(shared.dst_text, pinfo, t or tree)
 
     local handled = false -- and nothing was queued by a failed or lost send
-    if event == LOST or event == SEND_ERROR or event == UNDELIVERED then
+    if event == LOST or event == SEND_ERROR or event == UNDELIVERED or event == REFUSED then
         handled = false
     elseif shared.type == STREAM then
         handled = dissect_stream(rec, bytes, tvb, pinfo, tree, t)

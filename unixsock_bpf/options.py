@@ -157,9 +157,9 @@ OPTIONS = (
         _CAPTURE,
         "Connects, closes and failed sends too",
         "Also capture what happens to sockets besides messages:"
-        " connect, accept, shutdown, close and failed sends",
+        " connect, accept, shutdown, close, failed sends and refused connects",
         "boolflag",
-        help="also record connect, accept, shutdown, close and failed sends",
+        help="also record connect, accept, shutdown, close, failed sends and refused connects",
     ),
     Option(
         "include-capture-processes",

@@ -89,8 +89,10 @@ class Event(IntEnum):
     SEND_ERROR = 5
     #: messages of this direction are missing; element LOST says how many
     LOST = 6
+    #: a connect, or a send to an address, failed; element ERROR says why, DST_NAME which name was asked for
+    REFUSED = 7
     #: `len` bytes from position `seq` on were recorded, or counted as lost, and then not queued (see below)
-    UNDELIVERED = 8  # 7 is reserved
+    UNDELIVERED = 8
 
 
 class SocketType(IntEnum):
@@ -145,7 +147,7 @@ class Element(IntEnum):
     DST_COMM = 2
     #: name that the sending socket is bound to, as bound; an abstract one begins with NUL
     SRC_NAME = 3
-    #: name that the receiving socket is bound to
+    #: name that the receiving socket is bound to; where there is none, the one that was asked for
     DST_NAME = 4
     #: SCM_CREDENTIALS as the receiver gets them, or may get them once it has accepted the connection
     CREDS = 5
@@ -157,7 +159,7 @@ class Element(IntEnum):
     CGROUP = 8
     #: messages of this direction that were not captured before this record
     LOST = 9
-    #: why the send failed
+    #: why the send or the connect failed
     ERROR = 10
     #: 0 SHUT_RD, 1 SHUT_WR, 2 SHUT_RDWR
     SHUTDOWN = 11
@@ -169,6 +171,8 @@ class Element(IntEnum):
     CREDS_PIDFD = 14
     #: the kernel's number of the security context that the receiver gets as text (SO_PASSSEC, SCM_SECURITY)
     CREDS_SECURITY = 15
+    #: what waited in the receiving socket's queue when it was full (EAGAIN): connections or datagrams
+    BACKLOG = 16
 
 
 #: Fixed parts of elements: (name, struct format).  Elements that are missing here are bytes.
@@ -181,6 +185,7 @@ ELEMENT_FIELDS: dict[Element, tuple[tuple[str, str], ...]] = {
     Element.SHUTDOWN: (("how", "I"),),
     Element.CREDS_PIDFD: (("pid", "I"),),
     Element.CREDS_SECURITY: (("secid", "I"),),
+    Element.BACKLOG: (("waiting", "I"), ("limit", "I")),
 }
 
 #: The attribute of Record that holds an element's value: bytes, or the number or numbers of its fixed part.
@@ -200,6 +205,7 @@ ATTRIBUTES = {
     Element.SHUTDOWN: "how",
     Element.CREDS_PIDFD: "creds_pidfd",
     Element.CREDS_SECURITY: "creds_security",
+    Element.BACKLOG: "backlog",
 }
 
 
@@ -252,8 +258,8 @@ class Record:
     """One record.  Names are as bound: abstract ones begin with NUL.
 
     ``None`` in ``creds`` (pid, uid, gid), ``creds_pidfd`` (pid), ``creds_security`` (secid),
-    ``lost`` (messages, bytes, reasons), ``errno`` and ``how`` means that the element is absent; ``b""``
-    means it for byte strings.
+    ``lost`` (messages, bytes, reasons), ``errno``, ``how`` and ``backlog`` (waiting, limit) means that the
+    element is absent; ``b""`` means it for byte strings.
     ``unknown`` holds elements of types that this version does not know.
     """
 
@@ -293,6 +299,7 @@ class Record:
     lost: tuple[int, int, int] | None = None
     errno: int | None = None
     how: int | None = None
+    backlog: tuple[int, int] | None = None
     unknown: list[tuple[int, bytes]] = field(default_factory=list)
     payload: bytes = b""
 

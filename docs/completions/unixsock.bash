@@ -17,7 +17,7 @@ _unixsock() {
         --format) mapfile -t COMPREPLY < <(compgen -W "$formats" -- "$current"); return ;;
         --colour | --color) mapfile -t COMPREPLY < <(compgen -W 'auto always never' -- "$current"); return ;;
         --type | type) mapfile -t COMPREPLY < <(compgen -W 'stream dgram seqpacket' -- "$current"); return ;;
-        event) mapfile -t COMPREPLY < <(compgen -W 'data connect accept shutdown close send_error lost undelivered' -- "$current"); return ;;
+        event) mapfile -t COMPREPLY < <(compgen -W 'data connect accept shutdown close send_error lost refused undelivered' -- "$current"); return ;;
         --privilege) mapfile -t COMPREPLY < <(compgen -W 'auto sudo pkexec none' -- "$current"); return ;;
         --remote-priv) mapfile -t COMPREPLY < <(compgen -W 'sudo doas none' -- "$current"); return ;;
         --group) mapfile -t COMPREPLY < <(compgen -g -- "$current"); return ;;

@@ -25,6 +25,7 @@ from unixsock_bpf.record import (
     FdKind,
     Flag,
     Record,
+    Role,
     SocketType,
     container_of,
     encode,
@@ -219,6 +220,33 @@ def test_unit_and_container_of_the_sender(tshark: Tshark, tmp_path: Path) -> Non
     assert shown == [
         [cgroup.decode(), unit_of(cgroup).decode(), container_of(cgroup).decode()] for cgroup in cgroups
     ]
+
+
+def test_refused_connects_in_words(tshark: Tshark, tmp_path: Path) -> None:
+    asked = Record(
+        *(Event.REFUSED, 10, 0, SocketType.STREAM, Role.DST_IS_SERVER),
+        **{"src_sock": 7, "src_comm": b"nginx", "dst_name": b"/run/p%s.sock", "errno": 2},
+    )
+    full = replace(
+        asked, errno=11, backlog=(2, 1), dst_sock=8, dst_comm=b"php-fpm", dst_pid=5, dst_name=b"/run/fpm.sock"
+    )
+    capture = write(tmp_path / "c.pcapng", [asked, replace(asked, errno=111, dst_name=b"\0bus"), full])
+    rows = tshark.fields(
+        capture, "_ws.col.Info", "unixsock.error", "unixsock.path", "unixsock.dst.comm", "unixsock.backlog.waiting",
+        "unixsock.backlog.limit", "_ws.expert.severity",
+    )  # fmt: skip
+    assert [row[0].split("refused: ")[1] for row in rows] == [
+        "there is no /run/p%s.sock (ENOENT)",
+        "nobody listens at @bus (ECONNREFUSED)",
+        "the queue of /run/fpm.sock is full (EAGAIN): 2 wait, limit 1; php-fpm[5] listens",
+    ]
+    assert [row[1:6] for row in rows] == [
+        ["ENOENT", "/run/p%s.sock", "", "", ""],
+        ["ECONNREFUSED", "@bus", "", "", ""],
+        ["EAGAIN", "/run/fpm.sock", "php-fpm", "2", "1"],
+    ]
+    assert {row[6] for row in rows} == {str(0x600000)}  # PI_WARN
+    assert not tshark.run(capture, "-Y", "tcp || udp")
 
 
 def test_follow_stream_gives_both_sides(tshark: Tshark, tmp_path: Path) -> None:

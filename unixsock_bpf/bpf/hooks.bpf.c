@@ -13,6 +13,7 @@
 #include "state/state.h"
 #include "hooks/attach.h"
 #include "kernel/dentry_path.h"
+#include "state/bound_names.h"
 #include "state/endpoint.h"
 #include "state/conversation.h"
 #include "hooks/concurrent_writers.h"
@@ -176,3 +177,4 @@ int news(void *ctx)
 #include "hooks/fd_passing.h"
 #include "hooks/bind.h"
 #include "hooks/lifecycle.h"
+#include "hooks/refused.h"

@@ -42,6 +42,7 @@ enum {
 	EVENT_CLOSE = 4,
 	EVENT_SEND_ERROR = 5,
 	EVENT_LOST = 6,
+	EVENT_REFUSED = 7,
 	EVENT_UNDELIVERED = 8,
 };
 
@@ -86,6 +87,7 @@ enum {
 	ELEMENT_DST_PATH = 13,
 	ELEMENT_CREDS_PIDFD = 14,
 	ELEMENT_CREDS_SECURITY = 15,
+	ELEMENT_BACKLOG = 16,
 };
 
 enum {
@@ -123,6 +125,7 @@ enum {
 	LEN_SHUTDOWN = 4,
 	LEN_CREDS_PIDFD = 4,
 	LEN_CREDS_SECURITY = 4,
+	LEN_BACKLOG = 8,
 };
 
 /* An enhanced packet block up to its payload's elements. */

@@ -6,6 +6,7 @@
 #include "kernel/read.h"
 #include "state/state.h"
 #include "kernel/dentry_path.h"
+#include "state/bound_names.h"
 #include "state/endpoint.h"
 #include "state/conversation.h"
 #include "hooks/concurrent_writers.h"
@@ -139,7 +140,7 @@ static __always_inline void on_message(u32 slot)
 	take_ancillary(&s->ancillary, s->skb, s->call.other);
 	volatile struct call *call = &s->call;
 	/* Before there are two kinds of flow: the verifier would follow the filter for both. */
-	bool through = wanted(m, &sides, call, s->ancillary.fds, s->ancillary.creds, w, at, generation);
+	bool through = wanted(m, &sides, call, s->ancillary.fds, s->ancillary.creds, 0, w, at, generation);
 	take_flow(m, &sides, call->sk, call->other);
 #ifdef UNIX_SOCK_INQ_LEN
 	if (m->type == TYPE_STREAM && others_write(sides.src))
@@ -184,6 +185,13 @@ int message(void *ctx)
 	return 0;
 }
 
+/* A stream or seqpacket without a name that nothing was heard of but, perhaps, a refused connect. */
+static __always_inline bool never_connected(struct sides *sides)
+{
+	struct endpoint *src = sides->src;
+	return !sides->dst && src->type != TYPE_DGRAM && !src->named && !src->client && !src->server && !src->emitted;
+}
+
 /* Makes a record of what happened, where that is wanted. */
 static __always_inline void on_event(u32 slot)
 {
@@ -210,12 +218,14 @@ static __always_inline void on_event(u32 slot)
 	/* Readers want to know that a stream has ended. */
 	if (!f || (!f->events && !undelivered && (event != EVENT_CLOSE || !sides.src->emitted)))
 		return;
+	if (event == EVENT_CLOSE && never_connected(&sides) && !(f->events & EVENTS_CLOSE))
+		return;
 	volatile struct message *m = &s->message;
 	m->event = event;
 	m->type = sides.src->type;
 	m->len = 0;
 	m->flags = s->call.flags;
-	if (!undelivered && !wanted(m, &sides, call, 0, 0, w, at, generation))
+	if (!undelivered && !wanted(m, &sides, call, 0, 0, 0, w, at, generation))
 		return;
 	take_flow(m, &sides, call->sk, call->other);
 	if (undelivered) {
@@ -237,6 +247,8 @@ int event(void *ctx)
 	on_event(slot);
 	return 0;
 }
+
+#include "records/refused.h"
 
 int remember(void *ctx)
 {

@@ -79,6 +79,7 @@ def _format(name: str, language: _Language) -> ExportFormat:
                     Event.DATA,
                     Event.LOST,
                     Event.SEND_ERROR,
+                    Event.REFUSED,
                 ):
                     continue
                 if one.record.event == Event.DATA and one.record.offset:

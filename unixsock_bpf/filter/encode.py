@@ -34,6 +34,7 @@ from unixsock_bpf.filter.primitives import (
     Names,
     Primitive,
 )
+from unixsock_bpf.record import Event
 
 #: Different terms about sockets, and about processes.
 MAX_ATOMS = 64
@@ -52,6 +53,8 @@ _SOCKETS, _OWNERS, _SRC, _DST, _MESSAGE, _LEN = range(0, 12, 2)
 _OWNERS_OF = {"": _OWNERS, "src": _SRC, "dst": _DST}
 _U64 = (1 << 64) - 1
 _SIGN = 1 << 63
+#: EVENTS_CLOSE in bpf/filter/layout.h.
+_EVENTS_CLOSE = 2
 
 _STEP = struct.Struct("<3Q3H2x")
 _MEMBER = struct.Struct("<Q3B5x")
@@ -151,6 +154,8 @@ class Encoded:
             if len(found) > MAX_ATOMS:
                 raise FilterError(_too_many(about, len(found)))
         self._atoms = atoms
+        close = Term("event", int(Event.CLOSE))
+        self._asks_close = any(one.term == close and not one.negated for one in _literals(normal))
         paths = self._lanes_of(0)
         comms = self._lanes_of(1)
         if len(paths) + len(comms) > MAX_LANES:
@@ -178,7 +183,7 @@ class Encoded:
             sum(1 << bit for one, bit in known if any(glob.matches(b"") for glob in _globs(one))),
             self._position(self._entry),
             len(self._members),
-            int(events),
+            int(events) | (_EVENTS_CLOSE if self._asks_close else 0),
             int(any(one.name == "inode" for one, _ in known)),
             *(0, len(paths.lanes), len(paths.lanes), len(comms.lanes)),
         )

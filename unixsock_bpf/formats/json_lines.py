@@ -89,6 +89,7 @@ def as_dict(time_ns: int, record: Record) -> dict[str, Any]:
             for fd in record.fds
         ]
     if record.errno is not None:
+        out["errno"] = record.errno
         out["error"] = errno.errorcode.get(record.errno, str(record.errno))
     if record.how is not None:
         out["how"] = SHUTDOWN.get(record.how, str(record.how))

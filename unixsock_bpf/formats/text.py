@@ -34,6 +34,18 @@ _TO_SERVER, _TO_CLIENT, _NOTE, _PLAIN = "\x1b[36m", "\x1b[33m", "\x1b[35m", "\x1
 #: What a shutdown ends, by the system call's second argument.
 SHUTDOWN = {0: "read", 1: "write", 2: "read and write"}
 
+#: Why a connect, or a send to an address, was refused.
+_REFUSALS = {
+    errno.EPERM: "a security module forbids it",
+    errno.ENOENT: "no such name",
+    errno.EINTR: "interrupted while there was no room",
+    errno.EAGAIN: "the queue is full",
+    errno.EACCES: "no permission",
+    errno.EPROTOTYPE: "a socket of another type",
+    errno.ECONNREFUSED: "nobody listens there",
+    errno.EISCONN: "connected already",
+}
+
 #: Unicode categories that are escaped: controls, formats (bidi), surrogates, private, unassigned, separators.
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
 
@@ -78,6 +90,7 @@ def _fd_text(kind: FdKind, path: bytes, inode: int) -> str:
 _OWN_FORM = {
     *(Element.SRC_COMM, Element.SRC_NAME, Element.SRC_PATH, Element.DST_COMM, Element.DST_NAME),
     *(Element.DST_PATH, Element.CGROUP, Element.FDS, Element.ERROR, Element.SHUTDOWN, Element.LOST),
+    Element.BACKLOG,
 }
 
 
@@ -104,6 +117,10 @@ def details(record: Record) -> list[str]:
         parts.append(f"{record.fds_count} fd{'s' if record.fds_count > 1 else ''}: {shown}")
     if record.errno is not None:
         parts.append(errno.errorcode.get(record.errno, str(record.errno)))
+        if record.event == Event.REFUSED and record.errno in _REFUSALS:
+            parts[-1] += f", {_REFUSALS[record.errno]}"
+    if record.backlog is not None:
+        parts.append("{} waiting, limit {}".format(*record.backlog))
     if record.how is not None:
         parts.append(SHUTDOWN.get(record.how, str(record.how)))
     if record.lost is not None:

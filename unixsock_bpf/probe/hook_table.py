@@ -24,13 +24,14 @@ class Purpose(enum.Enum):
     """Which program a hook goes on to; its number is the element of the tail-call map.
 
     EVENT: it writes an event where events are wanted, and updates the probe's state in any case.
-    UPDATE: only that.  ITSELF: none.
+    UPDATE: only that.  REFUSAL: it writes an event with the name that was asked for.  ITSELF: none.
     """
 
     MESSAGE = 0
     EVENT = 1
     UPDATE = 2
-    ITSELF = 3
+    REFUSAL = 3
+    ITSELF = 4
 
 
 class Need(enum.Enum):
@@ -323,13 +324,37 @@ HOOKS = (
     Hook(
         "unix_dgram_sendmsg",
         At.RETURN,
-        Purpose.EVENT,
+        Purpose.REFUSAL,
         Need.OPTIONAL,
         "on_dgram_sent",
         "datagram and seqpacket sends that failed",
-        "no SEND_ERROR events of datagrams and seqpackets",
-        keep="keep_first",
+        "no SEND_ERROR events of datagrams and seqpackets, and no REFUSED events of datagrams",
+        keep="keep_addressed",
         often=True,
+        sleeps=True,
+        events=True,
+    ),
+    # Where this function has to tell of connections as well, it has one row, above.
+    Hook(
+        "unix_stream_connect",
+        At.RETURN,
+        Purpose.REFUSAL,
+        Need.OPTIONAL,
+        "on_connect_refused",
+        "connects of streams and seqpackets that failed",
+        "no REFUSED events of streams and seqpackets",
+        facts=("security_unix_stream_connect",),
+        sleeps=True,
+        events=True,
+    ),
+    Hook(
+        "unix_dgram_connect",
+        At.RETURN,
+        Purpose.REFUSAL,
+        Need.OPTIONAL,
+        "on_connect_refused",
+        "connects of datagram sockets that failed",
+        "no REFUSED events of connects of datagram sockets",
         sleeps=True,
         events=True,
     ),

@@ -37,7 +37,12 @@ _CALL = re.compile(r"^#define (CALL|GLOBAL)_(\w+) (\w+)$", re.MULTILINE)
 #: BPF_TRACE_FENTRY, BPF_TRACE_FEXIT and BPF_TRACE_KPROBE_SESSION in linux/bpf.h.
 _ATTACH_TYPES = {Mode.FENTRY: 24, Mode.FEXIT: 25, Mode.SESSION: bpf_syscall.TRACE_KPROBE_SESSION}
 #: The programs behind tail calls, by purpose.
-_BEHIND = {Purpose.MESSAGE: "message", Purpose.EVENT: "event", Purpose.UPDATE: "news"}
+_BEHIND = {
+    Purpose.MESSAGE: "message",
+    Purpose.EVENT: "event",
+    Purpose.UPDATE: "news",
+    Purpose.REFUSAL: "refused",
+}
 
 
 @dataclass(frozen=True)
@@ -237,7 +242,8 @@ class ProgramSet:
         return [
             program
             for program in self._programs
-            if program.purpose is Purpose.MESSAGE or (self._events and program.purpose is Purpose.EVENT)
+            if program.purpose is Purpose.MESSAGE
+            or (self._events and program.purpose in (Purpose.EVENT, Purpose.REFUSAL))
         ]
 
     def _skipped_by(self, program: Program) -> int | None:
@@ -316,7 +322,7 @@ class ProgramSet:
 
     def detach_messages(self) -> None:
         """Detach the hooks that write records of messages and events."""
-        writing = (Purpose.MESSAGE, Purpose.EVENT)
+        writing = (Purpose.MESSAGE, Purpose.EVENT, Purpose.REFUSAL)
         self._detach([one for one in self._hooks if one.purpose in writing])
 
     def detach(self) -> None:

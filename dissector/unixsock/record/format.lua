@@ -14,7 +14,8 @@ local HEADER = {
 }
 
 local EVENT = {
-    DATA = 0, CONNECT = 1, ACCEPT = 2, SHUTDOWN = 3, CLOSE = 4, SEND_ERROR = 5, LOST = 6, UNDELIVERED = 8,
+    DATA = 0, CONNECT = 1, ACCEPT = 2, SHUTDOWN = 3, CLOSE = 4, SEND_ERROR = 5, LOST = 6, REFUSED = 7,
+    UNDELIVERED = 8,
 }
 local SOCKET_TYPE = { STREAM = 1, DGRAM = 2, SEQPACKET = 5 }
 local ROLE = { UNKNOWN = 0, SRC_IS_SERVER = 1, DST_IS_SERVER = 2 }
@@ -25,6 +26,7 @@ local FLAG = {
 local ELEMENT = {
     SRC_COMM = 1, DST_COMM = 2, SRC_NAME = 3, DST_NAME = 4, CREDS = 5, FDS = 6, FD = 7, CGROUP = 8, LOST = 9,
     ERROR = 10, SHUTDOWN = 11, SRC_PATH = 12, DST_PATH = 13, CREDS_PIDFD = 14, CREDS_SECURITY = 15,
+    BACKLOG = 16,
 }
 local FD_KIND = {
     OTHER = 0, FILE = 1, DIRECTORY = 2, CHARDEV = 3, BLOCKDEV = 4, PIPE = 5, SOCKET = 6, MEMFD = 7, ANON = 8,
@@ -35,6 +37,7 @@ local LOST_REASON = { RING_FULL = 0x1 }
 -- Bytes of an element's fixed part; elements that are missing here are bytes throughout.
 local ELEMENT_LEN = {
     CREDS = 12, FDS = 4, FD = 12, LOST = 20, ERROR = 4, SHUTDOWN = 4, CREDS_PIDFD = 4, CREDS_SECURITY = 4,
+    BACKLOG = 8,
 }
 -- END GENERATED
 

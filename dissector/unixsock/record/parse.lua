@@ -85,6 +85,8 @@ local function read_values(el, bytes)
     if #(el.fds or {}) > SOME then el.fd_kinds = el.fd_kinds .. ", …" end
     place = el[ELEMENT.SHUTDOWN]
     if place then el.how = unpack_at(place, "<I4") end
+    place = el[ELEMENT.BACKLOG]
+    if place then el.waiting, el.limit = unpack_at(place, "<I4I4") end
     place = el[ELEMENT.LOST]
     if place then
         local m_lo, m_hi, b_lo, b_hi, reasons = unpack_at(place, "<I4I4I4I4I4")

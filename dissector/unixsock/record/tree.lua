@@ -80,6 +80,8 @@ field("lost.messages", "uint64", "Lost messages")
 field("lost.bytes", "uint64", "Lost bytes")
 field("lost.reasons", "string", "Reasons of the loss")
 field("error", "string", "Error")
+field("backlog.waiting", "uint32", "Waiting in the receiver's queue")
+field("backlog.limit", "uint32", "Limit of the receiver's queue")
 field("shutdown", "uint32", "Shutdown", base.DEC, layout.SHUTDOWN_HOW)
 field("element.type", "uint16", "Unknown element type")
 field("element.value", "bytes", "Unknown element value")
@@ -98,6 +100,7 @@ expert_item("lost", "Records lost", expert.group.SEQUENCE, expert.severity.WARN)
 expert_item("paths", "A path's protocol is unknown", expert.group.UNDECODED, expert.severity.WARN)
 expert_item("fds", "Descriptors passed", expert.group.SECURITY, expert.severity.CHAT)
 expert_item("failed", "Send failed", expert.group.RESPONSE_CODE, expert.severity.NOTE)
+expert_item("refused", "Connect or send refused", expert.group.RESPONSE_CODE, expert.severity.WARN)
 expert_item("undelivered", "Recorded before, but not delivered", expert.group.SEQUENCE, expert.severity.WARN)
 local experts = {}
 for _, item in pairs(E) do experts[#experts + 1] = item end
@@ -240,6 +243,11 @@ local function add_rest(t, tvb, el)
     end
     local failure = el[ELEMENT.ERROR]
     if failure then t:add(F.error, tvb:range(failure[1], 4), el.error) end
+    local backlog = el[ELEMENT.BACKLOG]
+    if backlog then
+        t:add_le(F["backlog.waiting"], tvb:range(backlog[1], 4))
+        t:add_le(F["backlog.limit"], tvb:range(backlog[1] + 4, 4))
+    end
     local shut = el[ELEMENT.SHUTDOWN]
     if shut then t:add_le(F.shutdown, tvb:range(shut[1], 4)) end
     for _, place in ipairs(el.unknown or {}) do
@@ -284,6 +292,23 @@ function M.add_wrong_paths(t, sentences)
     for i = 1, math.min(#sentences, 20) do t:add_proto_expert_info(E.paths, sentences[i]) end
 end
 
+-- Why a connect, or a send to an address, was refused, in words.
+local REFUSALS = {
+    EPERM = "a security module forbids %s", ENOENT = "there is no %s", EINTR = "interrupted while %s had no room",
+    EAGAIN = "the queue of %s is full", EACCES = "no permission for %s", ENOTDIR = "a part of %s is no directory",
+    ELOOP = "too many links in %s", EPROTOTYPE = "%s is a socket of another type",
+    ECONNREFUSED = "nobody listens at %s", EISCONN = "connected already, when it asked for %s",
+}
+function M.refusal(shared)
+    local el = shared.el
+    local path = shared.path and shared.path ~= "" and shared.path or "an unnamed address"
+    local words = ("refused: %s (%s)"):format((REFUSALS[el.error] or "%s"):gsub("%%s", function() return path end),
+        el.error or "unknown error")
+    if el.waiting then words = ("%s: %d wait, limit %d"):format(words, el.waiting, el.limit) end
+    local listener = text.process(el.dst_comm, shared.dst_pid)
+    return listener and ("%s; %s listens"):format(words, listener) or words
+end
+
 function M.add_experts(t, rec)
     local el = rec.shared.el
     if rec.wrong then t:add_proto_expert_info(E.malformed, "Malformed record: " .. rec.wrong) end
@@ -299,6 +324,8 @@ function M.add_experts(t, rec)
     end
     if rec.event == EVENT.SEND_ERROR then
         t:add_proto_expert_info(E.failed, "Send failed: " .. (el.error or "unknown error"))
+    elseif rec.event == EVENT.REFUSED then
+        t:add_proto_expert_info(E.refused, "Connect or send " .. M.refusal(rec.shared))
     elseif rec.event == EVENT.UNDELIVERED then
         t:add_proto_expert_info(E.undelivered, ("%d bytes before this were not delivered"):format(rec.len))
     end

@@ -75,6 +75,12 @@ def test_heading_tells_descriptors_truncation_and_losses() -> None:
     lost = text.heading(0, Record(event=Event.LOST, lost=(3, 400, 1)))
     assert "3 messages, 400 bytes lost (ring full)" in lost
     assert "ECONNREFUSED" in text.heading(0, Record(event=Event.SEND_ERROR, errno=111))
+    refused = Record(event=Event.REFUSED, errno=11, backlog=(2, 1), dst_name=b"/x")
+    assert text.heading(0, refused).endswith("/x ? refused  EAGAIN, the queue is full  2 waiting, limit 1")
+    assert json_lines.as_dict(0, refused) == {
+        **{"time_ns": 0, "event": "refused", "path": "/x", "src": {}, "dst": {"name": "/x"}},
+        **{"errno": 11, "error": "EAGAIN", "backlog": {"waiting": 2, "limit": 1}},
+    }
 
 
 PAYLOAD_TEXTS = [string.string, hexdump.hexdump, hexstring.hexstring]

@@ -22,13 +22,15 @@ struct filter {
 	u64 atoms_of_any_name; /* of path terms that take every name, and so unnamed sockets, too */
 	u32 entry; /* the first step */
 	u32 members;
-	u32 events; /* whether records other than data and close are wanted */
+	u32 events; /* whether records other than data and close are wanted; EVENTS_CLOSE: of unused sockets, too */
 	u32 asks_inodes; /* an inode comes late, and makes a difference */
 	u32 first_lane[2], lanes[2]; /* of the globs for names of sockets (0) and of processes (1) */
 	u8 row_of[2][256]; /* bytes that no glob tells apart share a row */
 	struct filter_member member[FILTER_MEMBERS];
 	struct filter_step step[FILTER_STEPS];
 };
+
+#define EVENTS_CLOSE 2
 
 /* 128 states of globs: filter/automaton.py says what they mean. */
 struct filter_row {

@@ -158,9 +158,10 @@ u64 judge_endpoint(u64 argument)
 	return 1;
 }
 
-/* Whether the filter lets this message through.  `at`: where `w` is. */
+/* Whether the filter lets this message through.  `at`: where `w` is.  `asked`: atoms of a receiver's name that is no
+ * endpoint's. */
 static __always_inline bool wanted(volatile struct message *m, struct sides *sides, volatile struct call *call,
-				   u32 fds, u32 creds, struct workspace *w, u32 at, u32 generation)
+				   u32 fds, u32 creds, u64 asked, struct workspace *w, u32 at, u32 generation)
 {
 	struct endpoint *src = sides->src, *dst = sides->dst;
 	struct totals *t = get_totals();
@@ -190,9 +191,10 @@ static __always_inline bool wanted(volatile struct message *m, struct sides *sid
 		struct filter_question *q = &w->question;
 		q->src = from->socket_atoms;
 		q->src_owner = from->owner_atoms;
-		q->dst = q->dst_owner = q->two_ends = q->inodes_known = 0;
+		q->dst = asked;
+		q->dst_owner = q->two_ends = q->inodes_known = 0;
 		if (dst) {
-			q->dst = dst->verdicts[index * USES + READER].socket_atoms;
+			q->dst = asked | dst->verdicts[index * USES + READER].socket_atoms;
 			q->dst_owner = dst->verdicts[index * USES + READER].owner_atoms;
 			q->two_ends = 1;
 			q->inodes_known = src->inode && dst->inode;

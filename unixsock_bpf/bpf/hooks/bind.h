@@ -7,6 +7,7 @@
 struct naming {
 	struct walk walk;
 	struct place place;
+	struct bound_name name;
 };
 BPF_TABLE("array", u32, struct naming, namings, 2 * CPUS);
 
@@ -30,10 +31,11 @@ static __always_inline void take_place(u64 sk, u32 which)
 	u32 at = bpf_get_smp_processor_id() * 2 + which;
 	struct naming *n = namings.lookup(&at);
 
-	if (!address)
+	if (!address || !n)
 		return;
 	places.delete(&address); /* of a socket that had the same memory for its name */
-	if (!n || !dentry || !first || first == '/')
+	note_bound(&n->name, sk, address, dentry);
+	if (!dentry || !first || first == '/')
 		return;
 	volatile struct walk *w = &n->walk;
 	begin_walk(w, LOAD(u64, sk, UNIX_SOCK_MOUNT), dentry);

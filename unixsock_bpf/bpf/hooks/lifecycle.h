@@ -128,9 +128,3 @@ static __always_inline bool on_shutdown(u32 slot, const struct arguments *args, 
 	u64 sk = LOAD(u64, args->first, SOCKET_SK);
 	return !result && tell_more(slot, sk, peer_of(sk), EVENT_SHUTDOWN, ELEMENT_SHUTDOWN, args->second);
 }
-
-static __always_inline bool on_dgram_sent(u32 slot, u64 socket, int result)
-{
-	u64 sk = LOAD(u64, socket, SOCKET_SK);
-	return result < 0 && tell_more(slot, sk, peer_of(sk), EVENT_SEND_ERROR, ELEMENT_ERROR, -result);
-}
