@@ -77,13 +77,13 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     yield start
     for source, thread in started:
         source.stop()
-        thread.join(soon(10))
+        thread.join(soon(60))
         assert not thread.is_alive()
     assert not (tmp_path / "door").exists()
 
 
 def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + soon(10)
+    deadline = time.monotonic() + soon(60)
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)

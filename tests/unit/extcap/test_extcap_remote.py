@@ -18,6 +18,7 @@ from unixsock_bpf.extcap import main
 from unixsock_bpf.extcap.control_protocol import Command, Control, encode
 from unixsock_bpf.formats import pcapng
 from unixsock_bpf.options import HOST_OPTIONS, OptionError
+from unixsock_bpf.remote import sockets
 
 ROOT = Path(__file__).parents[3]
 FAKE = f"{sys.executable} {ROOT / 'tests/unit/fakes/fake_remote.py'}"
@@ -72,7 +73,7 @@ def test_a_host_writes_to_the_fifo_and_its_filter_can_be_changed(tmp_path: Path)
             os.write(control, encode(Control.PAUSE, Command.SET, "\1"))
         elif payload(block) == b"paused":
             extcap.send_signal(signal.SIGTERM)
-    assert extcap.wait(60) == 0, extcap.stderr
+    assert extcap.wait(300) == 0, extcap.stderr
     assert b"python" in seen[1]
     assert b"path /a or path /b" in seen[1]
     payloads = [payload(block) for block in seen if pcapng.is_packet(block)]
@@ -100,7 +101,7 @@ def test_a_host_writes_to_the_fifo_and_its_filter_can_be_changed(tmp_path: Path)
 def test_why_not_is_one_sentence(tmp_path: Path, options: tuple[str, ...], said: str, sentence: str) -> None:
     extcap = start(tmp_path, *options, FAKE_SAY=said)
     fifo = os.open(tmp_path / "fifo", os.O_RDONLY)
-    _, err = extcap.communicate(timeout=60)
+    _, err = extcap.communicate(timeout=300)
     os.close(fifo)
     assert extcap.returncode == 1
     assert sentence in err
@@ -116,7 +117,8 @@ def test_the_dialog_has_the_hosts_options_and_the_first_interfaces() -> None:
     assert {fields["arg"] for kind, fields in told if kind == "value"} == numbers
 
 
-def test_the_selector_lists_the_hosts_sockets(tmp_path: Path) -> None:
+def test_the_selector_lists_the_hosts_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "REMOTE_ANSWER_TIMEOUT_S", 300)
     reload = ["--extcap-config", *INTERFACE, "--extcap-reload-option", "path"]
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "s*"))

@@ -91,6 +91,8 @@ if __name__ == "__main__":
     if path := os.environ.get("FAKE_PID_FILE"):
         with open(path, "a") as file:
             file.write(f"{os.getpid()}\n")
+    # On a busy machine either end may have to wait for long.
+    server.HEARTBEAT_TIMEOUT_S = server.REMOTE_EXIT_TIMEOUT_S = 300.0
     server.source = Source  # type: ignore[assignment]
     server.__version__ = os.environ.get("FAKE_VERSION", server.__version__)
     arguments = sys.argv[sys.argv.index("unixsock") + 1 :]
