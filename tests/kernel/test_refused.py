@@ -296,6 +296,7 @@ def test_filters_find_a_path_that_is_no_sockets() -> None:
     shutil.rmtree(asked.folder)
 
 
+@pytest.mark.thorough
 def test_without_events_there_are_none() -> None:
     asked = Asked()
     with Live() as live:
