@@ -273,7 +273,7 @@ class Guests:
         file = self._config.getoption("--kernel-table")
         if file:
             table = Table(self._runs)
-            Path(file).write_text(table.markdown())
+            table.write(Path(file))
             self._table = table
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vm.plugin import GuestItem, GuestRun
 
-_HEAD = """\
-# What works on which kernel
-
+#: What stands above the table in its file; the text above that is people's.
+_TITLE = "## The whole table\n"
+_HEAD = """
 Written by `make test-kernels` from the results of its run; don't edit it. Each row is a test under
 `tests/kernel`, each column a stock Debian kernel and a way of attaching the probe, and each cell was run:
 ✓ passed, ✗ failed, n/a: the test says that this kernel can't do it. Several variants of a test are one cell
@@ -28,8 +29,13 @@ class Table:
     def __init__(self, runs: list[GuestRun]) -> None:
         self._runs = runs
 
+    def write(self, path: Path) -> None:
+        """Put the table into a page, below its title."""
+        above = path.read_text().partition(_TITLE)[0] if path.exists() else ""
+        path.write_text(above + _TITLE + self.markdown())
+
     def markdown(self) -> str:
-        """The whole page."""
+        """The table, and how to read it."""
         lines = [
             "| | " + " | ".join(run.label for run in self._runs) + " |",
             "|---" * (len(self._runs) + 1) + "|",

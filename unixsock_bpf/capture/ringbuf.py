@@ -3,6 +3,10 @@
 Source: Documentation/bpf/ringbuf.rst.  A page with the consumer's position, a page with the
 producer's, then the data twice in a row, so that no record is ever in two parts.  Each record
 has a head of 8 bytes (u32 length with two flag bits, u32 page offset) and a length rounded up to 8.
+
+The kernel stores a record's head before the position behind it, and its bytes before the length without the
+flag that it is in the making.  They have to be loaded in the opposite order, and the consumer's position
+stored after all loads.
 """
 
 from __future__ import annotations
@@ -10,15 +14,21 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable
 
+from unixsock_bpf.linux.memory_order import needed_barrier
+
 _BUSY = 1 << 31
 _DISCARD = 1 << 30
 _HEAD = 8
 
 
 class Ring:
-    """A consumer of the ring behind ``fd``, of ``size`` bytes (a power of two)."""
+    """A consumer of the ring behind ``fd``, of ``size`` bytes (a power of two).
 
-    def __init__(self, fd: int, size: int) -> None:
+    ``barrier``: keeps memory accesses in order, where the processor does not.
+    """
+
+    def __init__(self, fd: int, size: int, barrier: Callable[[], None] | None = None) -> None:
+        self._barrier = barrier or needed_barrier()
         page = mmap.PAGESIZE
         self.fd = fd
         self.size = size
@@ -48,6 +58,8 @@ class Ring:
         # This loop is what a record costs in Python: it has no call but the slice and the append.
         at, data, words, mask = self._next, self._data, self._words, self.size - 1
         end = min(self._producer[0], at + space)
+        if self._barrier and at < end:
+            end = self._end_of_whole(at, end, self._barrier)
         taken: list[memoryview | bytes] = []
         add = taken.append
         while at < end and len(taken) < most:
@@ -69,8 +81,22 @@ class Ring:
         self._next = at
         return taken
 
+    def _end_of_whole(self, at: int, end: int, barrier: Callable[[], None]) -> int:
+        """Return where the whole records end that lie from ``at`` to ``end``, in order and without a gap."""
+        barrier()
+        words, mask = self._words, self.size - 1
+        while at < end:
+            length = words[(at & mask) >> 2]
+            if length & _BUSY:
+                break
+            at += _HEAD + ((length & ~_DISCARD) + 7 & ~7)
+        barrier()
+        return at
+
     def release(self) -> int:
         """Give the space of all taken records back to the kernel; return how many bytes that is."""
+        if self._barrier:
+            self._barrier()
         released: int = self._next - self._consumer[0]
         self._consumer[0] = self._next
         return released

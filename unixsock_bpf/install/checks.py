@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from unixsock_bpf import dependencies
-from unixsock_bpf.probe import bcc_package
+from unixsock_bpf.probe import bcc_package, refusals
 from unixsock_bpf.timeouts import CHECK_TIMEOUT_S
 from unixsock_bpf.version import __version__
 
@@ -45,7 +45,7 @@ class Check:
 
 def checks() -> Iterator[Check]:
     """Yield each check in turn; the slower ones (loading a probe, asking Wireshark) last."""
-    basic = [root(), btf(), bcc(), libraries(), lockdown(), kallsyms()]
+    basic = [machine(), root(), btf(), kprobes(), bcc(), libraries(), lockdown(), kallsyms()]
     yield from basic
     if all(check.met for check in basic if check.needed):
         yield from tracing()
@@ -58,26 +58,28 @@ def checks() -> Iterator[Check]:
     yield from shadowed()
 
 
-def root(uid_map: str = "/proc/self/uid_map") -> Check:
+def machine() -> Check:
+    """Check for a processor that the probe knows."""
+    return _need("processor", refusals.machine_refused(), os.uname().machine)
+
+
+def root() -> Check:
     """Check for the right to load programs into the kernel: as root, or through the privileged helper."""
     uid = os.geteuid()
-    if uid == 0 and _in_user_namespace(uid_map):
-        found = "root of a user namespace, which is an unprivileged user for the kernel"
-        return Check("privilege", False, found, "Run it outside of the container")
     if uid == 0:
-        return Check("privilege", True, "root")
+        return _need("privilege", refusals.user_namespace_refused(), "root")
     refusal = _refusal()
     if refusal is None:
         return Check("privilege", True, f"user {uid} may have the privileged helper capture")
     return Check("privilege", False, refusal, "Or run it with sudo")
 
 
-def _in_user_namespace(uid_map: str) -> bool:
-    """Return whether user ids are others outside: the initial namespace has all, as they are."""
-    try:
-        return Path(uid_map).read_text().split() != ["0", "0", "4294967295"]
-    except OSError:  # a kernel without them
-        return False
+def _need(name: str, refused: str | None, found: str) -> Check:
+    """Return the check of what ``refused`` says is missing, with its remedy; with ``found`` if nothing is."""
+    if refused is None:
+        return Check(name, True, found)
+    missing, _, remedy = refused.rstrip(".").rpartition(": ")
+    return Check(name, False, missing, remedy[:1].upper() + remedy[1:])
 
 
 def _refusal() -> str | None:
@@ -93,15 +95,14 @@ def _refusal() -> str | None:
     return None
 
 
-def btf(path: str = "/sys/kernel/btf/vmlinux") -> Check:
+def btf() -> Check:
     """Check for the running kernel's type information."""
-    there = os.access(path, os.R_OK)
-    return Check(
-        "BTF",
-        there,
-        path if there else f"{path} is missing",
-        "Use a kernel built with CONFIG_DEBUG_INFO_BTF, as all current distributions' are",
-    )
+    return _need("BTF", refusals.btf_refused(), "/sys/kernel/btf/vmlinux")
+
+
+def kprobes() -> Check:
+    """Check that functions of the kernel can be hooked."""
+    return _need("kprobes", refusals.kprobes_refused(), "in this kernel")
 
 
 def bcc() -> Check:
@@ -136,12 +137,7 @@ def lockdown(path: str = "/sys/kernel/security/lockdown") -> Check:
     except OSError:
         return Check("lockdown", True, "not in this kernel")
     mode = modes.partition("[")[2].partition("]")[0] or modes.strip()
-    return Check(
-        "lockdown",
-        mode != "confidentiality",
-        mode,
-        "Boot without lockdown=confidentiality",
-    )
+    return _need("lockdown", refusals.lockdown_refused(path), mode)
 
 
 def kallsyms(
@@ -160,7 +156,9 @@ def kallsyms(
     found = addresses(BASES, path)
     missing = [name for name in BASES if name not in found]
     if missing:
-        wanted = "use a kernel with CONFIG_PROC_KCORE or CONFIG_KALLSYMS_ALL"
+        wanted = "use a kernel with CONFIG_PROC_KCORE"
+        if os.uname().machine == "x86_64":  # others have no such variables
+            wanted += " or CONFIG_KALLSYMS_ALL"
         return _pages_unknown(f"{path} has no {missing[0]}", wanted)
     if os.geteuid() != 0:  # others see the names, and zeros
         with contextlib.suppress(OSError):

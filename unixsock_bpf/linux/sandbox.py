@@ -50,7 +50,7 @@ _SYS_MOUNT_SETATTR = 442
 
 #: System calls that need no look at their arguments.
 _HARMLESS = (
-    *("poll", "ppoll", "close", "brk", "munmap", "mremap", "madvise", "futex"),
+    *("poll", "ppoll", "close", "brk", "munmap", "mremap", "madvise", "futex", "membarrier"),
     *("clock_gettime", "gettimeofday", "rt_sigreturn", "restart_syscall", "exit", "exit_group"),
 )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from unixsock_bpf.dependencies import how_to_install
 from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.probe import bcc_package, offsets
 from unixsock_bpf.probe.btf import Btf, BtfError
+from unixsock_bpf.probe.refusals import tracing_refused
 
 _SHIM = Path(__file__).parents[1] / "bpf/kernel_shim"
 
@@ -25,6 +25,8 @@ _PREEMPTIBLE = ("preempt_schedule", "__rcu_read_unlock")
 #: that programs call, and a member.
 SESSION_FUNCTIONS = ("bpf_session_cookie", "bpf_session_is_return")
 _SESSION_FACTS = (*SESSION_FUNCTIONS, "fprobe.hlist_array")
+#: What there is with direct calls from ftrace.  Source: struct ftrace_ops in linux/ftrace.h.
+_DIRECT_CALLS = "ftrace_ops.direct_call"
 #: Where a link tells the calls that its kprobe missed.  Kernels that have it also count the runs of kprobes'
 #: programs that they skip (Linux commit dd8657894c11 ("bpf: Count missed stats in trace_call_bpf"), v6.7).
 _MISSED = "bpf_link_info.perf_event.kprobe.missed"
@@ -54,6 +56,17 @@ class Kernel:
         return all(map(self.has, _SESSION_FACTS))
 
     @property
+    def ways(self) -> tuple[str, ...]:
+        """The ways of attaching to try, the best first: fentry and kprobe.
+
+        On x86-64 all kernels with BTF have fentry; on arm64 those since Linux 6.4 that were built with
+        CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS, which load its programs before, too, but do not attach them.
+        """
+        if os.uname().machine == "aarch64" and not self.has(_DIRECT_CALLS):
+            return ("kprobe",)
+        return ("fentry", "kprobe")
+
+    @property
     def missed_offset(self) -> int | None:
         """Where struct bpf_link_info has a kprobe's missed calls; None if the kernel counts none."""
         found = self.btf.member(_MISSED) if self.btf.has_struct("bpf_link_info") else None
@@ -81,27 +94,6 @@ def kernel() -> Kernel:
         raise ProbeError(f"This kernel can't be traced: {error}.") from None
     macros |= {"PAGE_SIZE": mmap.PAGESIZE, "CPUS": cpus}
     return Kernel(btf, macros, preemptible(btf))
-
-
-def tracing_refused() -> str | None:
-    """Why this kernel would refuse the probe, if it says so."""
-    if os.geteuid() != 0:
-        return (
-            "Capturing Unix sockets needs root: run Wireshark or tshark with sudo, "
-            "or see 'unixsock install --help' for capturing as an unprivileged user."
-        )
-    if not Path("/sys/kernel/btf/vmlinux").exists():
-        return (
-            "This kernel has no BTF (/sys/kernel/btf/vmlinux), from which the probe learns its layouts: "
-            "use a kernel built with CONFIG_DEBUG_INFO_BTF, as all current distributions' are."
-        )
-    with contextlib.suppress(OSError):
-        if "[confidentiality]" in Path("/sys/kernel/security/lockdown").read_text():
-            return (
-                "Kernel lockdown is in confidentiality mode, which forbids tracing: "
-                "boot without lockdown=confidentiality to capture."
-            )
-    return None
 
 
 def preemptible(btf: Btf, report: str = "/sys/kernel/debug/sched/preempt") -> bool:

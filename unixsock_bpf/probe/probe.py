@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.linux.cgroups import cgroup_of
+from unixsock_bpf.linux.memory_order import needed_barrier
 from unixsock_bpf.linux.pid_namespace import pid_namespace
 from unixsock_bpf.probe import hook_programs, kernel
 from unixsock_bpf.probe.fd_kinds import PSEUDO_FILES
@@ -17,6 +18,7 @@ from unixsock_bpf.probe.hook_table import URGENT, Purpose
 from unixsock_bpf.probe.maps import Map, memory
 from unixsock_bpf.probe.page_bases import BASES, addresses, page_bases
 from unixsock_bpf.probe.program_set import ProgramSet
+from unixsock_bpf.probe.refusals import kprobes_refused
 from unixsock_bpf.probe.self_test import Proof, proofs
 from unixsock_bpf.record import Event, Record
 
@@ -24,12 +26,6 @@ if TYPE_CHECKING:
     from unixsock_bpf.linux.cgroups import Group
     from unixsock_bpf.linux.sockets import Owner
     from unixsock_bpf.options import Settings
-
-_NOT_PERMITTED = (
-    "This kernel does not permit BPF tracing, even to root: kernel lockdown, a security module or a "
-    "container forbids it. Capture on the host rather than in a container, or boot without "
-    "lockdown=confidentiality."
-)
 
 
 class Probe:
@@ -41,7 +37,11 @@ class Probe:
 
     def __init__(self, settings: Settings) -> None:
         self._kernel = kernel.kernel()
+        refused = kprobes_refused()
+        if refused:
+            raise ProbeError(refused)
         self._programs: ProgramSet
+        self._barrier = needed_barrier()
         #: ``struct settings`` and ``struct totals`` of bpf/state/, in memory that the probe shares.
         self.settings: Any
         self.totals: Any
@@ -77,14 +77,12 @@ class Probe:
                 if programs:  # some of it may be attached
                     programs.detach()
                     programs.close()
-        if "Operation not permitted" in failures[0]:
-            raise ProbeError(_NOT_PERMITTED)
         raise ProbeError("The probe does not work on this kernel. " + "; ".join(failures))
 
     def _ways(self) -> list[tuple[str, bool]]:
         """Return the ways of attaching, the best first: fentry or kprobe, and whether with kprobe.session."""
         wanted = os.environ.get("UNIXSOCK_ATTACH")
-        ways = [wanted] if wanted in ("fentry", "kprobe") else ["fentry", "kprobe"]
+        ways = (wanted,) if wanted in ("fentry", "kprobe") else self._kernel.ways
         if not self._kernel.has_sessions:
             return [(way, False) for way in ways]
         return [(way, True) for way in ways] + [(ways[-1], False)]
@@ -123,6 +121,8 @@ class Probe:
 
     def switch(self, generation: int) -> None:
         """Have the prepared filter hold: each message goes by the old filter or the new one, once."""
+        if self._barrier:  # nothing may see the number before the filter
+            self._barrier()
         self.settings.generation = self._generation = generation
 
     def _shared(self, name: str) -> Any:

@@ -394,7 +394,7 @@ def compile_ahead() -> None:
 
     here = kernel()
     with bcc_errors():
-        compiled(sources(here.macros, hook_programs.plan(here, "fentry", here.has_sessions)))
+        compiled(sources(here.macros, hook_programs.plan(here, here.ways[0], here.has_sessions)))
 
 
 def _bpf_type(mode: Mode) -> int:

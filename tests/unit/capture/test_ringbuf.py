@@ -68,3 +68,46 @@ def test_a_batch_has_bounds(kernel: Kernel) -> None:
     assert kernel.consumed == 30 * 112
     ring.release()
     assert kernel.consumed == kernel.at
+
+
+def test_where_loads_are_reordered_barriers_keep_each_in_its_place(kernel: Kernel) -> None:
+    """A processor may load early, until the barrier, what the kernel stores before what was loaded."""
+    stale = struct.pack("<II", 8, 0) + struct.pack("<I", PLAIN) + b"old\0"
+    late: list[tuple[bytes, int]] = []
+
+    def barrier() -> None:
+        for _ in range(min(len(late), 1)):
+            data, at = late.pop(0)
+            os.pwrite(kernel.fd, data, at)
+
+    ring = Ring(kernel.fd, SIZE, barrier)
+    first, second = kernel.write(PLAIN, b"the first"), kernel.write(PLAIN, b"the second")
+    # Before the barrier behind the position, the head is one of the last round; before that behind the
+    # length, so are the bytes.
+    heads = struct.pack("<II", len(first), 0)
+    for data, at in ((stale, 0), (stale[8:], 8)):
+        os.pwrite(kernel.fd, data, 2 * PAGE + at)
+    late += [(heads, 2 * PAGE), (first, 2 * PAGE + 8)]
+    assert take(ring) == [first, second]
+    assert not late
+
+
+def test_where_stores_are_reordered_space_is_given_back_behind_a_barrier(kernel: Kernel) -> None:
+    consumed: list[int] = []
+    ring = Ring(kernel.fd, SIZE, lambda: consumed.append(kernel.consumed))
+    kernel.write(PLAIN, b"1")
+    assert len(take(ring)) == 1
+    consumed.clear()
+    ring.release()
+    assert consumed == [0]
+    assert kernel.consumed == kernel.at
+
+
+def test_with_barriers_records_in_the_making_stop_the_reader(kernel: Kernel) -> None:
+    ring = Ring(kernel.fd, SIZE, lambda: None)
+    first = kernel.write(PLAIN, b"1")
+    kernel.write(PLAIN, b"discarded", 1 << 30)
+    kernel.write(PLAIN, b"busy", 1 << 31)
+    assert take(ring) == [first]
+    assert take(ring) == []
+    assert not ring.empty
