@@ -28,7 +28,7 @@ _unixsock() {
         -b | --ring-buffer) compopt -o nospace; mapfile -t COMPREPLY < <(compgen -W 'duration: filesize: packets: files:' -- "$current"); return ;;
         --save) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
         --keep) compopt -o nospace; mapfile -t COMPREPLY < <(compgen -W 'duration: filesize:' -- "$current"); return ;;
-        --trigger) compopt -o nospace; mapfile -t COMPREPLY < <(compgen -W 'send-error error text:' -- "$current"); return ;;
+        --trigger) compopt -o nospace; mapfile -t COMPREPLY < <(compgen -W 'refused send-error error text:' -- "$current"); return ;;
         -a | --autostop) compopt -o nospace; mapfile -t COMPREPLY < <(compgen -W 'duration:' -- "$current"); return ;;
     esac
     if [[ $current == [/@]* || $previous == path || $previous == --path ]] && [[ $command != export ]]; then

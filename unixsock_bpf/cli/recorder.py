@@ -42,6 +42,8 @@ _MIB = 64
 _TRIGGER_PAUSE_S = 60.0
 #: Bytes at the beginning of a payload in which an error answer shows.
 _HEAD = 512
+#: Triggers that are events.
+_EVENTS = {"refused": Event.REFUSED, "send-error": Event.SEND_ERROR}
 _CREDENTIALS = struct.Struct("=iII")
 
 
@@ -71,7 +73,8 @@ def add(commands: Any) -> None:
         action="append",
         default=[],
         metavar="WHAT",
-        help="write by itself when it comes: send-error, error (an error answer), or text:TEXT in a payload",
+        help="write by itself when it comes: refused (a connect), send-error, error (an error answer),"
+        " or text:TEXT in a payload",
     )
     add_options(parser)
     parser.set_defaults(run=run)
@@ -86,7 +89,7 @@ def run(arguments: argparse.Namespace, start: Callable[[Settings], CaptureSource
     if triggers and not arguments.output:
         raise Failure("triggers write files: give -w FILE", 2)
     settings = chosen_settings(arguments)
-    if "send-error" in arguments.trigger:
+    if _EVENTS.keys() & set(arguments.trigger):
         settings = _with_events(settings)
     source = start(settings)
     memory = Memory(seconds, mib << 20, settings)
@@ -141,15 +144,15 @@ def _is_error(payload: bytes) -> bool:
 
 def _trigger(word: str) -> Callable[[Block], bool]:
     """Return what decides whether a record's block is worth a file.  Raises Failure."""
-    if word == "send-error":
-        return lambda block: pcapng.event_of(block) == Event.SEND_ERROR
+    if word in _EVENTS:
+        return lambda block: pcapng.event_of(block) == _EVENTS[word]
     if word == "error":
         return lambda block: _is_error(bytes(pcapng.payload_of(block)[:_HEAD]))
     kind, _, text = word.partition(":")
     if kind == "text" and text:
         wanted = os.fsencode(text)
         return lambda block: wanted in bytes(pcapng.payload_of(block))
-    raise Failure(f"argument --trigger: {word!r} is not send-error, error or text:TEXT", 2)
+    raise Failure(f"argument --trigger: {word!r} is not refused, send-error, error or text:TEXT", 2)
 
 
 class Memory:

@@ -160,6 +160,7 @@ def test_triggers_write_once_in_a_while(running: Callable[..., Source], tmp_path
 def test_what_a_trigger_sees(word: str, payload: bytes, hit: bool) -> None:
     assert recorder._trigger(word)(block(0, payload)) == hit
     assert recorder._trigger("send-error")(block(0, b"", Event.SEND_ERROR))
+    assert recorder._trigger("refused")(block(0, b"", Event.REFUSED))
 
 
 def test_a_signal_writes_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +194,7 @@ def test_a_signal_writes_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (["--keep", "packets:3"], "'packets:3' is not duration:SECONDS or filesize:MIB"),
         (["--keep", "duration:nan"], "'duration:nan' is not"),
         (["--trigger", "error"], "give -w FILE"),
-        (["--trigger", "odd", "-w", "x"], "'odd' is not send-error, error or text:TEXT"),
+        (["--trigger", "odd", "-w", "x"], "'odd' is not refused, send-error, error or text:TEXT"),
         (["--save", "x"], "no recorder answers at"),
     ],
 )
