@@ -143,9 +143,12 @@ def test_devices_and_our_links_are_written_to(tmp_path: Path) -> None:
     "source", ["raise OSError('libbcc.so.0: cannot open')", "x = 1", "def", "import no_such_module"]
 )
 def test_a_bcc_that_is_of_no_use_is_told(tmp_path: Path, source: str) -> None:
-    (tmp_path / "bcc.py").write_text(source)
+    package = tmp_path / "python3" / "bcc"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(source)
+    (package / "libbcc.py").touch()
     script = (
-        f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(CHECKOUT)!r}]\n"
+        f"import sys; sys.path[:0] = [{str(package.parent)!r}, {str(CHECKOUT)!r}]\n"
         "from unixsock_bpf.install import checks\n"
         "print(checks.bcc())\n"
         "from unixsock_bpf.probe import kernel\n"
