@@ -64,7 +64,7 @@ int run(void *ctx)
 	m->type = q->type;
 	m->event = q->event;
 	m->len = q->len;
-	a->wanted = wanted(m, &sides, call, q->fds, q->creds, w, at, q->generation);
+	a->wanted = wanted(m, &sides, call, q->fds, q->creds, 0, w, at, q->generation);
 	a->runs++;
 	return 0;
 }
