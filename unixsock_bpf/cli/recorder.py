@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -90,7 +91,7 @@ def run(arguments: argparse.Namespace, start: Callable[[Settings], CaptureSource
         raise Failure("triggers write files: give -w FILE", 2)
     settings = chosen_settings(arguments)
     if _EVENTS.keys() & set(arguments.trigger):
-        settings = _with_events(settings)
+        settings = replace(settings, events=True)
     source = start(settings)
     memory = Memory(seconds, mib << 20, settings)
     feedback = None if settings.include_capture_processes else own_feedback()
@@ -107,12 +108,6 @@ def run(arguments: argparse.Namespace, start: Callable[[Settings], CaptureSource
         except refusals() as error:
             raise Failure(str(error)) from None
     return 0
-
-
-def _with_events(settings: Settings) -> Settings:
-    import dataclasses
-
-    return dataclasses.replace(settings, events=True)
 
 
 def _kept(words: Sequence[str]) -> tuple[float, int]:
@@ -138,7 +133,7 @@ _ERRORS_WITHIN = (b'"error":{', b'"error": {', b'"error":"', b'"error": "')
 def _is_error(payload: bytes) -> bool:
     """Return whether a payload begins with an error answer."""
     if payload.startswith(b"HTTP/1."):
-        return payload[8:11] in (b" 4", b" 5") or payload[9:10] in (b"4", b"5")
+        return payload[9:10] in (b"4", b"5")
     return payload.startswith(_ERRORS) or any(sign in payload for sign in _ERRORS_WITHIN)
 
 

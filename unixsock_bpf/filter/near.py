@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from unixsock_bpf.filter import glob
-from unixsock_bpf.filter.ast import Term, terms
+from unixsock_bpf.filter.ast import terms
 from unixsock_bpf.filter.glob import Glob
 from unixsock_bpf.record import display_name
 
@@ -44,15 +44,20 @@ def near(wanted: Filter, present: Iterable[Named]) -> list[str]:
     names = sorted({display_name(one.name) for one in sockets if one.name})
     files = {(one.file, one.device) for one in sockets if one.file}
     sentences = []
-    for term, negated in terms(wanted.root):
-        if negated or term.name != "path" or not isinstance(term.value, tuple):
+    for globs in _paths(wanted):
+        if any(glob.any_of(globs, name) for name in names):
             continue
-        if any(glob.any_of(term.value, name) for name in names):
-            continue
-        sentence = _why(term, names, files)
+        sentence = _why(globs, names, files)
         if sentence:
             sentences.append(sentence)
     return sentences
+
+
+def _paths(wanted: Filter) -> Iterator[tuple[Glob, ...]]:
+    """Yield the globs of each path that a filter asks for; that of its text comes first."""
+    for term, negated in terms(wanted.root):
+        if not negated and term.name == "path" and isinstance(term.value, tuple):
+            yield term.value
 
 
 def nearby(wanted: Filter) -> list[str]:
@@ -72,10 +77,8 @@ def bound_otherwise(wanted: Filter) -> list[str]:
     from unixsock_bpf.filter.symlinks import names_of_file
 
     sentences = []
-    for term, negated in terms(wanted.root):
-        if negated or term.name != "path" or not isinstance(term.value, tuple):
-            continue
-        path = _literal(term.value[0])
+    for own, *_ in _paths(wanted):
+        path = _literal(own)
         names = [name for name in names_of_file(path) if name != path] if path.startswith("/") else []
         if names and path not in names_of_file(path):
             sentences.append(f"{_shown(path)} is the file of the socket bound as {_joined(names)}")
@@ -88,12 +91,11 @@ def _literal(one: Glob) -> str:
     return one.text if plain and not one.stars else ""
 
 
-def _why(term: Term, names: list[bytes], files: set[tuple[int, int]]) -> str:
-    assert isinstance(term.value, tuple)
-    own = term.value[0]
+def _why(globs: tuple[Glob, ...], names: list[bytes], files: set[tuple[int, int]]) -> str:
+    own = globs[0]
     path = _literal(own)
     if not path:
-        return "" if glob.any_of(term.value, b"") else f"no present socket has a name like {_shown(own.text)}"
+        return "" if glob.any_of(globs, b"") else f"no present socket has a name like {_shown(own.text)}"
     like = _like(path, names)
     if any(character in path for character in "*?"):
         return (
