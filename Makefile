@@ -13,7 +13,8 @@ TESTS ?=
 PEER ?=
 
 .PHONY: help setup demo lint format unit test test-dissector test-wireshark test-kernels test-arm64 test-kinds \
-    test-faults test-gui test-exports test-packages deb dist viewer bench bench-short bench-counted guest clean generate
+    test-faults test-gui test-exports test-packages deb dist viewer bench bench-short bench-counted bench-exports \
+    bench-dissector guest clean generate
 
 help:
 	@echo 'target             what it does                                                 needs'
@@ -37,6 +38,7 @@ help:
 	@echo 'make dist          wheel and sdist in dist/                                     network; 1 min'
 	@echo 'make bench         what a capture costs, beside other tools; docs/performance.md root, network once; 2 h emulated'
 	@echo '                   bench-counted only counts instructions, on two kernels: 30 min on a busy machine, too'
+	@echo '                   bench-exports, bench-dissector: only their tables, 15 min each'
 	@echo '                   PEER="command {path}" adds another; make bench-short only tries the bench'
 	@echo 'make guest RUN=... a shell command in a guest; SUITE=bullseye|bookworm|trixie|sid|…'
 	@echo 'make viewer        .cache/unixsock-viewer.zip: dissector and profile for macOS and Windows   seconds'
@@ -140,6 +142,13 @@ dist: setup
 bench bench-short bench-counted:
 	@tests/setup tests/benchmarks/debian-packages
 	@$(VENV)/python -m benchmarks --suite $(SUITE) --peer '$(PEER)' $(patsubst bench-%,--%,$(filter bench-%,$@))
+
+# Exports and datasets, and the dissector, without a guest: their parts of docs/performance.md.
+bench-exports: setup
+	@$(VENV)/python -m exports.measure --memory --write 100000 1000000 10000000
+
+bench-dissector: setup
+	@$(VENV)/python tests/benchmarks/dissector.py --write
 
 viewer:
 	@packaging/viewer .cache/unixsock-viewer.zip

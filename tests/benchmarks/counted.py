@@ -6,18 +6,16 @@ import json
 import shlex
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from vm import guest, kernels
 from vm.__main__ import show
-from vm.debian import CHECKOUT, SetupError, say
+from vm.debian import SetupError
 
+from benchmarks import report
 from benchmarks.instructions import COUNTED
 from benchmarks.report import TITLES, table
 
-#: The part of docs/performance.md, kept apart from what is timed.
-PART = Path(__file__).with_name("counted.md")
 TITLE = "## Counted in instructions"
 SUITES = ("bookworm", "sid")
 #: Seconds that a guest may take.
@@ -136,19 +134,6 @@ def part(found: dict[str, Any], peer: str, when: str) -> str:
     return "\n".join([*sections, *(_kernel(one) for one in found.values())])
 
 
-def put_into(document: str, text: str) -> str:
-    """Replace the part of ``document``; where it has none, put it before the second section."""
-    begin = document.find(TITLE + "\n")
-    if begin < 0:
-        begin = end = document.find("\n## ", document.find("\n## ") + 1) + 1
-    else:
-        end = document.find("\n## ", begin + 1) + 1
-    return document[:begin] + text.rstrip("\n") + "\n\n" + document[end:]
-
-
 def write(found: dict[str, Any], peer: str, when: str) -> None:
-    """Write the part, and put it into docs/performance.md."""
-    PART.write_text(part(found, peer, when))
-    document = CHECKOUT / "docs" / "performance.md"
-    document.write_text(put_into(document.read_text(), PART.read_text()))
-    say(f"Written to {document.relative_to(CHECKOUT)}")
+    """Put the part into docs/performance.md."""
+    report.write({"counted": part(found, peer, when)})

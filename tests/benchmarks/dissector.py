@@ -2,13 +2,14 @@
 """How long tshark takes for a capture of ours, and for the same payloads in a plain TCP capture: the barest
 that there can be, and one as ``tcpdump -i lo`` writes it.
 
-``python tests/benchmarks/dissector.py [--packets N]`` prints a table; ``measure()`` gives its numbers.
+``python tests/benchmarks/dissector.py [--packets N]`` prints a table, which ``--write`` puts into docs/performance.md.
 No probe and no root are needed.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import resource
 import socket
 import statistics
@@ -23,6 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from benchmarks import report  # noqa: E402
 from unixsock_bpf.formats import pcapng  # noqa: E402
 from unixsock_bpf.record import Flag, Record, Role, SocketType, encode  # noqa: E402
 
@@ -172,14 +174,12 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--packets", type=int, default=200_000, help="in each capture (default: %(default)s)")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     options = parser.parse_args()
-    print(f"{'':28}{'':16}{'ours':>8}{'TCP':>8}{'ratio':>7}{'on lo':>8}{'ratio':>7}")
-    for workload, readings in measure(options.packets).items():
-        for reading, found in readings.items():
-            line = f"{workload:28}{reading:16}{found['ours']:7.2f}s"
-            for peer in ("tcp", "lo"):
-                line += f"{found[peer]:7.2f}s{found['ours'] / found[peer]:7.2f}"
-            print(line)
+    made = report.dissector(measure(options.packets), f"{datetime.date.today()}")
+    print(made["dissector"])
+    if options.write:
+        report.write(made)
     return 0
 
 

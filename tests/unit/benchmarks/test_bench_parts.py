@@ -85,7 +85,10 @@ def test_the_report_says_what_was_measured() -> None:
         "machine": {"kernel": "6.1", "cpus": 2, "cpu": "slow", "emulated": True},
     }  # fmt: skip
     native = {"list interfaces": 0.05, startup.LOADED: 0.7, startup.NEW_LOADED: 0.3}
-    text = report.document(data, native, None, "dump {path}", "today")
+    seconds = {"HTTP": {"packet list": {"ours": 3.0, "lo": 2.0, "tcp": 1.25}}}
+    made = report.parts(data, native, seconds, "dump {path}", "today")
+    before = report.PAGE.read_text()
+    text = report.put_into(before, made)
     lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
     assert re.search(r"0\.12 \| \*\*missed", lines["blast 64 B, added: this / PEER"])  # 10 / 80
     assert re.search(r"0\.50 \| \*\*missed", lines["ping-pong 64 B, added: this / PEER"])
@@ -98,6 +101,15 @@ def test_the_report_says_what_was_measured() -> None:
     assert "1 of 4,000; 64 B | 7 of 1,000; 448 B" in text
     assert "not installed or not able to run here: strace" in text
     assert "dump {path}" in text
+    assert "| HTTP | packet list | 3.00 | 2.00 | 1.50, ≤ 2: met | 1.25 | 2.40, ≤ 2: **missed** |" in text
+
+    def by_hand(page: str) -> str:
+        return re.sub(r"(<!-- made: \S+ -->\n).*?(?=<!-- end -->\n)", r"\1", page, flags=re.DOTALL)
+
+    assert by_hand(text) == by_hand(before)  # whatever else the page has is left as it is
+    assert report.put_into(text, made) == text
+    with pytest.raises(ValueError, match="no single part <!-- made: other -->"):
+        report.put_into(before, {"other": ""})
 
 
 def test_each_program_counts_once_whoever_has_it(tmp_path: Path) -> None:
@@ -139,7 +151,8 @@ def test_counted_instructions_become_a_part_of_the_document() -> None:
     assert "| blast 64 B | 3.00 | - |" in part
     assert "| blast 64 B | 3 of 3,000; 192 B | 0 of 1,000 |" in part
     assert "not able to run here: strace" in part
-    once = counted.put_into("# Title\n\n## Targets\n\ntext\n\n## Rest\n", part)
-    assert once.startswith("# Title\n\n## Targets\n\ntext\n\n## Counted in")
-    assert once.endswith("\n\n## Rest\n")
-    assert counted.put_into(once, part) == once
+    page = "# Title\n\n<!-- made: counted -->\n<!-- end -->\n\n## Rest\n"
+    once = report.put_into(page, {"counted": part})
+    assert once.startswith("# Title\n\n<!-- made: counted -->\n\n## Counted in")
+    assert once.endswith("\n\n<!-- end -->\n\n## Rest\n")
+    assert report.put_into(once, {"counted": part}) == once
