@@ -244,9 +244,7 @@ def _words(primitive: str) -> str:
 def filter_md(page: str) -> str:
     """Return ``docs/filter.md`` with its table of primitives."""
     rows = "".join(
-        f"| `{one.syntax}` | {one.takes} |\n".replace("[src|dst]", r"[src\|dst]").replace(
-            "NAME|N", r"NAME\|N"
-        )
+        "| `{}` | {} |\n".format(one.syntax.replace("|", r"\|"), one.takes)
         + ("| a bare word that begins with `/` or `@` | the same |\n" if one.name == "path" else "")
         for one in PRIMITIVES.values()
     )

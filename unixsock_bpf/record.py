@@ -340,16 +340,18 @@ def unit_of(cgroup: bytes) -> bytes:
     return found[-1] if found else b""
 
 
+def containers_of(cgroup: bytes) -> list[bytes]:
+    """Return the containers that a cgroup's path lies in, the innermost last: as ``container_of``."""
+    names = (next(filter(None, found.groups())) for found in _CONTAINER.finditer(cgroup))
+    return [_ESCAPED.sub(lambda digits: bytes([int(digits[1], 16)]), name) for name in names]
+
+
 def container_of(cgroup: bytes) -> bytes:
     """Return the container that a cgroup's path lies in: 12 digits of its id, or its name.
 
     Empty if it is in none.  Of containers within containers, the innermost.
     """
-    found = list(_CONTAINER.finditer(cgroup))
-    if not found:
-        return b""
-    name = next(group for group in found[-1].groups() if group is not None)
-    return _ESCAPED.sub(lambda digits: bytes([int(digits[1], 16)]), name)
+    return next(reversed(containers_of(cgroup)), b"")
 
 
 def element(kind: int, value: bytes) -> bytes:

@@ -26,6 +26,8 @@ REMOTE_EXIT_TIMEOUT_S = 4.0
 MERGE_WAIT_S = 0.5
 #: A host lists its sockets for the selector in Wireshark's dialog.
 REMOTE_ANSWER_TIMEOUT_S = 20.0
+#: Docker or Podman lists its containers, where a filter or a process' container is asked for by name.
+CONTAINER_ENGINE_TIMEOUT_S = 0.5
 #: ``unixsock dump``, started for a Python program, ends in order; then it is killed.
 DUMP_EXIT_TIMEOUT_S = 2.0
 #: The thread behind a Python program's messages ends once everything that it waits for has.

@@ -3,7 +3,7 @@
 _unixsock() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
     local formats='string hex hexstring json pcap pcapng parquet'
-    local terms='path pid comm uid type inode netns cgroup fds creds less greater event src dst and or not'
+    local terms='path pid comm uid type inode netns cgroup unit container fds creds less greater event src dst and or not'
     local choices='--path --type --pid --comm --uid'
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then

@@ -22,6 +22,8 @@ class Poller:
         #: Called about once a second, however much or little comes in.
         self.each_second: Callable[[], None] | None = None
         self._next_second = 0.0
+        #: Keeps the filter's cgroups up to date, in captures that can change it.
+        self.follow_cgroups: Callable[[], None] | None = None
 
     def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
         """Call ``callback`` with poll's events of ``fd`` while ``blocks`` waits."""
@@ -59,10 +61,16 @@ class Poller:
             else:
                 others.append(fd)
         now = time.monotonic()
-        if self.each_second and now >= self._next_second:
+        if self._has_seconds and now >= self._next_second:
             self._next_second = now + 1.0
-            self.each_second()
+            for call in filter(None, (self.each_second, self.follow_cgroups)):
+                call()
         return others
+
+    @property
+    def _has_seconds(self) -> bool:
+        """Whether something is due each second."""
+        return bool(self.each_second or self.follow_cgroups)
 
     def _close(self) -> None:
         os.close(self.wake)

@@ -48,7 +48,7 @@ class Capture(Poller):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
-        self._settings = settings
+        self.settings = settings
         #: Readable when the wall clock was set.
         self.jumps = wall_clock.jumps()
         self._poll.register(self.jumps, select.POLLIN)
@@ -66,7 +66,7 @@ class Capture(Poller):
         self._scheduler: ReadScheduler
 
     def __enter__(self) -> Capture:
-        self._probe, self._ring = self._attach(self._settings)
+        self._probe, self._ring = self._attach(self.settings)
         self._scheduler = ReadScheduler(self._ring.size, self.idle_time)
         self._probe.settings.running = 1
         self._poll.register(self._ring.fd, select.POLLIN)
@@ -120,12 +120,13 @@ class Capture(Poller):
         """Make the requested changes, one after the other."""
         if self._preparing and self._prepared is not None:
             self._preparing.join()
-            (_, done), self._preparing = self._wanted.pop(0), None
+            (settings, done), self._preparing = self._wanted.pop(0), None
             prepared, self._prepared = self._prepared, None
             if isinstance(prepared, ProbeError):
                 done(str(prepared))
             else:
                 self._probe.switch(prepared)
+                self.settings = settings
                 done("")
         if self._wanted and not self._preparing:
             self._preparing = threading.Thread(target=self._prepare, args=[self._wanted[0][0]], daemon=True)
@@ -254,7 +255,7 @@ class Capture(Poller):
             # The toolbar and the end of the fifo are looked at however much comes in.
             events = self._poll_others(rest)
         else:
-            events = self._poll.poll(IDLE_WAIT_S * 1000 if self.each_second else None)
+            events = self._poll.poll(IDLE_WAIT_S * 1000 if self._has_seconds else None)
         if self.jumps in self._dispatch(events):
             wall_clock.seen(self.jumps)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from unixsock_bpf.filter import evaluate
-from unixsock_bpf.filter.ast import EVERYTHING, And, Node, join, terms
+from unixsock_bpf.filter import cgroups, evaluate
+from unixsock_bpf.filter.ast import EVERYTHING, And, Cgroup, Groups, Node, join, replaced, terms
 from unixsock_bpf.filter.encode import Encoded
 from unixsock_bpf.filter.endpoint import Endpoint
 from unixsock_bpf.filter.errors import FilterError, FilterUnavailable
@@ -42,6 +42,18 @@ class Filter:
             term.name == "event" and (term.value == Event.DATA) == negated
             for term, negated in terms(self.root)
         )
+
+    @property
+    def asks_for_cgroups(self) -> bool:
+        """Whether the filter has terms about cgroups, which come and go while a capture runs."""
+        return any(isinstance(term.value, (Cgroup, Groups)) for term, _ in terms(self.root))
+
+    def renewed(self) -> Filter:
+        """Return the filter with the cgroups that exist now.  Raises FilterError."""
+        if not self.asks_for_cgroups:
+            return self
+        root = replaced(self.root, cgroups.Lookup().renewed)
+        return self if root == self.root else Filter(self.text, root)
 
     def head(self, events: bool) -> bytes:
         """Build a ``struct filter``; ``events``: whether records other than data and close are wanted."""

@@ -22,8 +22,16 @@ class Cgroup:
     level: int | None
 
 
+@dataclass(frozen=True)
+class Groups:
+    """The cgroups of a unit, or of a container, that exist; ``names``: as paths have it."""
+
+    names: tuple[str, ...]
+    groups: tuple[Cgroup, ...] = ()
+
+
 #: A term's value.
-Value = Union[tuple[Glob, ...], int, Cgroup, None]
+Value = Union[tuple[Glob, ...], int, Cgroup, Groups, None]
 
 
 @dataclass(frozen=True)
@@ -31,8 +39,8 @@ class Term:
     """One primitive.
 
     ``value`` holds globs of which one has to match (path, comm), a number (pid, uid, inode,
-    netns, less, greater, type, event), a Cgroup, or None (fds, creds).  ``side`` is ``src``,
-    ``dst``, or empty for either.
+    netns, less, greater, type, event), a Cgroup, Groups (unit, container), or None (fds, creds).
+    ``side`` is ``src``, ``dst``, or empty for either.
     """
 
     name: str
@@ -82,6 +90,15 @@ def terms(node: Node, negated: bool = False) -> Iterator[tuple[Term, bool]]:
     else:
         for part in node.parts:
             yield from terms(part, negated)
+
+
+def replaced(node: Node, by: Callable[[Term], Term]) -> Node:
+    """Return ``node`` with each term replaced."""
+    if isinstance(node, Term):
+        return by(node)
+    if isinstance(node, Not):
+        return Not(replaced(node.part, by))
+    return type(node)(tuple(replaced(part, by) for part in node.parts))
 
 
 def evaluate(node: Node, decide: Callable[[Term], bool | None]) -> bool | None:

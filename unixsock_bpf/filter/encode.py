@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Union
 
 from unixsock_bpf.filter import automaton
-from unixsock_bpf.filter.ast import And, Cgroup, Node, Not, Term
+from unixsock_bpf.filter.ast import And, Cgroup, Groups, Node, Not, Term
 from unixsock_bpf.filter.cgroups import LEVELS
 from unixsock_bpf.filter.errors import FilterError
 from unixsock_bpf.filter.glob import Glob
@@ -65,7 +65,7 @@ def _first_facts() -> dict[str, int]:
     """Assign numbers to facts; return the first one of each primitive that has any."""
     first, found = 0, {}
     for primitive in PRIMITIVES.values():
-        if isinstance(primitive.kernel, Member):
+        if isinstance(primitive.kernel, Member) and not primitive.kernel.of:
             found[primitive.name] = first
             first += primitive.kernel.facts
     return found
@@ -220,14 +220,15 @@ class Encoded:
         """Yield value, fact, whether it is an owner's, and atom, for each number in a term."""
         for about, found in self._atoms.items():
             for one, bit in found.items():
-                if not isinstance(PRIMITIVES[one.name].kernel, Member):
+                kernel = PRIMITIVES[one.name].kernel
+                if not isinstance(kernel, Member):
                     continue
-                first = FIRST_FACTS[one.name]
+                first = FIRST_FACTS[kernel.of or one.name]
                 for value in one.values:
-                    if isinstance(value, Cgroup):
-                        levels = range(LEVELS) if value.level is None else [value.level]
-                        for level in levels:
-                            yield value.id, first + level, int(about is About.OWNER), bit
+                    if isinstance(value, (Cgroup, Groups)):
+                        for group in value.groups if isinstance(value, Groups) else [value]:
+                            for level in range(LEVELS) if group.level is None else [group.level]:
+                                yield group.id, first + level, int(about is About.OWNER), bit
                     elif isinstance(value, int):
                         yield value, first, int(about is About.OWNER), bit
 

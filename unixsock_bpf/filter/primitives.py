@@ -7,26 +7,31 @@ tests/unit/filter/test_primitives.py compares docs/filter.md, the manual page an
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from unixsock_bpf.filter import cgroups, glob
-from unixsock_bpf.filter.ast import Cgroup, Term, Value
+from unixsock_bpf.filter.ast import Cgroup, Groups, Term, Value
 from unixsock_bpf.filter.endpoint import Endpoint
 from unixsock_bpf.filter.errors import FilterError, shorten
 from unixsock_bpf.filter.glob import Character, Element, Glob
 from unixsock_bpf.filter.symlinks import aliases
-from unixsock_bpf.record import Event, Record, SocketType, display_name
+from unixsock_bpf.record import Event, Record, SocketType, containers_of, display_name
 
 #: sockaddr_un.sun_path
 NAME_BYTES = 108
 #: TASK_COMM_LEN without its terminating NUL
 COMM_BYTES = 15
+#: NAME_MAX: what a directory's name has at most, and so that of a cgroup
+NAME_MAX = 255
 #: Globs that one term may have: a path, and what symbolic links make of it.
 _MAX_GLOBS = 64
 _MAX_CGROUP_PATH = 4096
+#: Names that a unit or container may have, and cgroups of it.
+_MAX_GROUP_NAMES = 64
 
 TYPES = {kind.name.lower(): int(kind) for kind in SocketType}
 EVENTS = {event.name.lower(): int(event) for event in Event}
@@ -185,22 +190,51 @@ class CgroupPath(Operand):
         return cgroups.find(_text(characters))
 
     def dump(self, value: Any) -> Any:
-        return {"cgroup": value.path, "id": value.id, "level": value.level}
+        return _plain_cgroup(value)
 
     def load(self, plain: Any) -> Cgroup:
-        if not _has(plain, "cgroup", "id", "level"):
-            raise FilterError("a term has a value that it cannot have")
-        path, number, level = plain["cgroup"], plain["id"], plain["level"]
-        if not isinstance(path, str) or len(path) > _MAX_CGROUP_PATH:
-            raise FilterError("a cgroup has no path")
-        if not is_number(number, 0, (1 << 64) - 1):
-            raise FilterError("a cgroup has no number")
-        if not (level is None or is_number(level, 0, cgroups.LEVELS - 1)):
-            raise FilterError("a cgroup has a level that it cannot have")
-        return Cgroup(path, number, level)
+        return _load_cgroup(plain)
 
     def matches(self, value: Any, fact: Any) -> bool:
         return bytes(fact + b"/").startswith(value.path.rstrip("/").encode() + b"/")
+
+
+@dataclass(frozen=True)
+class GroupName(Operand):
+    """The name of a unit or a container, whether or not it runs.
+
+    ``find`` gets its names and cgroups; ``names`` those that the path of a process' cgroup has.
+    """
+
+    find: Callable[[str], Groups]
+    names: Callable[[bytes], list[bytes]]
+    syntax: str = "NAME"
+
+    def read(self, name: str, characters: list[Character]) -> Groups:
+        if not characters:
+            raise FilterError(f"{name} needs a name, not ''")
+        word = _text(characters)
+        if len(word) > NAME_MAX or "/" in word:
+            raise FilterError(f"{shorten(word)} is not the name of a {name}")
+        return self.find(word)
+
+    def dump(self, value: Any) -> Any:
+        return {"names": list(value.names), "groups": [_plain_cgroup(one) for one in value.groups]}
+
+    def load(self, plain: Any) -> Groups:
+        if not _has(plain, "names", "groups"):
+            raise FilterError("a term has a value that it cannot have")
+        names, groups = plain["names"], plain["groups"]
+        if not isinstance(names, list) or not 0 < len(names) <= _MAX_GROUP_NAMES:
+            raise FilterError("a term has a value that it cannot have")
+        if not all(isinstance(one, str) and len(one) <= NAME_MAX for one in names):
+            raise FilterError("a unit or container has a name that it cannot have")
+        if not isinstance(groups, list) or len(groups) > cgroups.MAX_GROUPS:
+            raise FilterError("a term has a value that it cannot have")
+        return Groups(tuple(names), tuple(map(_load_cgroup, groups)))
+
+    def matches(self, value: Any, fact: Any) -> bool:
+        return not {os.fsencode(one) for one in value.names}.isdisjoint(self.names(fact))
 
 
 class About(Enum):
@@ -223,9 +257,11 @@ class Member:
     """In the kernel: a number in a set, compared with FILTER_FACT_<name>; bpf/filter/verdict.h fills that.
 
     ``facts``: how many there are, from that one on; a Cgroup is compared with the one of its level.
+    ``of``: the primitive whose facts these are, where it is another one.
     """
 
     facts: int = 1
+    of: str = ""
 
 
 @dataclass(frozen=True)
@@ -364,6 +400,22 @@ _ALL = (
         "of a process in this cgroup (version 2) or below it",
     ),
     Primitive(
+        "unit",
+        About.OWNER,
+        GroupName(cgroups.unit, lambda path: path.split(b"/")),
+        _known("cgroup"),
+        Member(of="cgroup"),
+        "of a process in this systemd unit; without an ending, it is a `.service`",
+    ),
+    Primitive(
+        "container",
+        About.OWNER,
+        GroupName(cgroups.container, containers_of, "ID|NAME"),
+        _known("cgroup"),
+        Member(of="cgroup"),
+        "of a process in this container, by 12 to 64 digits of its id, or by its name or its pod's",
+    ),
+    Primitive(
         "fds",
         About.MESSAGE,
         Nothing(),
@@ -411,6 +463,23 @@ PRIMITIVES = {primitive.name: primitive for primitive in _ALL}
 def term(name: str, characters: list[Character], side: str = "") -> Term:
     """Make a term of primitive ``name`` and its operand.  Raises FilterError without a position."""
     return Term(name, PRIMITIVES[name].operand.read(name, characters), side)
+
+
+def _plain_cgroup(one: Cgroup) -> dict[str, Any]:
+    return {"cgroup": one.path, "id": one.id, "level": one.level}
+
+
+def _load_cgroup(plain: Any) -> Cgroup:
+    if not _has(plain, "cgroup", "id", "level"):
+        raise FilterError("a term has a value that it cannot have")
+    path, number, level = plain["cgroup"], plain["id"], plain["level"]
+    if not isinstance(path, str) or len(path) > _MAX_CGROUP_PATH:
+        raise FilterError("a cgroup has no path")
+    if not is_number(number, 0, (1 << 64) - 1):
+        raise FilterError("a cgroup has no number")
+    if not (level is None or is_number(level, 0, cgroups.LEVELS - 1)):
+        raise FilterError("a cgroup has a level that it cannot have")
+    return Cgroup(path, number, level)
 
 
 def is_number(value: Any, low: int, high: int) -> bool:

@@ -2,7 +2,8 @@
 
 A term is ``[name, side, value]``; joins are ``["and", part…]`` and ``["or", part…]``, a
 negation is ``["not", part]``.  A value is what the primitive's operand makes of it (primitives.py): a number,
-nothing, ``{"globs": […]}``, or ``{"cgroup": path, "id": n, "level": n or nothing}``.  A glob is a list of
+nothing, ``{"globs": […]}``, ``{"cgroup": path, "id": n, "level": n or nothing}``, or
+``{"names": […], "groups": [cgroup…]}``.  A glob is a list of
 strings (each character a byte that is taken as it is), ``"*"`` standing as nothing, and classes,
 ``{"bytes": [[first, last]…], "wide": true}``.
 """

@@ -21,7 +21,7 @@ def select(present: list[Socket], wanted: Filter) -> list[tuple[Socket, bool]]:
     """
     if wanted.takes_everything:
         return [(one, True) for one in present]
-    with_cgroup = "cgroup" in wanted.text
+    with_cgroup = wanted.asks_for_cgroups
     peers, endpoints = Peers(present), {}
 
     def of(one: Socket) -> list[Endpoint]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from unixsock_bpf.capture.base import CaptureSource, Statistics
+from unixsock_bpf.capture.cgroup_follower import CgroupFollower
 from unixsock_bpf.capture.pipe import PIPE_SIZE, widen
 from unixsock_bpf.capture.poller import Poller
 from unixsock_bpf.capture.session import Capture
@@ -45,9 +46,10 @@ def source(settings: Settings, output: int | None = None) -> CaptureSource:
     ``output``: the open fifo that blocks go to; the helper writes there itself, and ``blocks`` yields none.
     Without it all come from ``blocks``.
     """
-    if os.geteuid() == 0 or settings.privilege == "none":
-        return Capture(settings)
-    return RemoteCapture(settings, output)
+    is_local = os.geteuid() == 0 or settings.privilege == "none"
+    capture = Capture(settings) if is_local else RemoteCapture(settings, output)
+    capture.follow_cgroups = CgroupFollower(capture).look
+    return capture
 
 
 class RemoteCapture(Poller):
@@ -58,9 +60,11 @@ class RemoteCapture(Poller):
 
     def __init__(self, settings: Settings, output: int | None = None) -> None:
         super().__init__()
-        self._settings = settings
+        self.settings = settings
         self._output = output
         self._paused = False
+        #: A filter's cgroups may change, too.
+        self._may_change = bool(settings.control_in) or settings.filter.asks_for_cgroups
         self._process: subprocess.Popen[bytes] | None = None
         self._blocks_from: int | None = None
         self._splitter = pcapng.Splitter()
@@ -109,9 +113,9 @@ class RemoteCapture(Poller):
         """Start the helper in the first way that is permitted.  Raises ProbeError."""
         if not launch.HELPER.exists():
             raise ProbeError(launch.not_installed())
-        ways = launch.commands(self._settings.privilege)
+        ways = launch.commands(self.settings.privilege)
         if not ways:
-            raise ProbeError(launch.not_there(self._settings.privilege))
+            raise ProbeError(launch.not_there(self.settings.privilege))
         refusals = []
         for name, command in ways.items():
             self._launch(command)
@@ -151,11 +155,11 @@ class RemoteCapture(Poller):
         from unixsock_bpf.capture.own_processes import capture_processes, shown
 
         left_out = capture_processes()
-        if not self._settings.include_capture_processes:
+        if not self.settings.include_capture_processes:
             self.left_out = shown(left_out)
-        settings = dataclasses.replace(self._settings, capturers=tuple(left_out))
+        settings = dataclasses.replace(self.settings, capturers=tuple(left_out))
         try:
-            message = encode_request(Request(settings, self._paused, changes=bool(settings.control_in)))
+            message = encode_request(Request(settings, self._paused, self._may_change))
         except RequestError as error:
             raise ProbeError(str(error)) from None
         requests = _there(_there(self._process).stdin)
@@ -220,11 +224,11 @@ class RemoteCapture(Poller):
 
     def replace(self, settings: Settings, done: Callable[[str], None]) -> None:
         """As Capture.replace."""
-        before, self._settings = self._settings, settings
+        before, self.settings = self.settings, settings
 
         def answered(problem: str) -> None:
             if problem:
-                self._settings = before
+                self.settings = before
             done(problem)
 
         self._changes.append(answered)

@@ -6,6 +6,7 @@ heartbeats: lengths of 0.  Its end means stop.  stdout takes blocks without a fi
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import queue
 import select
@@ -19,6 +20,8 @@ from unixsock_bpf.capture.base import CaptureSource
 from unixsock_bpf.capture.feedback import Feedback
 from unixsock_bpf.capture.pipe import PipePump, PipeWriter, ReaderGone
 from unixsock_bpf.errors import ProbeError
+from unixsock_bpf.filter import FilterError
+from unixsock_bpf.options import Settings
 from unixsock_bpf.privilege.client import source
 from unixsock_bpf.privilege.protocol import (
     HEAD,
@@ -110,13 +113,20 @@ def serve() -> int:
     if not isinstance(request, Request):
         report("error", str(request or "The request was cut short: is standard input passed on?"))
         return 1
-    capture = source(request.settings)
+    capture = source(_of_this_host(request.settings))
     try:
         with capture:
             return _capture(capture, incoming, request)
     except ProbeError as error:
         report("error", str(error))
         return 1
+
+
+def _of_this_host(settings: Settings) -> Settings:
+    """Return settings whose filter has this host's cgroups, not those of who asks."""
+    with suppress(FilterError):
+        return dataclasses.replace(settings, filter=settings.filter.renewed())
+    return settings
 
 
 def _capture(capture: CaptureSource, incoming: _Input, request: Request) -> int:
@@ -185,4 +195,4 @@ class _Server:
                 self._request = before
             report("changed", problem)
 
-        self._capture.replace(wanted.settings, done)
+        self._capture.replace(_of_this_host(wanted.settings), done)

@@ -109,6 +109,18 @@ GLOB = {"globs": [["/run/", None, {"bytes": [[48, 57]], "wide": False}]]}
         {"filter": ["cgroup", "", {"cgroup": "/", "id": "1ull", "level": 0}]},
         {"filter": ["cgroup", "", {"cgroup": "/", "id": 1, "level": "0"}]},
         {"filter": ["cgroup", "", {"cgroup": "/", "id": 1, "level": 16}]},  # the probe compares 16 levels
+        {"filter": ["unit", "", {"names": [], "groups": []}]},
+        {"filter": ["unit", "", {"names": ["x" * 256], "groups": []}]},
+        {"filter": ["unit", "", {"names": ["x"], "groups": [{"cgroup": "/", "id": -1, "level": 0}]}]},
+        {"filter": ["container", "", {"names": ["x"] * 65, "groups": []}]},
+        {
+            "filter": [
+                "container",
+                "",
+                {"names": ["x"], "groups": [{"cgroup": "/", "id": 1, "level": 0}] * 65},
+            ]
+        },
+        {"filter": ["container", "", {"cgroup": "/", "id": 1, "level": 0}]},
         {"filter": ["and", *[["or"]] * 10_000]},
         {"filter": ["or", *[["path", "", {"globs": [["x" * 108]] * 64}]] * 64]},
         {"filter": ["not"]},
