@@ -100,6 +100,7 @@ local stream = host.load("transport/stream")
 local datagram = host.load("transport/datagram")
 host.load("ui/statistics")
 host.load("ui/response_times")
+host.load("ui/waits")
 local EVENT, FLAG, SOCKET_TYPE = layout.EVENT, layout.FLAG, layout.SOCKET_TYPE
 
 -- The preferences' values: Wireshark searches its list at each look at proto.prefs.

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from captures import CLIENT, SERVER, Turn, conversation, side, write
@@ -273,6 +274,47 @@ def test_statistics(tshark: Tshark, tmp_path: Path) -> None:
     )
     line = next(row for row in tshark.run(capture, "-q", "-z", "unixsock,conv").splitlines() if "/x" in row)
     assert line.split()[:7] == ["0", "stream", "client[10]", "server[20]", "2", "5", "3"]
+
+
+def test_statistics_of_refusals_and_waits(tshark: Tshark, tmp_path: Path) -> None:
+    """Connects by how they ended, at each path: the longest wait, the fullest queue, and who was refused why."""
+    packets, at = [], 1_700_000_000_000_000_000
+
+    def add(record: Record, ms: int) -> None:
+        packets.append(pcapng.packet(at + ms * 1_000_000, encode(record)))
+
+    def connect(sock: int, ms: int, **fields: Any) -> None:
+        add(replace(side(True, b"/srv"), event=Event.CONNECT, src_sock=sock, dst_sock=sock + 1, **fields), ms)
+
+    def accept(sock: int, ms: int) -> None:
+        add(replace(side(False, b"/srv"), event=Event.ACCEPT, src_sock=sock + 1, dst_sock=sock), ms)
+
+    def refuse(number: int, path: bytes, ms: int, **fields: Any) -> None:
+        refused = replace(
+            side(True, path), event=Event.REFUSED, dst_sock=0, src_sock=ms, dst_comm=b"", dst_pid=0
+        )
+        add(replace(refused, errno=number, **fields), ms)
+
+    connect(11, 0)
+    connect(21, 10)
+    accept(11, 250)
+    connect(31, 300)
+    accept(21, 310)
+    connect(41, 320, flags=Flag.SOCKETPAIR)
+    refuse(11, b"/srv", 330, backlog=(2, 1))
+    refuse(11, b"/srv", 331, backlog=(1, 1))
+    refuse(111, b"/gone", 332)
+    accept(51, 340)  # its connect was before the capture
+    path = tmp_path / "c.pcapng"
+    path.write_bytes(pcapng.file_header() + b"".join(packets))
+    text = tshark.run(path, "-q", "-z", "unixsock,waits").splitlines()
+    rows = [row.split() for row in text if row[:1] == " "]
+    assert rows == [
+        ["3", "2", "1", "300.000", "2", "2/1", "/srv"],
+        ["2", "EAGAIN,", "client[10]"],
+        ["0", "0", "0", "-", "1", "-", "/gone"],
+        ["1", "ECONNREFUSED,", "client[10]"],
+    ]
 
 
 def test_newer_version_is_refused_in_one_line(tshark: Tshark, tmp_path: Path) -> None:
