@@ -77,11 +77,11 @@ def _ttrpc(stream: int, kind: int, data: bytes) -> bytes:
     return struct.pack(">IIBB", len(data), stream, kind, 0) + data
 
 
-def _http2(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
+def http2(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
     return struct.pack(">I", len(body))[1:] + struct.pack(">BBI", kind, flags, stream) + body
 
 
-def _hpack(index: int, text: bytes) -> bytes:
+def hpack(index: int, text: bytes) -> bytes:
     """A literal header whose name is entry ``index`` of HPACK's static table."""
     return bytes([0x40 | index, len(text)]) + text
 
@@ -201,12 +201,13 @@ _CHRONY = [
     (False, bytes.fromhex("06020000000000010002000000000000ad4c8f410000000000000000")),
 ]  # fmt: skip
 
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + http2(4, 0, 0)
 _GRPC = [
-    (True, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _http2(4, 0, 0)),
-    (False, _http2(4, 0, 0) + _http2(4, 1, 0)),
-    (True, _http2(4, 1, 0) + _http2(1, 4, 1, b"\x83\x86" + _hpack(4, b"/v1.Images/List") + _hpack(31, b"application/grpc"))
-     + _http2(0, 1, 1, b"\0\0\0\0\2\x0a\0")),
-    (False, _http2(1, 4, 1, b"\x88" + _hpack(31, b"application/grpc")) + _http2(0, 1, 1, b"\0\0\0\0\0")),
+    (True, PREFACE),
+    (False, http2(4, 0, 0) + http2(4, 1, 0)),
+    (True, http2(4, 1, 0) + http2(1, 4, 1, b"\x83\x86" + hpack(4, b"/v1.Images/List") + hpack(31, b"application/grpc"))
+     + http2(0, 1, 1, b"\0\0\0\0\2\x0a\0")),
+    (False, http2(1, 4, 1, b"\x88" + hpack(31, b"application/grpc")) + http2(0, 1, 1, b"\0\0\0\0\0")),
 ]  # fmt: skip
 
 _MYSQL_GREETING = (b"\x0a8.0.1\0" + struct.pack("<I", 9) + b"saltsalt\0" + struct.pack("<HBHHB", 0x8200, 33, 2, 0, 21)

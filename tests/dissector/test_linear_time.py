@@ -17,7 +17,7 @@ import pytest
 from captures import Turn, conversation, write
 from conftest import Tshark
 from mutators import SIZE, filled, repetitions, with_numbers
-from protocol_samples import SAMPLES, Sample
+from protocol_samples import PREFACE, SAMPLES, Sample, http2
 
 from unixsock_bpf.record import Fd, FdKind, Flag, Record, SocketType
 
@@ -170,6 +170,18 @@ def test_endless_http_head(clock: Clock) -> None:
     sample = Sample(b"/run/docker.sock", [], "", [])
     half = clock.seconds([turns[:1000]], sample)
     assert min(clock.seconds([turns], sample) for _ in range(2)) < 4 * half
+
+
+def test_header_fields_ofhttp2(clock: Clock) -> None:
+    """Long values in HPACK's code, and many references to one entry."""
+    coded = b"\x00\x01\x61\xff\x80\x7d" + filled(b"\x1c\x64", 16_127)  # 127 + 16,000 bytes
+    for block in (
+        b"\x82\x86\x84" + coded[:16_100],
+        b"\x82\x86\x84" + b"\x41\x7f\x7d" + b"v" * 252 + b"\xbe" * 15_000,
+    ):
+        frames = [http2(1, 5, 2 * number + 1, block) for number in range(SIZE // len(block))]
+        sample = Sample(b"/run/containerd/containerd.sock", [], "", [])
+        clock.check_growth("http2", [[(True, PREFACE), (True, b"".join(frames))]], sample, sample.path)
 
 
 @pytest.mark.parametrize("count", [600, 20_000] if LONG else [600])

@@ -21,9 +21,10 @@ _RECORD = 28 + len(pcapng.PACKET_PREFIX)  # in a block
 
 def request(number: int) -> bytes:
     """Return a request that is text, of nearly always the same length."""
+    method = b"DELETE" if number % 997 == 512 else b"GET"  # of each path
     return (
-        b"GET /v1.41/containers/%08x/json?size=%d HTTP/1.1\r\nHost: docker\r\nUser-Agent: tests/1.0\r\n"
-        b"Accept: application/json\r\n\r\n" % (number * 2654435761 % (1 << 32), number % 10)
+        b"%b /v1.41/containers/%08x/json?size=%d HTTP/1.1\r\nHost: docker\r\nUser-Agent: tests/1.0\r\n"
+        b"Accept: application/json\r\n\r\n" % (method, number * 2654435761 % (1 << 32), number % 10)
     )
 
 

@@ -40,7 +40,7 @@ local FRAME, MESSAGE = 2 ^ 22, 2 ^ 8
 -- By a question's number: its place, its time, the place of its first answer (0: unknown whether there is one), and
 -- what is asked.  By an answer's number: its place, and its question's number.
 local asked_at, asked_time, answer_of, what, answered_at, question_of, over
-local answer_time -- by a question's number
+local answer_time, failed_at -- by a question's number; the latter is the place of a later answer that is an error
 local failure_at, failure_count -- by their place, errors that followers (dispatch/followers.lua) have found
 
 local whats, what_count -- texts of `what`, and how many: made-up ones are not kept without end
@@ -48,13 +48,14 @@ local MOST_WHATS = 4096
 
 function M.reset()
     asked_at, asked_time, answer_of, what, answered_at, question_of = {}, {}, {}, {}, {}, {}
-    answer_time, over, whats, what_count = {}, 0, {}, 0
+    answer_time, failed_at, over, whats, what_count = {}, {}, 0, {}, 0
     failure_at, failure_count = {}, 0
 end
 
 M.reset()
 
--- What happened in the current record, for statistics: { what = { protocol, method }, time = seconds or nil, failed }.
+-- What happened in the current record, for statistics: { what = { protocol, method }, time = seconds or nil, failed };
+-- with `late`, a later answer to the same question is an error.
 -- Only kept if `listening` is true.
 M.events, M.listening = {}, false
 
@@ -119,8 +120,17 @@ local function questions_of(sock, make)
     return waiting
 end
 
-local function event(about, time, failed)
-    if M.listening then M.events[#M.events + 1] = { what = about, time = time, failed = failed } end
+local function event(about, time, failed, late)
+    if M.listening then M.events[#M.events + 1] = { what = about, time = time, failed = failed, late = late } end
+end
+
+-- Counts the answer at the place `at` to the question `number`.
+local function count_answer(number, at, time, failure)
+    if answer_of[number] == at then
+        event(what[number], time - asked_time[number], failure ~= nil)
+    elseif failed_at[number] == at then
+        event(what[number], nil, nil, true)
+    end
 end
 
 ---------------------------------------------------------------------------------------------------
@@ -207,7 +217,7 @@ function M.answer(key, failure, tree, pinfo, more)
     if get_visited(pinfo) then
         local answer = find(answered_at, at)
         local number = answer and question_of[answer]
-        if number and answer_of[number] == at then event(what[number], time - asked_time[number], failure ~= nil) end
+        if number then count_answer(number, at, time, failure) end
         show_answer(number, tree, failure, time)
         return
     end
@@ -229,8 +239,13 @@ function M.answer(key, failure, tree, pinfo, more)
         answered_at[#answered_at + 1], question_of[#question_of + 1] = at, number
         if not answer_of[number] or answer_of[number] == 0 then
             answer_of[number], answer_time[number] = at, time
-            event(what[number], time - asked_time[number], failure ~= nil)
+            if failure then failed_at[number] = at end
+        elseif failure and not failed_at[number] then
+            failed_at[number] = at
         end
+        count_answer(number, at, time, failure)
+    elseif number then -- it has no place
+        answer_of[number] = answer_of[number] or 0
     end
     show_answer(number, tree, failure, time)
 end
@@ -254,24 +269,36 @@ end
 -- Something of the conversation is missing in the capture: what was asked before may have been answered there.
 function M.lost(pinfo)
     local conversation = host.current.way.conversation
-    if not conversation.questions or get_visited(pinfo) then return end
+    if get_visited(pinfo) then return end
+    conversation.asking = nil -- what a protocol remembers of a question that is not complete
+    if conversation.followed then conversation.followed.lost = true end
+    if not conversation.questions then return end
     for _, waiting in pairs(conversation.questions) do
         for number = waiting.first, waiting.last do
-            if waiting[number] then answer_of[waiting[number]] = 0 end
+            if waiting[number] then answer_of[waiting[number]] = answer_of[waiting[number]] or 0 end
         end
-        for _, number in pairs(waiting.by_key) do answer_of[number] = 0 end
+        for _, number in pairs(waiting.by_key) do answer_of[number] = answer_of[number] or 0 end
     end
     conversation.questions = nil
 end
 
 -- The same as answer() in the first pass, for what reads a message in that pass only: remembers the error, too.
-function M.answer_once(key, failure, tree, pinfo)
+function M.answer_once(key, failure, tree, pinfo, more)
+    local before = part
+    local at = host.current.number * FRAME + place * MESSAGE + math.min(part + 1, MESSAGE - 1)
     if failure and failure_count < MOST then
         failure = failure:sub(1, MAX_METHOD)
-        failure_at[host.current.number * FRAME + place * MESSAGE + math.min(part + 1, MESSAGE - 1)] = failure
+        failure_at[at] = failure
         failure_count = failure_count + 1
     end
-    M.answer(key, failure, tree, pinfo)
+    M.answer(key, failure, tree, pinfo, more)
+    if answered_at[#answered_at] ~= at and not failure_at[at] then part = before end -- again() has nothing to find
+end
+
+-- No more answers come to the question with this key.
+function M.done(key, pinfo)
+    local waiting = not get_visited(pinfo) and questions_of(record.dst_sock(host.current.way), false)
+    if waiting then waiting.by_key[key] = nil end
 end
 
 -- In a later pass: shows what question() and answer_once() found in the record.
@@ -285,9 +312,7 @@ function M.again(tree, pinfo)
             show_question(question, tree)
         elseif answer or failure_at[at] then
             local number, failure = answer and question_of[answer], failure_at[at]
-            if number and answer_of[number] == at then
-                event(what[number], time - asked_time[number], failure ~= nil)
-            end
+            if number then count_answer(number, at, time, failure) end
             show_answer(number, tree, failure, time)
         else
             return

@@ -5,6 +5,7 @@ if type(host) ~= "table" then return end -- run by Wireshark's own scan of its p
 
 local exchanges = host.load("dispatch/exchanges")
 local heuristics = host.load("dispatch/heuristics")
+local hpack = host.load("protocols/lib/hpack")
 local record = host.load("record/parse")
 local attributes = host.load("util/attributes")
 
@@ -242,73 +243,90 @@ end
 
 ---------------------------------------------------------------------------------------------------
 
--- HTTP/2, joined in the middle: HPACK's table has entries that were sent before.  Source: RFC 7541.
+-- HTTP/2 and gRPC: u24 length, type, flags, u32 stream, contents (big-endian).  An answer has its question's stream;
+-- gRPC's outcome is in the fields after its last message.  Source: RFC 9113; gRPC over HTTP2.
 
-local HEADERS, PADDED, PRIORITY = 1, 0x8, 0x20
-local STATIC = 61 -- entries of the table that all know
-local MOST_MARKS = 65536
+local PREFACE = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+local DATA, HEADERS, RESET, CONTINUATION = 0, 1, 3, 9
+local END_STREAM, END_HEADERS, PADDED, PRIORITY = 0x1, 0x4, 0x8, 0x20
+local MOST_BLOCK, MOST_MARKS = 65536, 65536
 
--- A number that begins in the low `bits` of the byte at `at`; gives it and what follows, nil if it is cut.
-local function hpack_number(text, at, bits)
-    local first = text:byte(at)
-    if not first then return nil end
-    local most = 2 ^ bits - 1
-    local number = first % (most + 1)
-    at = at + 1
-    if number < most then return number, at end
-    for shift = 0, 21, 7 do
-        local more = text:byte(at)
-        if not more then return nil end
-        number, at = number + more % 128 * 2 ^ shift, at + 1
-        if more < 128 then return number, at end
+local function has(flags, flag) return math.floor(flags / flag) % 2 == 1 end
+
+-- A header block of a frame's contents from `at` to `stop`.
+local function block_of(text, at, stop, flags)
+    if has(flags, PADDED) then at, stop = at + 1, stop - (text:byte(at) or 0) end
+    if has(flags, PRIORITY) then at = at + 5 end
+    return text:sub(at, stop)
+end
+
+local function http2_question(stream, fields, state, tree, pinfo)
+    local method, path, kind = fields[":method"], fields[":path"], fields["content-type"]
+    if stream <= state.last_stream then return end -- fields that follow the body
+    state.last_stream = stream
+    path = path and path:match("^[^?]*") or "(path sent before the capture)"
+    local grpc = kind and kind:find("^application/grpc") ~= nil
+    if grpc then
+        exchanges.question("gRPC", path, stream, tree, pinfo)
+    else
+        exchanges.question("HTTP2", (method or "?") .. " " .. path, stream, tree, pinfo)
     end
 end
 
-local function after_string(text, at)
-    local size, after = hpack_number(text, at, 7)
-    return size and after + size
-end
-
--- How many fields of a block refer to entries that are not among the `added` ones; and how many it adds itself.
-local function unresolved(text, added)
-    local at, count = 1, 0
-    while at and at <= #text do
-        local first = text:byte(at)
-        local index
-        if first >= 128 then
-            index, at = hpack_number(text, at, 7)
-        elseif first >= 32 and first < 64 then -- a new size of the table
-            index, at = hpack_number(text, at, 5)
-            index = index and 0
-        else
-            local adds = first >= 64
-            index, at = hpack_number(text, at, adds and 6 or 4)
-            if index == 0 then at = after_string(text, at) end
-            at = at and after_string(text, at)
-            if index and index > STATIC + added then count, index = count + 1, 0 end
-            if adds then added = added + 1 end
-        end
-        if index and index > STATIC + added then count = count + 1 end
+local function http2_answer(stream, fields, last, tree, pinfo)
+    local status, outcome = fields[":status"], fields["grpc-status"]
+    if status and status:byte() == 0x31 then return end -- an interim answer
+    local failure
+    if outcome and outcome ~= "0" then
+        failure = ("gRPC status %s %s"):format(outcome, fields["grpc-message"] or "")
+    elseif status and status >= "400" then
+        failure = status
     end
-    return count, added
+    exchanges.answer_once(stream, failure, tree, pinfo, not last)
 end
 
--- Marks what HPACK cannot resolve.
-local function http2(text, from_client, state, tree)
-    if host.current.shared.from_start then return end
-    local side, at, missing = from_client and "client" or "server", 1, 0
+-- Takes a whole header block; gives how many of its fields refer to what was sent before the capture.
+local function http2_headers(block, stream, last, from_client, side, state, tree, pinfo)
+    local fields, unknown = hpack.fields(side.decoder, block)
+    if from_client then
+        http2_question(stream, fields, state, tree, pinfo)
+    else
+        http2_answer(stream, fields, last, tree, pinfo)
+    end
+    return unknown
+end
+
+local function http2(text, from_client, state, tree, pinfo)
+    local name = from_client and "client" or "server"
+    local side = state[name] or { decoder = hpack.new(), open = false }
+    state[name], state.last_stream = side, state.last_stream or 0
+    local at, missing = 1, 0
+    if text:sub(1, #PREFACE) == PREFACE then at = #PREFACE + 1 end
     while at + 8 <= #text do
-        local size, kind, flags = unpack(">I3", text, at), text:byte(at + 3, at + 4)
-        local from, stop = at + 9, at + 8 + size
+        local size, kind, flags, stream = unpack(">I3", text, at), text:byte(at + 3), text:byte(at + 4),
+            unpack(">I4", text, at + 5) % 2147483648
+        local stop = at + 8 + size
         if stop > #text then break end
         if kind == HEADERS then
-            if math.floor(flags / PADDED) % 2 == 1 then from, stop = from + 1, stop - (text:byte(from) or 0) end
-            if math.floor(flags / PRIORITY) % 2 == 1 then from = from + 5 end
-            local count
-            count, state[side] = unresolved(text:sub(from, stop), state[side] or 0)
-            missing = missing + count
+            side.open = { block_of(text, at + 9, stop, flags), stream = stream, last = has(flags, END_STREAM) }
+            side.open.size = size
+        elseif kind == CONTINUATION and side.open then
+            side.open[#side.open + 1], side.open.size = text:sub(at + 9, stop), side.open.size + size
+            if side.open.size > MOST_BLOCK then side.open = false end
+        elseif kind == RESET and size == 4 and not from_client and exchanges.waits(stream) then
+            local code = unpack(">I4", text, at + 9)
+            local failure = code ~= 0 and ("stream reset, code %d"):format(code) or nil
+            exchanges.answer_once(stream, failure, tree, pinfo)
+        elseif kind == DATA and not from_client and has(flags, END_STREAM) then
+            exchanges.done(stream, pinfo)
         end
-        at = at + 9 + size
+        if side.open and (kind == HEADERS or kind == CONTINUATION) and has(flags, END_HEADERS) then
+            local open = side.open
+            side.open = false
+            missing = missing
+                + http2_headers(table.concat(open), open.stream, open.last, from_client, side, state, tree, pinfo)
+        end
+        at = stop + 1
     end
     if missing == 0 then return end
     state.marks, state.mark_count = state.marks or {}, (state.mark_count or 0) + 1
@@ -321,7 +339,78 @@ function M.mark(missing, tree)
     tree:add_proto_expert_info(exchanges.hpack, words .. " to what was sent before the capture")
 end
 
-local FOLLOWERS = { pgsql = pgsql, mysql = mysql, x11 = x11, http2 = http2 }
+---------------------------------------------------------------------------------------------------
+-- LDAP: BER; an answer has its question's number.  Source: RFC 4511.
+
+local LDAP_QUESTIONS = {
+    [0x60] = "bind", [0x63] = "search", [0x66] = "modify", [0x68] = "add", [0x4a] = "delete", [0x6c] = "modify DN",
+    [0x6e] = "compare", [0x77] = "extended",
+}
+-- Answers: whether they are the last to their question.
+local LDAP_ANSWERS = {
+    [0x61] = true, [0x64] = false, [0x65] = true, [0x67] = true, [0x69] = true, [0x6b] = true, [0x6d] = true,
+    [0x6f] = true, [0x73] = false, [0x78] = true, [0x79] = false,
+}
+-- Results that are no errors: success, compareFalse, compareTrue, referral, saslBindInProgress.
+local LDAP_FINE = { [0] = true, [5] = true, [6] = true, [10] = true, [14] = true }
+local LDAP_WORDS = {
+    [1] = "operationsError", [2] = "protocolError", [3] = "timeLimitExceeded", [4] = "sizeLimitExceeded",
+    [7] = "authMethodNotSupported", [8] = "strongerAuthRequired", [11] = "adminLimitExceeded",
+    [12] = "unavailableCriticalExtension", [13] = "confidentialityRequired", [16] = "noSuchAttribute",
+    [17] = "undefinedAttributeType", [18] = "inappropriateMatching", [19] = "constraintViolation",
+    [20] = "attributeOrValueExists", [21] = "invalidAttributeSyntax", [32] = "noSuchObject", [33] = "aliasProblem",
+    [34] = "invalidDNSyntax", [48] = "inappropriateAuthentication", [49] = "invalidCredentials",
+    [50] = "insufficientAccessRights", [51] = "busy", [52] = "unavailable", [53] = "unwillingToPerform",
+    [64] = "namingViolation", [65] = "objectClassViolation", [66] = "notAllowedOnNonLeaf", [68] = "entryAlreadyExists",
+    [80] = "other",
+}
+
+-- The tag at `at`, where its contents begin, and where they end; nothing if that is cut or no BER.
+local function ber(text, at)
+    local tag, size = text:byte(at, at + 1)
+    if not size then return nil end
+    local from = at + 2
+    if size >= 128 then
+        local count = size - 128
+        if count == 0 or count > 4 or from + count - 1 > #text then return nil end
+        size = unpack(">I" .. count, text, from)
+        from = from + count
+    end
+    return tag, from, from + size - 1
+end
+
+local function ber_number(text, at)
+    local tag, from, stop = ber(text, at)
+    if tag ~= 2 and tag ~= 10 or stop > #text or stop < from or stop - from > 3 then return nil end
+    return unpack(">I" .. stop - from + 1, text, from), stop + 1
+end
+
+local function ldap(text, from_client, _, tree, pinfo)
+    local at = 1
+    while at <= #text do
+        local tag, from, stop = ber(text, at)
+        if tag ~= 0x30 or stop > #text then break end
+        local number, after = ber_number(text, from)
+        local operation, body = ber(text, after or #text + 1)
+        if not operation then break end
+        if from_client then
+            local method = LDAP_QUESTIONS[operation]
+            if method then exchanges.question("LDAP", method, number, tree, pinfo) end
+        elseif LDAP_ANSWERS[operation] ~= nil then
+            local last, failure = LDAP_ANSWERS[operation], nil
+            local result = last and ber_number(text, body)
+            if result and not LDAP_FINE[result] then
+                failure = ("%d %s"):format(result, LDAP_WORDS[result] or "error")
+            end
+            exchanges.answer_once(number, failure, tree, pinfo, not last)
+        end
+        at = stop + 1
+    end
+end
+
+---------------------------------------------------------------------------------------------------
+
+local FOLLOWERS = { pgsql = pgsql, mysql = mysql, x11 = x11, http2 = http2, ldap = ldap }
 
 -- Called after Wireshark's dissector `name` was given the payload in `tvb`, from the beginning of a message on.
 function M.follow(name, tvb, pinfo, tree)
@@ -333,7 +422,13 @@ function M.follow(name, tvb, pinfo, tree)
         if marks and marks[host.current.number] then M.mark(marks[host.current.number], tree) end
         return exchanges.again(tree, pinfo)
     end
-    follower(tvb:raw(0, tvb:len()), not way.src_is_server, state_of(way.conversation, name), tree, pinfo)
+    local state = state_of(way.conversation, name)
+    if state.lost then -- what was known of the connection holds no more
+        state = { name = name, marks = state.marks, mark_count = state.mark_count, last_stream = state.last_stream,
+            out_of_step = true }
+        way.conversation.followed = state
+    end
+    follower(tvb:raw(0, tvb:len()), not way.src_is_server, state, tree, pinfo)
 end
 
 return M

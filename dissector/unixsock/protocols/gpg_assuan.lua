@@ -28,5 +28,5 @@ end
 
 -- "D" lines carry data, perhaps secret, perhaps long: Info shows that they are there.
 protocol.proto = host.load("protocols/lib/text_lines").proto(protocol, "assuan", "ASSUAN",
-    function(command) return command == "D" end, match)
+    { hide = function(command) return command == "D" end, match = match })
 return protocol

@@ -24,7 +24,9 @@ local function collector()
                 row = { protocol = event.what[1], method = event.what[2], count = 0, errors = 0, times = {} }
                 rows[event.what], order[#order + 1] = row, row
             end
-            if event.time then
+            if event.late then
+                row.errors = row.errors + 1
+            elseif event.time then
                 row.times[#row.times + 1] = math.max(event.time, 0)
                 if event.failed then row.errors = row.errors + 1 end
             else

@@ -100,7 +100,7 @@ function M.more_fields(t, tvb, at, count)
     t:add(M.payload_proto, range, ("%d more fields, %d bytes"):format(count, range:len()))
 end
 
--- Shows that there are `count` more messages in `bytes` bytes from `at` on.
+-- Shows that there are `count` more messages in `bytes` bytes from `at` on; gives the item.
 function M.show_more(tvb, pinfo, tree, at, bytes, count)
     local words = ("%d more message%s, %d bytes"):format(count, count == 1 and "" or "s", bytes)
     local range = tvb:range(at, bytes)
@@ -108,6 +108,7 @@ function M.show_more(tvb, pinfo, tree, at, bytes, count)
     t:add(F.messages, range, count):set_generated()
     t:add(F.bytes, range, bytes):set_generated()
     if M.filled == pinfo.number then pinfo.cols.info:append(", " .. words) end
+    return t
 end
 
 -- Shows the message in bytes from `at` to `stop`, unless it adds nothing to the packet list, which is all that is
@@ -191,8 +192,9 @@ local function split(rules, tvb, pinfo, tree)
         at = last
     end
     if more > 0 then
-        M.show_more(tvb, pinfo, tree, more_at, at - more_at, more)
-        if rules.passed then rules.passed(more, pinfo) end
+        local t = M.show_more(tvb, pinfo, tree, more_at, at - more_at, more)
+        exchanges.next_message()
+        if rules.passed then rules.passed(more, pinfo, text, more_at, at, t) end
     end
     if at >= last then
         pieces.done(pinfo)
@@ -216,10 +218,11 @@ end
 
 -- The dissector function of a stream of messages.  `adds`: how many layers show() adds to the packet by calling
 -- Wireshark's dissectors, 0 by default.  count(text, from, last): optional, a fast way to count whole messages; gives
--- their number and where they end.  passed(count, pinfo): optional, is told of messages that show() does not get; a
--- protocol that has it gets all others in every pass (dispatch/exchanges.lua wants that).
-function M.cutter(scan, show, adds, count)
-    local rules = { scan = scan, show = show, layers = adds or 0, count = count }
+-- their number and where they end.  passed(count, pinfo, text, from, stop, item): optional, is told of messages that
+-- show() does not get: their number, and where they are, unless they are no longer in memory; a protocol that has it
+-- gets all others in every pass (dispatch/exchanges.lua wants that).
+function M.cutter(scan, show, adds, count, passed)
+    local rules = { scan = scan, show = show, layers = adds or 0, count = count, passed = passed }
     return function(tvb, pinfo, tree) return split(rules, tvb, pinfo, tree) end
 end
 

@@ -6,9 +6,11 @@ local printable = host.load("util/text").printable
 local framing = host.load("protocols/lib/framing")
 local M = {}
 
--- Makes `proto` a dissector whose messages are lines, or whole datagrams; `layers` as in framing.dissector.
-function M.dissector(proto, show, layers)
-    local lines = framing.cutter(framing.until_byte("\n"), show, layers, framing.count_byte("\n"))
+-- Makes `proto` a dissector whose messages are lines, or whole datagrams; `layers` and `passed` as in
+-- framing.dissector.  `scan` finds the end of a line where that is not the first "\n".
+function M.dissector(proto, show, layers, passed, scan)
+    local count = not scan and framing.count_byte("\n") or nil
+    local lines = framing.cutter(scan or framing.until_byte("\n"), show, layers, count, passed)
     function proto.dissector(tvb, pinfo, tree)
         if pinfo.can_desegment > 0 then return lines(tvb, pinfo, tree) end
         show(tvb, pinfo, tree)
@@ -18,9 +20,11 @@ function M.dissector(proto, show, layers)
 end
 
 -- The Proto of a declared protocol whose lines are "word the-rest", with fields `prefix`.line, .command and .args;
--- `label` is the Protocol column.  hide(command) true keeps the arguments out of Info.  match(word, line, tree, pinfo):
--- optional, finds questions and answers (dispatch/exchanges.lua).
-function M.proto(protocol, prefix, label, hide, match)
+-- `label` is the Protocol column.  Optional in `rules`: hide(command) true keeps the arguments out of Info;
+-- match(word, line, tree, pinfo) finds questions and answers (dispatch/exchanges.lua); scan as above.
+function M.proto(protocol, prefix, label, rules)
+    rules = rules or {}
+    local hide, match, scan = rules.hide, rules.match, rules.scan or framing.until_byte("\n")
     local F = {
         line = ProtoField.string(prefix .. ".line", "Line"),
         command = ProtoField.string(prefix .. ".command", "Command"),
@@ -47,7 +51,18 @@ function M.proto(protocol, prefix, label, hide, match)
         if match and word then match(word, text, t, pinfo) end
     end
 
-    return M.dissector(proto, show)
+    -- Lines that are not shown, because a record has too many, ask and answer, too.
+    local function passed(_, pinfo, text, from, stop, tree)
+        while text and from < stop do
+            local after = scan(text, from, stop, {}) or stop
+            local line = text:sub(from + 1, math.min(after, stop)):gsub("\r?\n$", "")
+            local word = line:match("^%S+")
+            if word then match(word, line, tree, pinfo) end
+            from = after
+        end
+    end
+
+    return M.dissector(proto, show, nil, match and passed, rules.scan)
 end
 
 return M
