@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from unixsock_bpf import record
-from unixsock_bpf.capture.base import Statistics
+from unixsock_bpf.capture.base import CaptureSource, Statistics
 from unixsock_bpf.formats import pcapng
 from unixsock_bpf.options import Settings
 from unixsock_bpf.privilege import client
@@ -34,6 +34,8 @@ class RelayedCapture:
         self._settings = settings
         self._folder = folder
         self.statistics = Statistics()
+        self.proofs: list[str] = []
+        self.unattached: list[str] = []
         self.each_second: Callable[[], None] | None = None
         self.feedback_found: Callable[[str], None] = lambda _: None
         self._watched: dict[int, tuple[int, Callable[[int], None]]] = {}
@@ -124,5 +126,8 @@ def main(folder: str) -> int:
     """Be the extcap, with the captures in ``folder``."""
     from unixsock_bpf.extcap.main import main as extcap
 
-    client.source = lambda settings, _fd: RelayedCapture(settings, Path(folder))  # type: ignore[assignment]
+    def source(settings: Settings, output: int | None = None) -> CaptureSource:
+        return RelayedCapture(settings, Path(folder))
+
+    client.source = source
     return extcap(sys.argv[1:])

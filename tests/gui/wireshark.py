@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
 
 from patience import soon
@@ -23,6 +24,12 @@ _FILES = {
     "preferences": "gui.update.enabled: FALSE\ngui.ask_unsaved: FALSE\n",
 }
 
+
+#: The row of the start page, not that of the second interface "Unix sockets of another host".
+INTERFACE = "^Unix sockets: unixsock$"
+
+#: Seconds after which a double click is taken for two single ones.
+LATE = 20.0
 
 EXTCAP = CHECKOUT / "extcap" / "unixsock"
 
@@ -137,7 +144,24 @@ class Wireshark:
 
     def interface(self) -> Widget:
         """The row "Unix sockets" of the start page."""
-        return self.main.find("table cell", "^Unix sockets(?! of)")
+        return self.main.find("table cell", INTERFACE)
+
+    def start_capture(self) -> Widget:
+        """Double-click the interface, and return the window that shows the capture.
+
+        On a busy machine the second click may come too late for a double click: then once more.
+        """
+        pressed = -LATE
+
+        def started() -> Widget | None:
+            nonlocal pressed
+            window = self.has_window("^Capturing from Unix sockets")
+            if not window and time.monotonic() - pressed > LATE and self.main.has("table cell", INTERFACE):
+                self.interface().click(times=2)
+                pressed = time.monotonic()
+            return window
+
+        return wait("capture", started)
 
     def open_options(self) -> Widget:
         """The interface's options, by a click on the wheel before its name."""
@@ -164,6 +188,12 @@ class Wireshark:
     def rows(self) -> list[list[Widget]]:
         """The cells of the rows of the packet list that can be seen."""
         return self.main.find("tree", "Packet list").table()
+
+    def layers(self) -> list[str]:
+        """The outermost lines of the selected packet's details."""
+        tree = self.main.find("tree", "Packet details")
+        lines = [(line.box[0], line.name) for line in tree.children() if line.showing]
+        return [name for left, name in lines if left == min(lines)[0]]
 
     def display(self, text: str) -> None:
         """Types a display filter and applies it."""

@@ -301,7 +301,10 @@ function wrapper.dissector(tvb, pinfo, tree)
     local rec = active
     if not rec then return 0 end
     if not asked then framing.start_record(rec.number) end
-    asked, rec.way.conversation.asked_at = true, rec.number
+    asked = true
+    local conversation = rec.way.conversation
+    -- The last record ever: Wireshark's window dissects earlier ones again when it draws their rows.
+    if rec.number > (conversation.asked_at or 0) then conversation.asked_at = rec.number end
     local is_stream = rec.shared.type == STREAM
     if not is_stream then -- UDP has put its ports there
         pinfo.cols.protocol, pinfo.cols.info = "UNIX", ""
