@@ -17,9 +17,11 @@ LAST_RECORD_WAIT_S = 0.05
 HOOK_ANSWER_TIMEOUT_S = 5.0
 #: A privileged helper that refused, or whose caller has left, ends.
 HELPER_EXIT_TIMEOUT_S = 5.0
-#: A capture on another host gets a sign of life so often; without one for so long, that host ends it.
-HEARTBEAT_S = 1.0
-HEARTBEAT_TIMEOUT_S = 10.0
+#: A capture on another host gets a sign of life so often; without one for so long, that host ends it, and is
+#: killed so long after that: nothing may be left there five seconds after a connection broke in silence.
+HEARTBEAT_S = 0.5
+HEARTBEAT_TIMEOUT_S = 3.5
+SILENT_EXIT_TIMEOUT_S = 1.0
 #: There, whatever still runs so long after the connection ended is killed; here, the command that led there.
 REMOTE_EXIT_TIMEOUT_S = 4.0
 #: A record waits for earlier ones of other hosts.

@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
         import_,
         install,
         query,
-        recorder,
+        record,
         replay,
         sockets,
     )
@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser("unixsock", description=_DESCRIPTION, allow_abbrev=False)
     top.add_argument("--version", action="version", version=f"unixsock {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True, dest="command")
-    for module in (dump, recorder, sockets, check, install, export, import_, query, replay):
+    for module in (dump, record, sockets, check, install, export, import_, query, replay):
         module.add(commands)
     return top
 

@@ -55,8 +55,12 @@ class RecordWriter:
         return []
 
     def pieces(self, blocks: Sequence[Block]) -> list[Block]:
-        packets = (packet_of(block) for block in blocks if is_packet(block))
-        return [self._encode(packet.time_ns, record.decode(packet.data)) for packet in packets]
+        return [self.piece(block) for block in blocks if is_packet(block)]
+
+    def piece(self, block: Block) -> bytes:
+        """Return one record."""
+        packet = packet_of(block)
+        return self._encode(packet.time_ns, record.decode(packet.data))
 
     def trailer(self, time_ns: int, captured: int, lost: int, comment: str = "") -> list[Block]:
         return []

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import errno
 import json
+import os
 from typing import Any
 
-from unixsock_bpf.formats.base import Format, RecordWriter
+from unixsock_bpf.formats.base import Format, Options, RecordWriter
+from unixsock_bpf.formats.pcapng import Block, interface_of
 from unixsock_bpf.formats.text import SHUTDOWN, event_name, harmless, reason_names, type_name
 from unixsock_bpf.record import (
     ATTRIBUTES,
@@ -116,9 +118,22 @@ def _element(kind: Element, value: Any) -> Any:
     return value
 
 
-def json_line(time_ns: int, record: Record) -> str:
-    """Return a record as one line of JSON; ASCII only, so that any terminal takes it."""
-    return json.dumps(as_dict(time_ns, record), separators=(",", ":")) + "\n"
+def json_line(time_ns: int, record: Record, host: str) -> str:
+    """Return a record of ``host`` as one line of JSON; ASCII only, so that any terminal takes it."""
+    return json.dumps({"host": host, **as_dict(time_ns, record)}, separators=(",", ":")) + "\n"
 
 
-FORMAT = Format("json", lambda _: RecordWriter(lambda time_ns, record: json_line(time_ns, record).encode()))
+class _JsonWriter(RecordWriter):
+    """Writes each record with its host."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(lambda time_ns, record: json_line(time_ns, record, self._host).encode())
+        self._hosts = [host.name for host in options.hosts] or [os.uname().nodename]
+        self._host = ""  # of the record that is being written
+
+    def piece(self, block: Block) -> bytes:
+        self._host = self._hosts[interface_of(block)]
+        return super().piece(block)
+
+
+FORMAT = Format("json", _JsonWriter)

@@ -107,22 +107,29 @@ def interface(
     return block(IDB, struct.pack("<HHI", LINKTYPE_UPPER_PDU, 0, snaplen) + _options(options))
 
 
+#: How an interface's description begins: the host's name follows.
+DESCRIPTION = "Unix sockets of "
+
+
 @dataclass(frozen=True)
 class Host:
-    """Another host that a capture is of, as an interface of its file; ``comment``: how its clock stands."""
+    """A host that a capture is of, as an interface of its file; ``comment``: how its clock stands."""
 
     name: str
     comment: str = ""
 
 
 def file_header(snaplen: int = 0, capture_filter: str = "", hosts: Iterable[Host] = ()) -> bytes:
-    """Return the blocks that begin a file: section, and interface, or one for each of ``hosts``."""
+    """Return the blocks that begin a file: section, and an interface for each of ``hosts``; none: this one.
+
+    Each description names its host, so that what merges files keeps their interfaces apart.
+    """
     system = os.uname()
     section = section_header(system.machine, f"{system.sysname} {system.release}", f"unixsock {__version__}")
     interfaces = [
-        interface(host.name, f"Unix sockets of {host.name}", snaplen, capture_filter, host.comment)
+        interface(host.name, f"{DESCRIPTION}{host.name}", snaplen, capture_filter, host.comment)
         for host in hosts
-    ] or [interface("unixsock", "Unix sockets", snaplen, capture_filter)]
+    ] or [interface("unixsock", f"{DESCRIPTION}{system.nodename}", snaplen, capture_filter)]
     return section + b"".join(interfaces)
 
 

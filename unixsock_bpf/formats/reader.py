@@ -151,7 +151,7 @@ class SavedCapture:
         """Return the host that an interface's description names; empty if it names none."""
         if interface >= len(self.interfaces):
             return ""
-        _, found, host = self.interfaces[interface].description.partition("Unix sockets of ")
+        _, found, host = self.interfaces[interface].description.partition(pcapng.DESCRIPTION)
         return host if found else ""
 
 

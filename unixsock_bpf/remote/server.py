@@ -31,7 +31,7 @@ from unixsock_bpf.privilege.protocol import (
     encode_report,
     request_length,
 )
-from unixsock_bpf.timeouts import HEARTBEAT_TIMEOUT_S, REMOTE_EXIT_TIMEOUT_S
+from unixsock_bpf.timeouts import HEARTBEAT_TIMEOUT_S, REMOTE_EXIT_TIMEOUT_S, SILENT_EXIT_TIMEOUT_S
 from unixsock_bpf.version import __version__
 
 
@@ -53,6 +53,7 @@ class _Input:
         self.attached = False
         self._heartbeats = False
         self._heard = time.monotonic()
+        self._exit_timeout_s = REMOTE_EXIT_TIMEOUT_S
         threading.Thread(target=self._run, name="stdin", daemon=True).start()
 
     def _read(self, size: int) -> bytes | None:
@@ -61,8 +62,9 @@ class _Input:
         poll = select.poll()
         poll.register(0, select.POLLIN)
         while len(data) < size:
-            if not poll.poll(1000):
+            if not poll.poll(250):
                 if self._heartbeats and time.monotonic() - self._heard > HEARTBEAT_TIMEOUT_S:
+                    self._exit_timeout_s = SILENT_EXIT_TIMEOUT_S
                     return None
                 continue
             try:
@@ -93,7 +95,7 @@ class _Input:
         if not self.attached and self.requests.empty():
             os._exit(1)
         self._put(None)
-        time.sleep(REMOTE_EXIT_TIMEOUT_S)
+        time.sleep(self._exit_timeout_s)
         os._exit(1)  # detaching, or a pipe, takes too long
 
     def _put(self, request: Request | RequestError | None) -> None:

@@ -15,7 +15,7 @@ from patience import soon
 from unixsock_bpf import record
 from unixsock_bpf.capture.base import Statistics
 from unixsock_bpf.capture.poller import Poller
-from unixsock_bpf.cli import recorder
+from unixsock_bpf.cli import record as recorder
 from unixsock_bpf.cli.errors import Failure
 from unixsock_bpf.cli.main import main, parse
 from unixsock_bpf.formats import pcapng

@@ -11,7 +11,7 @@ import pytest
 from test_cli import Fake, run
 
 from unixsock_bpf import record
-from unixsock_bpf.cli import recording
+from unixsock_bpf.cli import dump_output
 from unixsock_bpf.cli.errors import Failure
 from unixsock_bpf.formats import pcapng
 from unixsock_bpf.record import Record
@@ -117,7 +117,7 @@ def test_losses_are_in_the_file_where_they_happened(tmp_path: Path) -> None:
 
 def test_duration_also_while_nothing_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(recording.time, "monotonic", lambda: now)
+    monkeypatch.setattr(dump_output.time, "monotonic", lambda: now)
     source = Fake()
 
     def batches() -> Iterator[list[bytes]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import struct
+import subprocess
 import time
 from pathlib import Path
 
@@ -98,3 +100,23 @@ def test_reading_is_one_pass(tmp_path: Path) -> None:
         assert len(list(reader.read(str(path)))) == 2000
         took.append(time.process_time() - began)
     assert took[1] < 5 * took[0] + 0.5
+
+
+@pytest.mark.parametrize("mode", ["all", "any", "none"])
+def test_mergecap_keeps_hosts_apart(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of one kind, from hosts that differ in their names only."""
+    here = os.uname()
+    for at, host in enumerate(("db1", "db2")):
+        there = os.uname_result((here.sysname, host, *here[2:]))
+        monkeypatch.setattr(os, "uname", lambda there=there: there)
+        packets = [pcapng.packet(time, encode(Record(payload=host.encode()))) for time in (at, at + 2)]
+        (tmp_path / host).write_bytes(pcapng.file_header(0, "path /x") + b"".join(packets))
+    both = tmp_path / "both"
+    inputs = [str(tmp_path / host) for host in ("db1", "db2")]
+    subprocess.run(["mergecap", "-I", mode, "-w", str(both), *inputs], check=True)
+    capture = reader.SavedCapture(str(both))
+    found = [
+        (capture.host(span.interface), capture.decode(0, span.begin, span.end).payload.decode())
+        for span in capture.spans()
+    ]
+    assert found == [("db1", "db1"), ("db2", "db2")] * 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 from collections.abc import Callable
 
@@ -11,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unixsock_bpf.formats import hexdump, hexstring, json_lines, string, text
-from unixsock_bpf.record import Event, Fd, FdKind, Flag, Record, Role, SocketType
+from unixsock_bpf.formats import hexdump, hexstring, json_lines, pcapng, string, text
+from unixsock_bpf.formats.base import Options
+from unixsock_bpf.record import Event, Fd, FdKind, Flag, Record, Role, SocketType, encode
 
 RECORD = Record(
     src_pid=1234,
@@ -118,14 +120,14 @@ def test_hexdump_has_every_byte_at_its_offset(payload: bytes) -> None:
 
 @given(st.binary(max_size=200))
 def test_json_has_the_payload_exactly(payload: bytes) -> None:
-    read = json.loads(json_lines.json_line(5, Record(payload=payload, len=len(payload))))
+    read = json.loads(json_lines.json_line(5, Record(payload=payload, len=len(payload)), "h"))
     assert base64.b64decode(read["payload"]) == payload
     assert read.get("text", "").encode() in (payload, b"")
     assert read["time_ns"] == 5
 
 
 def test_json_leaves_out_what_is_not_known() -> None:
-    read = json.loads(json_lines.json_line(5, RECORD))
+    read = json.loads(json_lines.json_line(5, RECORD, "h"))
     assert read["src"] == {"pid": 1234, "comm": "curl", "uid": 1000, "gid": 100}
     assert read["dst"] == {"pid": 77, "comm": "dockerd", "name": "/run/docker.sock"}
     assert read["server"] == "dst"
@@ -133,8 +135,17 @@ def test_json_leaves_out_what_is_not_known() -> None:
     assert "netns" not in read
 
 
+def test_json_names_each_record_s_host() -> None:
+    blocks = [pcapng.packet(1, encode(RECORD), number) for number in (1, 0)]
+    hosts = (pcapng.Host("aa"), pcapng.Host("bb"))
+    lines = json_lines.FORMAT.writer(Options(hosts=hosts)).pieces(blocks)
+    assert [json.loads(bytes(line))["host"] for line in lines] == ["bb", "aa"]
+    (line,) = json_lines.FORMAT.writer(Options()).pieces(blocks[1:])
+    assert json.loads(bytes(line))["host"] == os.uname().nodename
+
+
 def test_json_shows_abstract_names() -> None:
-    read = json.loads(json_lines.json_line(5, Record(dst_name=b"\0a\0b")))
+    read = json.loads(json_lines.json_line(5, Record(dst_name=b"\0a\0b"), "h"))
     assert read["path"] == "@a@b"
     assert read["abstract"] is True
 
