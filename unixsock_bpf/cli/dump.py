@@ -17,8 +17,8 @@ from unixsock_bpf.capture.base import CaptureSource
 from unixsock_bpf.cli import dataset_output
 from unixsock_bpf.cli.arguments import add_filter, add_limits, add_options, chosen_settings
 from unixsock_bpf.cli.dataset_output import PARQUET, DatasetRecording
-from unixsock_bpf.cli.errors import Failure
 from unixsock_bpf.cli.dump_output import FileRecording, Recording, Ring, RingRecording, ring
+from unixsock_bpf.cli.errors import Failure
 from unixsock_bpf.cli.remote import add_ways, hosts_of, remote_source
 from unixsock_bpf.formats.base import Options
 from unixsock_bpf.formats.pcapng import Block, event_of, is_packet

@@ -22,9 +22,9 @@ from unixsock_bpf.capture.base import CaptureSource
 from unixsock_bpf.capture.own_processes import users
 from unixsock_bpf.cli.arguments import add_filter, add_options, chosen_settings
 from unixsock_bpf.cli.dump import StopSignals, capture_source, own_feedback, refusals
+from unixsock_bpf.cli.dump_output import KnownNames, numbered
 from unixsock_bpf.cli.errors import Failure, reason, say
 from unixsock_bpf.cli.output import Output
-from unixsock_bpf.cli.dump_output import KnownNames, numbered
 from unixsock_bpf.formats import pcapng
 from unixsock_bpf.formats.pcapng import Block
 from unixsock_bpf.options import Settings
