@@ -176,7 +176,7 @@ def main() -> int:
     parser.add_argument("--packets", type=int, default=200_000, help="in each capture (default: %(default)s)")
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     options = parser.parse_args()
-    made = report.dissector(measure(options.packets), f"{datetime.date.today()}")
+    made = report.dissector(measure(options.packets), f"{datetime.date.today()}", options.packets)
     print(made["dissector"])
     if options.write:
         report.write(made)

@@ -335,7 +335,7 @@ _LIMITS = {"packet list": (2.0, None), "display filter": (2.0, None), "all detai
 _HTTP_LIMITS = {"packet list": (2.0, 2.0), "display filter": (2.0, 2.0), "all details": (2.2, None)}
 
 
-def dissector(found: dict[str, Any], when: str) -> dict[str, str]:
+def dissector(found: dict[str, Any], when: str, packets: int = 200_000) -> dict[str, str]:
     """Return the part on tshark's time, from ``benchmarks.dissector.measure()``."""
     rows = []
     for workload, readings in found.items():
@@ -350,7 +350,7 @@ def dissector(found: dict[str, Any], when: str) -> dict[str, str]:
                 row += [number(values[peer]), number(ratio) + verdict]
             rows.append(row)
     heads = [
-        "tshark on 200,000 packets, CPU s",
+        f"tshark on {packets:,} packets, CPU s",
         "reading",
         "this",
         "TCP on lo",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unixsock_bpf.foreign.conversations import Positions
 from unixsock_bpf.formats.pcapng import Buffer
@@ -34,8 +34,11 @@ _STRING = re.compile(rb'"((?:\\x[0-9a-f]{2}|\\.|[^"\\])*)"(\.\.\.)?')
 _IOVECS = re.compile(rb'iov_base="((?:\\x[0-9a-f]{2}|\\.|[^"\\])*)"(\.\.\.)?')
 _RESULT = re.compile(rb"\d+")
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
-_SENDS = {b"write", b"writev", b"send", b"sendto", b"sendmsg"}
-_RECEIVES = {b"read", b"readv", b"recv", b"recvfrom", b"recvmsg"}
+_SENDS = {b"write", b"writev", b"send", b"sendto", b"sendmsg", b"sendmmsg"}
+_RECEIVES = {b"read", b"readv", b"recv", b"recvfrom", b"recvmsg", b"recvmmsg"}
+#: Calls with parts of a message.
+_VECTORS = {b"sendmsg", b"recvmsg", b"readv", b"writev", b"sendmmsg", b"recvmmsg"}
+_MESSAGE_LENGTH = re.compile(rb"\bmsg_len=(\d+)")
 _CALLS = (
     _SENDS
     | _RECEIVES
@@ -159,6 +162,19 @@ def _senders(data: Buffer, tick: Callable[[int], bool]) -> set[int]:
     return found
 
 
+def _messages(call: _Call, descriptor: bytes) -> Iterator[_Call]:
+    """Yield a call of several messages as a call for each; others as they are."""
+    if not call.name.endswith(b"mmsg"):
+        yield call
+        return
+    at = len(descriptor)
+    for number, found in enumerate(_MESSAGE_LENGTH.finditer(call.arguments, at)):
+        if number == int(call.result.split()[0]):  # the others were not sent
+            return
+        yield replace(call, arguments=descriptor + call.arguments[at : found.start()], result=found[1])
+        at = found.end()
+
+
 class _Importer:
     """Follows sockets through a log."""
 
@@ -208,10 +224,9 @@ class _Importer:
                 new.accepted, new.pid, new.comm, new.name = True, call.pid, call.comm, new.name or one.name
         elif call.name in (b"close", b"shutdown"):
             yield from self._ended(call, one)
-        elif call.name in _SENDS:
-            yield from self._data(call, one, sends=True)
-        elif one.peer not in self._senders:
-            yield from self._data(call, one, sends=False)
+        elif call.name in _SENDS or one.peer not in self._senders:
+            for message in _messages(call, found[0]):
+                yield from self._data(message, one, sends=call.name in _SENDS)
 
     def _made(self, call: _Call) -> None:
         kind = next((value for name, value in _TYPES.items() if name in call.arguments), None)
@@ -248,12 +263,12 @@ class _Importer:
         )  # fmt: skip
 
     def _data(self, call: _Call, one: _Socket, *, sends: bool) -> Iterator[Record]:
-        pattern = _IOVECS if call.name in (b"sendmsg", b"recvmsg", b"readv", b"writev") else _STRING
+        pattern = _IOVECS if call.name in _VECTORS else _STRING
         size = _RESULT.match(call.result)
         length = int(size[0]) if size else 0
-        at = call.arguments.find(b",")
+        descriptor = _SOCKET.match(call.arguments)  # which may hold a name, in quotes as the payload is
         payload, cut = b"", False
-        for found in pattern.finditer(call.arguments, max(0, at)):
+        for found in pattern.finditer(call.arguments, descriptor.end() if descriptor else 0):
             payload += _bytes(found[1])
             if found[2]:  # what follows is not behind these bytes
                 cut = True
@@ -291,7 +306,8 @@ class _Importer:
 
 def records(data: Buffer, tick: Callable[[int], bool]) -> Iterator[tuple[int, Record]]:
     """Yield time and record of each message and end that the log tells of."""
-    importer = _Importer(_senders(data, tick))
-    for call in _calls(data, tick):
+    size = len(data)
+    importer = _Importer(_senders(data, lambda at: tick(at // 2)))
+    for call in _calls(data, lambda at: tick((size + at) // 2)):
         for record in importer.take(call):
             yield call.time_ns, record

@@ -70,6 +70,8 @@ client.sendall(b"ask\\n" * 3)
 server.recv(5)
 server.recv(500)
 server.sendmsg([b"two ", b"parts"])
+server.sendall(b"plain")
+server.send(b"!")
 client.recv(99)
 client.sendall(b"z" * 3000)
 server.recv(4000)
@@ -104,18 +106,21 @@ def test_strace(tmp_path: Path) -> None:
     found = imported(traced(tmp_path, "-ttt", "-s", "1000"), tmp_path / "a.pcapng")
     data = [one for one in found if one.event == Event.DATA]
     stream = [one for one in data if one.name == b"x.sock"]
-    assert [one.payload for one in stream] == [b"ask\n" * 3, b"two parts", b"z" * 1000, b"late"]
+    assert [one.payload for one in stream] == [
+        b"ask\n" * 3, b"two parts", b"plain", b"!", b"z" * 1000, b"late"
+    ]  # fmt: skip
     assert [one.role for one in stream] == [
         Role.DST_IS_SERVER,
-        Role.SRC_IS_SERVER,
+        *[Role.SRC_IS_SERVER] * 3,
         Role.DST_IS_SERVER,
         Role.DST_IS_SERVER,
     ]
     assert [(one.seq, one.len, one.type) for one in stream] == [
-        (0, 12, SocketType.STREAM), (0, 9, SocketType.STREAM), (12, 3000, SocketType.STREAM),
+        (0, 12, SocketType.STREAM), (0, 9, SocketType.STREAM), (9, 5, SocketType.STREAM),
+        (14, 1, SocketType.STREAM), (12, 3000, SocketType.STREAM),
         (3012, 4, SocketType.STREAM),
     ]  # fmt: skip
-    assert stream[2].flags & Flag.TRUNCATED
+    assert stream[4].flags & Flag.TRUNCATED
     assert len({frozenset((one.src_inode, one.dst_inode)) for one in stream}) == 1
     assert [(one.payload, one.type) for one in data if not one.name] == [(b"seq", SocketType.SEQPACKET)]
     assert [(one.payload, one.type, one.src_sock != 0) for one in data if one.dst_name == b"\0abstract"] == [
@@ -154,6 +159,19 @@ def test_strace_of_one_side_only(tmp_path: Path) -> None:
         (5, 6, b"ask", 3), (6, 5, b"12", 9), (6, 5, b"3", 1)
     ]  # fmt: skip
     assert (found[0].src_pid, found[0].dst_pid, found[1].src_pid) == (77, 0, 0)
+
+
+def test_several_messages_in_a_call(tmp_path: Path) -> None:
+    log = tmp_path / "a"
+    part = '{{msg_hdr={{msg_name=NULL, msg_iov=[{{iov_base="{}", iov_len=2}}], msg_iovlen=1}}, msg_len={}}}'
+    three = ", ".join(
+        part.format(text, size) for text, size in (("\\x61\\x62", 2), ("\\x63", 1), ("\\x64", 0))
+    )
+    log.write_text(
+        f'7 1700000000.1 sendmmsg(3<UNIX-DGRAM:[5->6,"\\x2f">, [{three}], 3, 0) = 2\n'.replace('">', '"]>')
+    )
+    found = imported(log, tmp_path / "a.pcapng")
+    assert [(one.payload, one.message, one.src_name) for one in found] == [(b"ab", 0, b"/"), (b"c", 1, b"/")]
 
 
 def test_refusals(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
