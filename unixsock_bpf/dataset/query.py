@@ -22,6 +22,8 @@ _MAGIC = b"PAR1"
 #: What a result has to have so that its conversations can be found.
 _KEYS = ("host", "src_sock", "dst_sock")
 _ROWS = 10_000
+#: DuckDB's kinds of statements that change nothing; MULTI is PIVOT.
+_ASKING = ("SELECT", "EXPLAIN", "MULTI")
 
 _MESSAGES = "CREATE VIEW messages AS SELECT * FROM records WHERE event = 'data'"
 _CONVERSATIONS = """
@@ -53,6 +55,15 @@ class Dataset:
         except duckdb.Error as error:
             raise DatasetError(f"cannot read {path}: {sentence(error)}") from None
 
+    def _check(self, sql: str) -> None:
+        """Raise DatasetError if ``sql`` is not one statement that only asks."""
+        try:
+            kinds = [statement.type.name for statement in self._connection.extract_statements(sql)]
+        except duckdb.Error as error:
+            raise DatasetError(_why(error)) from None
+        if len(kinds) != 1 or kinds[0] not in _ASKING:
+            raise DatasetError("this is not one statement that asks: give a SELECT")
+
     def interrupt(self) -> None:
         """End the query that runs, from another thread or a signal handler."""
         self._connection.interrupt()
@@ -64,6 +75,7 @@ class Dataset:
 
     def rows(self, sql: str) -> tuple[list[str], Iterator[list[tuple[Any, ...]]]]:
         """Run a query; return its columns, and its rows in pieces.  Raises DatasetError."""
+        self._check(sql)
         try:
             result: Any = self._connection.execute(sql)
             columns = [str(column[0]) for column in (result and result.description) or ()]
@@ -86,6 +98,7 @@ class Dataset:
 
         Raises DatasetError.
         """
+        self._check(sql)
         try:
             relation = self._connection.sql(sql)
             missing = [name for name in _KEYS if relation is None or name not in relation.columns]

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,14 +100,26 @@ def complaints(lines: Iterable[str]) -> list[str]:
     return [line for line in stripped if line and not line.startswith("Running as user")]
 
 
+#: Bytes of stderr that are kept.
+_MOST_STDERR = 1 << 16
+
+
 class Lines:
     """tshark's output for a file, line by line while tshark reads on; ``with`` ends tshark."""
 
     def __init__(self, path: str, arguments: Iterable[str]) -> None:
         """Start tshark.  Raises TsharkError, OSError."""
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         with open(path, "rb") as file:
-            self._process = start(["-r", "-", *arguments], file, self._stderr)
+            self._process = start(["-r", "-", *arguments], file)
+        self._stderr = b""
+        # A pipe and not a file, which root's tshark cannot write.
+        self._reader = threading.Thread(target=self._read_stderr, name="tshark's stderr", daemon=True)
+        self._reader.start()
+
+    def _read_stderr(self) -> None:
+        assert self._process.stderr is not None
+        while piece := self._process.stderr.read(1 << 12):
+            self._stderr += piece[: _MOST_STDERR - len(self._stderr)]
 
     def __enter__(self) -> Lines:
         return self
@@ -117,9 +129,8 @@ class Lines:
         assert self._process.stdout is not None
         yield from io.BufferedReader(self._process.stdout, 1 << 16)  # type: ignore[type-var]
         if self._process.wait():
-            self._stderr.seek(0)
-            lines = self._stderr.read(1 << 16).decode(errors="replace").splitlines()
-            problems = complaints(lines)
+            self._reader.join()
+            problems = complaints(self._stderr.decode(errors="replace").splitlines())
             raise TsharkError(" ".join(problems) or f"tshark failed with status {self._process.returncode}")
 
     def __exit__(self, *error: object) -> None:
@@ -127,7 +138,9 @@ class Lines:
         self._process.wait()
         assert self._process.stdout is not None
         self._process.stdout.close()
-        self._stderr.close()
+        self._reader.join()
+        assert self._process.stderr is not None
+        self._process.stderr.close()
 
 
 def _chosen(display_filter: str | None) -> list[str]:

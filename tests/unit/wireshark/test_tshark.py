@@ -59,7 +59,12 @@ def test_root_keeps_no_right(capture: Path) -> None:
     assert found["Groups"] == []
     assert {int(found[f"Cap{name}"][0], 16) for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {0}
     assert found["NoNewPrivs"] == ["1"]
-    assert tshark.frame_numbers(str(capture), "unixsock.len > 0")
+    assert list(tshark.frame_numbers(str(capture), "unixsock.len > 0"))
+
+
+def test_why_tshark_fails_is_told(capture: Path) -> None:
+    with pytest.raises(tshark.TsharkError, match="nonsense is neither a field nor a protocol name"):
+        list(tshark.frame_numbers(str(capture), "nonsense"))
 
 
 WRITES = """\
@@ -104,7 +109,7 @@ def test_a_dissector_that_nobody_can_read_is_found(
         os.chown(path, owner, owner)
         path.chmod(path.stat().st_mode & 0o700)
     monkeypatch.setattr(tshark, "dissector_source", lambda: dissector / "unixsock.lua")
-    assert tshark.frame_numbers(str(capture), "unixsock.len > 0")
+    assert list(tshark.frame_numbers(str(capture), "unixsock.len > 0"))
 
 
 def test_mounts_become_read_only_on_kernels_without_mount_setattr(folder: Path) -> None:
