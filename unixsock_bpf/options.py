@@ -162,6 +162,24 @@ OPTIONS = (
         help="also record connect, accept, shutdown, close, failed sends and refused connects",
     ),
     Option(
+        "process-details",
+        _CAPTURE,
+        "Executable, command line, parent and user",
+        "Also record what /proc tells of the processes at both ends: executable, command line, parent and"
+        " user name, where they still run when they are looked up",
+        "boolflag",
+        help="also record executable, command line, parent and user name of the processes at both ends",
+    ),
+    Option(
+        "process-blocks",
+        _CAPTURE,
+        "The same as process information blocks",
+        "Also write these details as pcapng process information blocks: frame.process of Wireshark 5.0."
+        " Earlier versions show each as a packet",
+        "boolflag",
+        help="the same, and as pcapng blocks for Wireshark 5.0; earlier versions show each as a packet",
+    ),
+    Option(
         "include-capture-processes",
         _CAPTURE,
         "Include the capture's own processes",
@@ -269,6 +287,7 @@ class Settings:
 
     ``filter`` joins the options with the capture filter.  ``snaplen``: bytes of a message, 0
     for all; ``buffer_mib``: MiB.  ``events``: asked for by the option or by the filter.
+    ``process_details``: asked for by either option.
     ``capturers``: processes that belong to the capture, besides those that it finds itself.
     """
 
@@ -277,6 +296,8 @@ class Settings:
     buffer_mib: int = 64
     events: bool = False
     include_capture_processes: bool = False
+    process_details: bool = False
+    process_blocks: bool = False
     privilege: str = "auto"
     capturers: tuple[int, ...] = ()
     fifo: str | None = None
@@ -335,6 +356,8 @@ def settings(
         buffer_mib=_number(BY_NAME["buffer-size"], values),
         events="events" in values or joined.asks_for_events,
         include_capture_processes="include-capture-processes" in values,
+        process_details="process-details" in values or "process-blocks" in values,
+        process_blocks="process-blocks" in values,
         privilege=_choice(BY_NAME["privilege"], values),
         fifo=fifo,
         control_in=control_in,

@@ -173,6 +173,22 @@ class Element(IntEnum):
     CREDS_SECURITY = 15
     #: what waited in the receiving socket's queue when it was full (EAGAIN): connections or datagrams
     BACKLOG = 16
+    #: executable of the sending process, a path (18 to 25: with `--process-details` only)
+    SRC_EXE = 18
+    #: executable of the receiving process
+    DST_EXE = 19
+    #: the sender's arguments, each but the last followed by NUL; at most 1024 bytes
+    SRC_CMDLINE = 20
+    #: the receiver's arguments
+    DST_CMDLINE = 21
+    #: name of the sender's user
+    SRC_USER = 22
+    #: name of the receiver's user
+    DST_USER = 23
+    #: the sender's parent, a process
+    SRC_PARENT = 24
+    #: the receiver's parent
+    DST_PARENT = 25
 
 
 #: Fixed parts of elements: (name, struct format).  Elements that are missing here are bytes.
@@ -186,6 +202,8 @@ ELEMENT_FIELDS: dict[Element, tuple[tuple[str, str], ...]] = {
     Element.CREDS_PIDFD: (("pid", "I"),),
     Element.CREDS_SECURITY: (("secid", "I"),),
     Element.BACKLOG: (("waiting", "I"), ("limit", "I")),
+    Element.SRC_PARENT: (("pid", "I"),),
+    Element.DST_PARENT: (("pid", "I"),),
 }
 
 #: The attribute of Record that holds an element's value: bytes, or the number or numbers of its fixed part.
@@ -206,6 +224,14 @@ ATTRIBUTES = {
     Element.CREDS_PIDFD: "creds_pidfd",
     Element.CREDS_SECURITY: "creds_security",
     Element.BACKLOG: "backlog",
+    Element.SRC_EXE: "src_exe",
+    Element.DST_EXE: "dst_exe",
+    Element.SRC_CMDLINE: "src_cmdline",
+    Element.DST_CMDLINE: "dst_cmdline",
+    Element.SRC_USER: "src_user",
+    Element.DST_USER: "dst_user",
+    Element.SRC_PARENT: "src_parent",
+    Element.DST_PARENT: "dst_parent",
 }
 
 
@@ -258,8 +284,8 @@ class Record:
     """One record.  Names are as bound: abstract ones begin with NUL.
 
     ``None`` in ``creds`` (pid, uid, gid), ``creds_pidfd`` (pid), ``creds_security`` (secid),
-    ``lost`` (messages, bytes, reasons), ``errno``, ``how`` and ``backlog`` (waiting, limit) means that the
-    element is absent; ``b""`` means it for byte strings.
+    ``lost`` (messages, bytes, reasons), ``errno``, ``how``, ``backlog`` (waiting, limit) and parents means
+    that the element is absent; ``b""`` means it for byte strings.
     ``unknown`` holds elements of types that this version does not know.
     """
 
@@ -300,6 +326,14 @@ class Record:
     errno: int | None = None
     how: int | None = None
     backlog: tuple[int, int] | None = None
+    src_exe: bytes = b""
+    dst_exe: bytes = b""
+    src_cmdline: bytes = b""
+    dst_cmdline: bytes = b""
+    src_user: bytes = b""
+    dst_user: bytes = b""
+    src_parent: int | None = None
+    dst_parent: int | None = None
     unknown: list[tuple[int, bytes]] = field(default_factory=list)
     payload: bytes = b""
 

@@ -41,12 +41,12 @@ _unixsock() {
     case $command in
         dump)
             mapfile -t COMPREPLY < <(compgen -W "$terms $choices --format -w --output -b --ring-buffer -c --count -a --autostop \
-                --colour --color --snaplen --buffer-size --events --include-capture-processes --privilege \
+                --colour --color --snaplen --buffer-size --events --process-details --process-blocks --include-capture-processes --privilege \
                 --rotate-size --rotate-age --host --via --remote-priv --control -h --help" -- "$current")
             ;;
         record)
             mapfile -t COMPREPLY < <(compgen -W "$terms $choices --keep --save -w --output --trigger --snaplen \
-                --buffer-size --events --include-capture-processes --privilege -h --help" -- "$current")
+                --buffer-size --events --process-details --process-blocks --include-capture-processes --privilege -h --help" -- "$current")
             ;;
         sockets) mapfile -t COMPREPLY < <(compgen -W "$terms $choices --format --json --waiting --group-by --watch -h --help" -- "$current") ;;
         check) mapfile -t COMPREPLY < <(compgen -W '--filter -h --help' -- "$current") ;;

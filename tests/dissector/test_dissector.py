@@ -29,6 +29,7 @@ from unixsock_bpf.record import (
     Role,
     SocketType,
     container_of,
+    decode,
     encode,
     unit_of,
 )
@@ -435,3 +436,23 @@ def test_pseudo_addresses_hold_no_power_of_ten(tshark: Tshark, tmp_path: Path) -
         if ":" in line and line.startswith("f"):
             at = line.index("e")
             assert not line[at - 1].isdigit(), line
+
+
+def test_details_of_processes(tshark: Tshark, tmp_path: Path) -> None:
+    """Executable, command line, user and parent of each side, also where a process information block precedes."""
+    one = replace(
+        side(True, b"/x"), payload=b"12345", len=5, src_exe=b"/usr/bin/a b", dst_exe=b"/usr/sbin/d",
+        src_cmdline=b"a\0-x\0y z", dst_cmdline=b"d", src_user=b"ada", dst_user=b"www-data", src_parent=1, dst_parent=0,
+    )  # fmt: skip
+    path = tmp_path / "c.pcapng"
+    information = pcapng.process_information(10, b"client", b"/usr/bin/a b", b"a\0-x", 1, 1000, b"ada")
+    path.write_bytes(pcapng.file_header() + information + pcapng.packet(1, encode(one)))
+    names = [
+        f"unixsock.{end}.{name}" for end in ("src", "dst") for name in ("exe", "cmdline", "user", "parent")
+    ]
+    rows = tshark.fields(path, *names)
+    assert rows[-1] == ["/usr/bin/a b", "a -x y z", "ada", "1", "/usr/sbin/d", "d", "www-data", "0"]
+    assert all(
+        row == [""] * 8 for row in rows[:-1]
+    )  # of Wireshark before 5.0, which shows the block as a packet
+    assert decode(encode(one)) == one

@@ -23,6 +23,8 @@ def test_names_are_the_agreed_ones():
         "snaplen",
         "buffer-size",
         "events",
+        "process-details",
+        "process-blocks",
         "include-capture-processes",
         "privilege",
     }

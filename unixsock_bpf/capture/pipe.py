@@ -17,6 +17,7 @@ from unixsock_bpf.timeouts import READER_TIMEOUT_S
 if TYPE_CHECKING:
     from unixsock_bpf.capture.base import CaptureSource, Statistics
     from unixsock_bpf.capture.feedback import Feedback
+    from unixsock_bpf.capture.process_details import ProcessDetails
     from unixsock_bpf.formats.pcapng import Block
 
 #: Bytes that an unprivileged process may have a pipe hold.
@@ -95,8 +96,8 @@ class PipePump:
     """Copy a capture's blocks to ``writer`` until it is stopped.
 
     While the ring fills up and the pipe is not read, up to ``buffer_mib`` more is kept here.
-    ``feedback`` leaves out what repeats the output.  ``own_statistics``: end with the capture's
-    statistics; those of other hosts are among its blocks.
+    ``feedback`` leaves out what repeats the output; ``details`` adds to records.  ``own_statistics``:
+    end with the capture's statistics; those of other hosts are among its blocks.
     """
 
     def __init__(
@@ -105,11 +106,12 @@ class PipePump:
         writer: PipeWriter,
         buffer_mib: int,
         feedback: Feedback | None = None,
+        details: ProcessDetails | None = None,
         *,
         own_statistics: bool = True,
     ) -> None:
         self._capture, self._writer = capture, writer
-        self._feedback = feedback
+        self._feedback, self._details = feedback, details
         self._own_statistics = own_statistics
         writer.overflow_bytes = buffer_mib << 20
         writer.filling = lambda: capture.filling
@@ -139,7 +141,8 @@ class PipePump:
     def run(self) -> Statistics:
         """Copy until ``stop``; return the statistics, which end the file.  Raises ReaderGone."""
         for batch in self._capture.blocks():
-            self._write(self._feedback.kept(batch) if self._feedback else batch)
+            blocks = self._feedback.kept(batch) if self._feedback else batch
+            self._write(self._details.added(blocks) if self._details else blocks)
         statistics = self._capture.statistics
         left_out = self._feedback.summary if self._feedback else ""
         if self._own_statistics:

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from unixsock_bpf.capture.base import CaptureSource
+from unixsock_bpf.capture.process_details import ProcessDetails, details_of
 from unixsock_bpf.cli import dataset_output
 from unixsock_bpf.cli.arguments import add_filter, add_limits, add_options, chosen_settings
 from unixsock_bpf.cli.dataset_output import PARQUET, DatasetRecording
@@ -133,7 +134,8 @@ def run(arguments: argparse.Namespace, start: Callable[[Settings], CaptureSource
                 source.each_second = recording.each_second
                 # A close is recorded without --events, too, for the dissector; text does not show it.
                 quiet = name != PARQUET and not FORMATS[name].binary and not settings.events
-                captured = _transfer(source, recording, arguments.count, quiet, feedback)
+                details = None if remote else details_of(settings)
+                captured = _transfer(source, recording, arguments.count, quiet, feedback, details)
                 statistics = source.statistics
         except refusals() as error:
             raise Failure(str(error)) from None
@@ -211,6 +213,7 @@ def _transfer(
     count: int | None,
     quiet: bool,
     feedback: Feedback | None,
+    details: ProcessDetails | None,
 ) -> int:
     """Copy from ``source`` to ``recording``, ``count`` records at most, but not what repeats the output.
 
@@ -223,7 +226,7 @@ def _transfer(
             blocks = [block for block in blocks if event_of(block) != Event.CLOSE]
         if count is not None:
             blocks = _first(blocks, count - captured)
-        recording.write(blocks)
+        recording.write(details.added(blocks) if details else blocks)
         captured += sum(map(is_packet, blocks))
         if captured == count:
             break

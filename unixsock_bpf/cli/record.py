@@ -20,6 +20,7 @@ from typing import Any
 
 from unixsock_bpf.capture.base import CaptureSource
 from unixsock_bpf.capture.own_processes import users
+from unixsock_bpf.capture.process_details import details_of
 from unixsock_bpf.cli.arguments import add_filter, add_options, chosen_settings
 from unixsock_bpf.cli.dump import StopSignals, capture_source, own_feedback, refusals
 from unixsock_bpf.cli.dump_output import KnownNames, numbered
@@ -95,6 +96,7 @@ def run(arguments: argparse.Namespace, start: Callable[[Settings], CaptureSource
     source = start(settings)
     memory = Memory(seconds, mib << 20, settings)
     feedback = None if settings.include_capture_processes else own_feedback()
+    details = details_of(settings)
     with StopSignals(source), _Door() as door:
         try:
             with source:
@@ -104,7 +106,8 @@ def run(arguments: argparse.Namespace, start: Callable[[Settings], CaptureSource
                 source.watch(asked, 1, lambda _: recorder.save_if_asked(asked))
                 say("unixsock: recording; 'unixsock record --save FILE' saves; Ctrl-C ends")
                 for batch in source.blocks():
-                    recorder.take(feedback.kept(batch) if feedback else batch)
+                    blocks = feedback.kept(batch) if feedback else batch
+                    recorder.take(details.added(blocks) if details else blocks)
         except refusals() as error:
             raise Failure(str(error)) from None
     return 0

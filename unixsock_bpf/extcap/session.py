@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from unixsock_bpf.capture import own_processes
 from unixsock_bpf.capture.feedback import Feedback
 from unixsock_bpf.capture.pipe import PipePump, PipeWriter, ReaderGone
+from unixsock_bpf.capture.process_details import details_of
 from unixsock_bpf.errors import harmless
 from unixsock_bpf.formats import pcapng
 from unixsock_bpf.timeouts import FIFO_OPEN_TIMEOUT_S
@@ -139,7 +140,10 @@ def _capture(
             if not capture.writes_output:
                 # Other hosts leave out themselves what repeats their output.
                 feedback = None if ways else _feedback(settings, capture)
-                pump = PipePump(capture, writer, settings.buffer_mib, feedback, own_statistics=not ways)
+                details = None if ways else details_of(settings)
+                pump = PipePump(
+                    capture, writer, settings.buffer_mib, feedback, details, own_statistics=not ways
+                )
             stop = pump.stop if pump else lambda *_: capture.stop()
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, stop)

@@ -46,6 +46,11 @@ def endpoint(record: Record, side: str) -> dict[str, Any]:
         "name": _name(getattr(record, f"{side}_name")),
         "path": getattr(record, f"{side}_path").decode("utf-8", "backslashreplace") or None,
     }
+    for name in ("exe", "user"):
+        values[name] = getattr(record, f"{side}_{name}").decode("utf-8", "backslashreplace") or None
+    if cmdline := getattr(record, f"{side}_cmdline"):
+        values["cmdline"] = [one.decode("utf-8", "backslashreplace") for one in cmdline.split(b"\0")]
+    values["parent"] = getattr(record, f"{side}_parent")
     if side == "src" and record.cgroup:
         values["unit"] = unit_of(record.cgroup).decode("utf-8", "backslashreplace") or None
         values["container"] = container_of(record.cgroup).decode("utf-8", "backslashreplace") or None
@@ -107,6 +112,7 @@ def as_dict(time_ns: int, record: Record) -> dict[str, Any]:
 _OWN_FORM = {
     *(Element.SRC_COMM, Element.SRC_NAME, Element.SRC_PATH, Element.DST_COMM, Element.DST_NAME),
     *(Element.DST_PATH, Element.FDS, Element.ERROR, Element.SHUTDOWN, Element.LOST),
+    *range(Element.SRC_EXE, Element.DST_PARENT + 1),
 }
 
 

@@ -28,6 +28,8 @@ IDB = 1
 NRB = 4
 ISB = 5
 EPB = 6
+#: A custom block, Wireshark's number as a private enterprise, and its entry for processes.
+_CUSTOM, _WIRESHARK, _PROCESS_INFORMATION = 0xBAD, 32622, 3
 _EPB_TYPE, _ISB_TYPE, _NRB_TYPE = (struct.pack("<I", kind) for kind in (EPB, ISB, NRB))
 #: Blocks that Wireshark counts as packets: obsolete, simple and enhanced packets, the systemd
 #: journal's entries, custom blocks.
@@ -138,6 +140,33 @@ def packet(time_ns: int, encoded: bytes, interface_id: int = 0) -> bytes:
     data = PACKET_PREFIX + encoded
     head = struct.pack("<IIIII", interface_id, time_ns >> 32, time_ns & 0xFFFFFFFF, len(data), len(data))
     return block(EPB, head + data)
+
+
+def with_elements(block: Block, elements: bytes) -> bytes:
+    """Return a packet's block with ``elements`` behind those of its record."""
+    view = memoryview(block)
+    (caplen,) = _LENGTH.unpack_from(view, 20)
+    begin = 28 + len(PACKET_PREFIX)
+    (header,) = _HEADER_LEN.unpack_from(view, begin + _HEADER_LEN_AT)
+    longer = _HEADER_LEN.pack(header + len(elements))
+    at = begin + _HEADER_LEN_AT
+    data = b"".join(
+        (view[28:at], longer, view[at + 2 : begin + header], elements, view[begin + header : 28 + caplen])
+    )
+    length = struct.pack("<II", len(data), len(data))
+    body = b"".join((view[8:20], length, _pad(data), view[28 + caplen + -caplen % 4 : -4]))
+    total = _LENGTH.pack(len(body) + 12)
+    return b"".join((view[:4], total, body, total))
+
+
+def process_information(
+    pid: int, comm: bytes, exe: bytes, cmdline: bytes, parent: int, uid: int | None, user: bytes
+) -> bytes:
+    """Return a process information block, as Wireshark 5.0 reads it; earlier ones show it as a packet."""
+    options = [(2, comm), (3, exe), (4, cmdline), (5, _LENGTH.pack(parent))]
+    options += [(6, b"" if uid is None else _LENGTH.pack(uid)), (7, user)]
+    entry = _LENGTH.pack(pid) + _options((code, value) for code, value in options if value)
+    return block(_CUSTOM, struct.pack("<III", _WIRESHARK, _PROCESS_INFORMATION, len(entry)) + entry)
 
 
 def names(entries: Iterable[tuple[int, str]]) -> bytes:

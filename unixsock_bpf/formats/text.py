@@ -91,6 +91,7 @@ _OWN_FORM = {
     *(Element.SRC_COMM, Element.SRC_NAME, Element.SRC_PATH, Element.DST_COMM, Element.DST_NAME),
     *(Element.DST_PATH, Element.CGROUP, Element.FDS, Element.ERROR, Element.SHUTDOWN, Element.LOST),
     Element.BACKLOG,
+    *range(Element.SRC_EXE, Element.DST_PARENT + 1),
 }
 
 

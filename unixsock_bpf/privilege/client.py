@@ -47,6 +47,8 @@ def source(settings: Settings, output: int | None = None) -> CaptureSource:
     Without it all come from ``blocks``.
     """
     is_local = os.geteuid() == 0 or settings.privilege == "none"
+    if settings.process_details:
+        output = None  # the helper sees no /proc: records pass through this process
     capture = Capture(settings) if is_local else RemoteCapture(settings, output)
     capture.follow_cgroups = CgroupFollower(capture).look
     return capture

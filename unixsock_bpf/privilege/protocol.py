@@ -43,7 +43,10 @@ _NUMBERS = {
     "snaplen": (0, BY_NAME["snaplen"].high),
     "buffer_mib": (BY_NAME["buffer-size"].low, BY_NAME["buffer-size"].high),
 }
-_FLAGS = ("events", "include_capture_processes", "paused", "changes")
+_FLAGS = (
+    *("events", "include_capture_processes", "process_details", "process_blocks"),
+    *("paused", "changes"),
+)
 
 
 _REPORTS = ("hello", "hooks", "attached", "lost", "left_out", "changed", "ended", "error", "clock")
@@ -80,6 +83,8 @@ def encode_request(request: Request) -> bytes:
             "buffer_mib": settings.buffer_mib,
             "events": settings.events,
             "include_capture_processes": settings.include_capture_processes,
+            "process_details": settings.process_details,
+            "process_blocks": settings.process_blocks,
             "pids": sorted(settings.capturers)[:MAX_PIDS],
             "paused": request.paused,
             "changes": request.changes,
@@ -130,6 +135,8 @@ def decode_request(body: bytes) -> Request:
             buffer_mib=asked["buffer_mib"],
             events=asked["events"],
             include_capture_processes=asked["include_capture_processes"],
+            process_details=asked["process_details"],
+            process_blocks=asked["process_blocks"],
             capturers=_pids(asked["pids"]),
         ),
         asked["paused"],

@@ -19,6 +19,7 @@ from unixsock_bpf.capture import own_processes
 from unixsock_bpf.capture.base import CaptureSource
 from unixsock_bpf.capture.feedback import Feedback
 from unixsock_bpf.capture.pipe import PipePump, PipeWriter, ReaderGone
+from unixsock_bpf.capture.process_details import details_of
 from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.filter import FilterError
 from unixsock_bpf.options import Settings
@@ -139,7 +140,7 @@ def _capture(capture: CaptureSource, incoming: _Input, request: Request) -> int:
     feedback = None
     if not settings.include_capture_processes:
         feedback = Feedback(lambda: own_processes.find().readers, lambda text: report("left_out", text))
-    pump = PipePump(capture, PipeWriter(1), settings.buffer_mib, feedback)
+    pump = PipePump(capture, PipeWriter(1), settings.buffer_mib, feedback, details_of(settings))
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, pump.stop)
     server = _Server(capture, incoming, request, pump)

@@ -26,7 +26,8 @@ local FLAG = {
 local ELEMENT = {
     SRC_COMM = 1, DST_COMM = 2, SRC_NAME = 3, DST_NAME = 4, CREDS = 5, FDS = 6, FD = 7, CGROUP = 8, LOST = 9,
     ERROR = 10, SHUTDOWN = 11, SRC_PATH = 12, DST_PATH = 13, CREDS_PIDFD = 14, CREDS_SECURITY = 15,
-    BACKLOG = 16,
+    BACKLOG = 16, SRC_EXE = 18, DST_EXE = 19, SRC_CMDLINE = 20, DST_CMDLINE = 21, SRC_USER = 22,
+    DST_USER = 23, SRC_PARENT = 24, DST_PARENT = 25,
 }
 local FD_KIND = {
     OTHER = 0, FILE = 1, DIRECTORY = 2, CHARDEV = 3, BLOCKDEV = 4, PIPE = 5, SOCKET = 6, MEMFD = 7, ANON = 8,
@@ -37,7 +38,7 @@ local LOST_REASON = { RING_FULL = 0x1 }
 -- Bytes of an element's fixed part; elements that are missing here are bytes throughout.
 local ELEMENT_LEN = {
     CREDS = 12, FDS = 4, FD = 12, LOST = 20, ERROR = 4, SHUTDOWN = 4, CREDS_PIDFD = 4, CREDS_SECURITY = 4,
-    BACKLOG = 8,
+    BACKLOG = 8, SRC_PARENT = 4, DST_PARENT = 4,
 }
 -- END GENERATED
 

@@ -49,6 +49,10 @@ for _, side in ipairs({ { "src", "Sender" }, { "dst", "Receiver" } }) do
     field(key .. ".comm", "string", who .. " command")
     field(key .. ".path", "string", who .. " bound name")
     field(key .. ".file", "string", who .. " socket file")
+    field(key .. ".exe", "string", who .. " executable")
+    field(key .. ".cmdline", "string", who .. " command line")
+    field(key .. ".user", "string", who .. " user")
+    field(key .. ".parent", "uint32", who .. " parent process")
 end
 field("uid", "uint32", "User id of either side")
 field("inode", "uint64", "Inode of either side")
@@ -135,7 +139,14 @@ local STRINGS = { -- shown as text.lua makes them
     { "src.file", ELEMENT.SRC_PATH, "src_path", "printable" },
     { "dst.file", ELEMENT.DST_PATH, "dst_path", "printable" },
     { "cgroup", ELEMENT.CGROUP, "cgroup", "printable" },
+    { "src.exe", ELEMENT.SRC_EXE, "src_exe", "printable" },
+    { "dst.exe", ELEMENT.DST_EXE, "dst_exe", "printable" },
+    { "src.cmdline", ELEMENT.SRC_CMDLINE, "src_cmdline", "arguments" },
+    { "dst.cmdline", ELEMENT.DST_CMDLINE, "dst_cmdline", "arguments" },
+    { "src.user", ELEMENT.SRC_USER, "src_user", "printable" },
+    { "dst.user", ELEMENT.DST_USER, "dst_user", "printable" },
 }
+local PARENTS = { { "src.parent", ELEMENT.SRC_PARENT }, { "dst.parent", ELEMENT.DST_PARENT } }
 
 -- What is to be shown of a record, but for what differs in the next one: fields with their place, their text where
 -- it is not a number, and hidden true where they only serve filters.  `there` tells which of PLAIN are not zero.
@@ -160,6 +171,10 @@ local function plan(shared, there)
         if place and place[2] > 0 then
             put(elements, one[1], place[1], place[2], text[one[4]](shared.el[one[3]]), one[5])
         end
+    end
+    for _, one in ipairs(PARENTS) do
+        local place = shared.el[one[2]]
+        if place then put(elements, one[1], place[1], 4) end
     end
     local place = shared.el[ELEMENT.CGROUP]
     local unit, container = cgroup_names.of(shared.el.cgroup or "")

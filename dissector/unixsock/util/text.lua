@@ -51,6 +51,9 @@ for i = 0, 255 do with_hex[string.char(i)], with_dots[string.char(i)] = ("\\x%02
 M.printable = escaper(with_hex)
 local dotted = escaper(with_dots)
 
+-- A command line, whose arguments are separated by NULs.
+function M.arguments(bytes) return M.printable((bytes:gsub("%z", " "))) end
+
 local GLANCE, HEX = 64, 16
 local SEQUENCES = { "[\194-\223]" .. TRAIL, "[\224-\239]" .. TRAIL .. TRAIL, "[\240-\244]" .. TRAIL .. TRAIL .. TRAIL }
 local IN_HEX = {} -- by the character, and by its number

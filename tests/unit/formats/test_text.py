@@ -154,3 +154,11 @@ def test_a_direction_keeps_its_colour() -> None:
     there, back = Record(src_sock=1, dst_sock=2), Record(src_sock=2, dst_sock=1)
     assert text.colour(there, "x") != text.colour(back, "x")
     assert text.colour(RECORD, "x") != text.colour(Record(role=Role.SRC_IS_SERVER), "x")
+
+
+def test_json_has_what_is_known_of_processes() -> None:
+    read = json_lines.as_dict(
+        5, Record(src_exe=b"/bin/a", src_cmdline=b"a\0-b\0c d", src_user=b"ada", src_parent=1, dst_parent=0)
+    )
+    assert read["src"] == {"exe": "/bin/a", "cmdline": ["a", "-b", "c d"], "user": "ada", "parent": 1}
+    assert read["dst"] == {"parent": 0}
