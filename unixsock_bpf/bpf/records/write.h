@@ -63,7 +63,7 @@ static __always_inline void put_head(u8 *data, volatile struct message *m, struc
 	r->role = m->role;
 	r->flags = m->flags;
 	r->src_pid = from->pid;
-	r->src_tid = current_tid(from);
+	r->src_tid = current_tid(from, set);
 	r->src_uid = from->uid;
 	r->src_gid = from->gid;
 	r->netns = src->netns;

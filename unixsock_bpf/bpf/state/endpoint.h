@@ -86,12 +86,13 @@ static __always_inline u32 pid_of(u64 task)
 	return number_of(LOAD(u64, LOAD(u64, task, TASK_GROUP_LEADER), TASK_THREAD_PID));
 }
 
-static __always_inline u32 current_tid(struct user *user)
+static __always_inline u32 current_tid(const struct user *user, const struct settings *set)
 {
 	u64 thread = bpf_get_current_pid_tgid();
 	if (user->tgid != thread >> 32)
 		return 0; /* it is another process that closes the socket */
-	return number_of(LOAD(u64, bpf_get_current_task(), TASK_THREAD_PID));
+	/* The helper tells the initial namespace's number. */
+	return set->pid_namespace ? call_pid_number(LOAD(u64, bpf_get_current_task(), TASK_THREAD_PID)) : thread;
 }
 
 /* A cgroup's id and those of the cgroups above it, by level. */
