@@ -19,13 +19,40 @@
 #include "hooks/concurrent_writers.h"
 #include "records/payload.h"
 
-/* `len` bytes go from `sk` to `other`: those of `skb`, or if `address` is not 0, those there. */
-static __always_inline bool tell_message(u32 slot, u64 sk, u64 other, u64 skb, u64 address, u32 len, u32 flags)
+#define COPY_MEMBER(type, offset) *(type *)(to + (offset)) = *(type *)(skb + (offset))
+
+/* Copies what `message` needs of an sk_buff; zeros where there is none.  `typed`: it is an argument of an fentry
+ * program, which may read it without a helper. */
+static __always_inline void copy_skb(u8 *to, u64 skb, bool typed)
 {
-	struct scratch *s = get_scratch(slot);
+	if (!typed) {
+		bpf_probe_read_kernel(to, SKB_SIZE, (void *)skb);
+		return;
+	}
+	COPY_MEMBER(u32, SKB_LEN);
+	COPY_MEMBER(u32, SKB_DATA_LEN);
+	COPY_MEMBER(u32, SKB_END);
+	COPY_MEMBER(u64, SKB_HEAD);
+	COPY_MEMBER(u64, SKB_DATA);
+	COPY_MEMBER(u64, SKB_CB + PARMS_PID);
+	COPY_MEMBER(u32, SKB_CB + PARMS_UID);
+	COPY_MEMBER(u32, SKB_CB + PARMS_GID);
+	COPY_MEMBER(u64, SKB_CB + PARMS_FP);
+#ifdef PARMS_SECID
+	COPY_MEMBER(u32, SKB_CB + PARMS_SECID);
+#endif
+}
+
+/* `len` bytes go from `sk` to `other`: those of `skb`, or if `address` is not 0, those there.  `typed`: as above. */
+static __always_inline bool tell_message(u32 slot, u64 sk, u64 other, u64 skb, u64 address, u32 len, u32 flags,
+					 bool typed)
+{
+	struct settings *set = get_settings();
 	struct endpoint *ep = endpoints.lookup(&sk);
+	if (!set)
+		return false;
 	/* The self-test's messages go on to `message`, which counts them, before the capture runs. */
-	if (!running() && !proving()) {
+	if (!set->running && !set->prover) {
 		if (ep)
 			count_paused(ep, other, len);
 		return false;
@@ -35,15 +62,16 @@ static __always_inline bool tell_message(u32 slot, u64 sk, u64 other, u64 skb, u
 		count_unseen(ep, len);
 		return false;
 	}
+	struct scratch *s = get_scratch(bpf_get_smp_processor_id(), slot);
 	if (!s) { /* on a processor that came after the start */
 		struct totals *t = get_totals();
 		if (t)
 			__sync_fetch_and_add(&t->untracked, 1);
 		return false;
 	}
+	copy_skb(s->skb, skb, typed);
 	s->call.sk = sk;
 	s->call.other = other;
-	s->call.skb = skb;
 	s->call.address = address;
 	s->call.len = len;
 	s->call.flags = flags;
@@ -95,7 +123,7 @@ static __always_inline bool on_queue(u32 slot, u64 list, u64 skb)
 	/* unix_gc puts back what io_uring keeps its files in: a socket that no process has a descriptor of. */
 	if (sk == other && !len && !LOAD(u64, LOAD(u64, sk, SOCK_SOCKET), SOCKET_FILE))
 		return false;
-	return tell_message(slot, sk, other, skb, 0, len, 0);
+	return tell_message(slot, sk, other, skb, 0, len, 0, slot != KPROBE_SLOT);
 }
 
 #ifdef UNIX_SOCK_INQ_LEN
@@ -110,7 +138,7 @@ static __always_inline bool on_filled(u32 slot, u64 skb)
 	if (!other || (LOAD(u64, other, SOCK_FLAGS) & 1 << SOCK_DEAD_BIT) ||
 	    (LOAD(u8, other, SOCK_SHUTDOWN) & RCV_SHUTDOWN))
 		return false;
-	return tell_message(slot, sk, other, skb, 0, len, 0);
+	return tell_message(slot, sk, other, skb, 0, len, 0, false);
 }
 
 /* Before: whether it is a stream's sk_buff, since others fill them by these functions, too. */
@@ -166,7 +194,7 @@ int news(void *ctx)
 	u32 slot;
 	GET_SLOT(slot);
 	struct small_scratch *s = get_small_scratch(slot);
-	struct workspace *w = get_workspace(workspace_at(slot));
+	struct workspace *w = get_workspace(workspace_at(bpf_get_smp_processor_id(), slot));
 	struct sides sides = {};
 
 	if (s && w)

@@ -107,17 +107,16 @@ static __always_inline bool prove(struct settings *set, struct totals *t, u64 sk
 /* What was queued for a receiver. */
 static __always_inline void on_message(u32 slot)
 {
-	u32 at = workspace_at(slot);
+	u32 cpu = bpf_get_smp_processor_id(), at = workspace_at(cpu, slot);
 	struct totals *t = get_totals();
 	struct settings *set = get_settings();
 	struct workspace *w = get_workspace(at);
-	struct scratch *s = get_scratch(slot);
+	struct scratch *s = get_scratch(cpu, slot);
 	struct sides sides = {};
 
 	if (!t || !set || !s || !w)
 		return;
 	u32 generation = set->generation;
-	u64 skb = s->call.skb;
 	u32 len = s->call.len;
 	if (!set->running && prove(set, t, s->call.sk, len))
 		return;
@@ -135,8 +134,6 @@ static __always_inline void on_message(u32 slot)
 	m->type = sides.src->type;
 	m->len = len;
 	m->flags = s->call.flags;
-	/* Zeros where there is no skb. */
-	bpf_probe_read_kernel(s->skb, SKB_SIZE, (void *)skb);
 	take_ancillary(&s->ancillary, s->skb, s->call.other);
 	volatile struct call *call = &s->call;
 	/* Before there are two kinds of flow: the verifier would follow the filter for both. */
@@ -165,7 +162,7 @@ static __always_inline void on_message(u32 slot)
 		cursor_at(&s->cursor, s->call.address, len);
 	else
 		cursor_at_skb(&s->cursor, s->skb);
-	if (send_payload(s, scratch_at(slot))) {
+	if (send_payload(s, scratch_at(cpu, slot))) {
 		m->len -= s->cursor.before;
 		m->seq += s->cursor.before;
 		find_flow(&sides, m->type);
@@ -195,7 +192,7 @@ static __always_inline bool never_connected(struct sides *sides)
 /* Makes a record of what happened, where that is wanted. */
 static __always_inline void on_event(u32 slot)
 {
-	u32 at = workspace_at(slot);
+	u32 at = workspace_at(bpf_get_smp_processor_id(), slot);
 	struct small_scratch *s = get_small_scratch(slot);
 	struct settings *set = get_settings();
 	struct workspace *w = get_workspace(at);

@@ -76,7 +76,7 @@ static __always_inline bool on_listing(u64 sk, u64 unused)
 /* A cgroup was made; the kernel tells its path. */
 static __always_inline bool on_cgroup_mkdir(u32 slot, u64 cgroup, u64 path)
 {
-	struct workspace *w = get_workspace(workspace_at(slot));
+	struct workspace *w = get_workspace(workspace_at(bpf_get_smp_processor_id(), slot));
 	u64 id = LOAD(u64, LOAD(u64, cgroup, CGROUP_NODE), NODE_ID);
 
 	if (!w || LOAD(u32, LOAD(u64, cgroup, CGROUP_ROOT), CGROUP_ROOT_HIERARCHY))

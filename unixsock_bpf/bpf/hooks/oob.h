@@ -20,7 +20,7 @@ static __always_inline bool on_urgent(u32 slot, u64 other, u64 unused)
 		return false; /* TCP has urgent bytes too */
 	u64 skb = LOAD(u64, other, UNIX_SOCK_OOB_SKB);
 	u64 sk = skb ? LOAD(u64, skb, SKB_SK) : 0;
-	return sk && tell_message(slot, sk, other, skb, LOAD(u64, skb, SKB_DATA), 1, FLAG_OOB);
+	return sk && tell_message(slot, sk, other, skb, LOAD(u64, skb, SKB_DATA), 1, FLAG_OOB, false);
 }
 #else
 #define is_urgent(skb, other) false

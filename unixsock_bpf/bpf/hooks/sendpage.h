@@ -24,6 +24,6 @@ static __always_inline bool on_appended(u32 slot, const struct arguments *args, 
 	if (bases && mapping)
 		address = page_address(LOAD(u64, fragment, FRAG_PAGE), mapping, all_pages(bases)) +
 			  LOAD(u32, fragment, FRAG_OFFSET) + LOAD(u32, fragment, FRAG_LEN) - size;
-	return tell_message(slot, sk, peer_of(sk), 0, address, size, 0);
+	return tell_message(slot, sk, peer_of(sk), 0, address, size, 0, false);
 }
 

@@ -50,7 +50,7 @@ static __always_inline void take_positions(volatile struct message *m, struct si
 
 static __always_inline void on_refused(u32 slot)
 {
-	u32 at = workspace_at(slot);
+	u32 at = workspace_at(bpf_get_smp_processor_id(), slot);
 	struct small_scratch *s = get_small_scratch(slot);
 	struct settings *set = get_settings();
 	struct workspace *w = get_workspace(at);

@@ -195,8 +195,7 @@ struct call {
 	u64 sk;
 	u64 other; /* 0: nobody */
 	u64 listener; /* 0, or the one that `other` gets its name, type and user from: it has none yet */
-	u64 skb; /* 0: no sk_buff has just the bytes that were said... */
-	u64 address; /* ...but they are here */
+	u64 address; /* where the bytes of a message are, if not those of an sk_buff; or 0 */
 	u32 len;
 	u32 flags; /* of the record */
 	u32 element; /* an element of one u32, if not 0... */
@@ -274,7 +273,7 @@ struct scratch {
 	struct message message;
 	struct cursor cursor;
 	struct ancillary ancillary;
-	u8 skb[SKB_SIZE]; /* the sk_buff itself */
+	u8 skb[SKB_SIZE]; /* a copy of the sk_buff, as far as it is needed; zeros where there is none */
 	u8 data[2 * 0x40000]; /* the verifier knows 18 bits of a position and of a length */
 };
 BPF_TABLE("array", u32, struct scratch, scratches, DATA_SLOTS * CPUS);
@@ -339,26 +338,26 @@ static __always_inline struct page_bases *get_page_bases(void)
 	return page_bases.lookup(&zero);
 }
 
-static __always_inline u32 scratch_at(u32 slot)
+static __always_inline u32 scratch_at(u32 cpu, u32 slot)
 {
-	return bpf_get_smp_processor_id() * DATA_SLOTS + slot;
+	return cpu * DATA_SLOTS + slot;
 }
 
-static __always_inline struct scratch *get_scratch(u32 slot)
+static __always_inline struct scratch *get_scratch(u32 cpu, u32 slot)
 {
-	u32 at = scratch_at(slot);
+	u32 at = scratch_at(cpu, slot);
 	return scratches.lookup(&at);
+}
+
+static __always_inline u32 workspace_at(u32 cpu, u32 slot)
+{
+	return cpu * SLOTS + slot;
 }
 
 static __always_inline struct small_scratch *get_small_scratch(u32 slot)
 {
-	u32 at = bpf_get_smp_processor_id() * SLOTS + slot;
+	u32 at = workspace_at(bpf_get_smp_processor_id(), slot);
 	return small_scratches.lookup(&at);
-}
-
-static __always_inline u32 workspace_at(u32 slot)
-{
-	return bpf_get_smp_processor_id() * SLOTS + slot;
 }
 
 static __always_inline struct workspace *get_workspace(u32 at)
@@ -373,12 +372,6 @@ static __always_inline bool running(void)
 {
 	struct settings *set = get_settings();
 	return set && set->running;
-}
-
-static __always_inline bool proving(void)
-{
-	struct settings *set = get_settings();
-	return set && set->prover;
 }
 
 #endif
