@@ -80,11 +80,24 @@ u64 payload_step(u64 at)
 static __always_inline int send_payload(struct scratch *s, u32 at)
 {
 	volatile struct record_header *r = &((struct frame *)s->data)->record;
-	u32 snaplen;
+	volatile struct message *m = &s->message;
+	u32 snaplen, len = m->len;
 	GET_SNAPLEN(snaplen);
+	u64 wanted = len < snaplen ? len : snaplen;
 
+	/* Most messages are short and lie in one place. */
+	if (wanted < SHORT && wanted <= s->cursor.left) {
+		u64 to = m->at, take = wanted;
+		BOUND(to, 0x3ffff);
+		BOUND(take, 0xfff);
+		if (!bpf_probe_read_kernel(s->data + to, take, (void *)s->cursor.address)) {
+			if (wanted < len)
+				r->flags |= FLAG_TRUNCATED;
+			return send_block(s->data, to, take);
+		}
+	}
 	s->cursor.flags = r->flags;
-	s->cursor.wanted = s->message.len < snaplen ? s->message.len : snaplen;
+	s->cursor.wanted = wanted;
 #pragma clang loop unroll(disable)
 	for (u32 step = 0; step < STEPS; step++) {
 		u64 done = call_payload_step(at | (step == STEPS - 1 ? LAST_STEP : 0));

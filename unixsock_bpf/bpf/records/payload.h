@@ -5,6 +5,8 @@
 /* Steps for one message, each of which copies what is in one place and fits into the record: datagrams
  * end at 4 MiB in their linear part, the largest memory that kmalloc gives, and 17 fragments more. */
 #define STEPS 48
+/* Fewer bytes than this take no steps if they lie in one place. */
+#define SHORT 0x1000
 #define LAST_STEP (1ull << 32)
 
 /* What a step returns. */

@@ -38,6 +38,18 @@ static __always_inline void put_comm(u8 *data, volatile struct message *m, u32 t
 	m->at = at + 4 + ((len + 3) & ~3u);
 }
 
+/* The same for a name as bound, which ends in zeros, too: a helper takes longer than these few words. */
+static __always_inline void put_name(u8 *data, volatile struct message *m, u32 type, const u8 *name, u64 len)
+{
+	u64 at = m->at;
+	u8 *to = head_at(data, at);
+	*(u32 *)to = type | (u32)len << 16;
+#pragma clang loop unroll(full)
+	for (u32 i = 0; i < NAME_SIZE; i += 8)
+		*(u64 *)(to + 4 + i) = *(const u64 *)(name + i);
+	m->at = at + 4 + ((len + 3) & ~3u);
+}
+
 /* Frame, header and the elements that say who and where. */
 static __always_inline void put_head(u8 *data, volatile struct message *m, struct sides *sides, struct settings *set,
 				     struct workspace *w)
@@ -104,7 +116,7 @@ static __always_inline void put_head(u8 *data, volatile struct message *m, struc
 		if (w->users[i].comm_len)
 			put_comm(data, m, ELEMENT_SRC_COMM + i, w->users[i].comm, w->users[i].comm_len);
 		if (ep->name_len)
-			put_text(data, m, ELEMENT_SRC_NAME + i, ep->name, ep->name_len);
+			put_name(data, m, ELEMENT_SRC_NAME + i, ep->name, ep->name_len);
 		struct place *place = ep->place ? places.lookup(&ep->place) : NULL;
 		if (place)
 			put_text(data, m, ELEMENT_SRC_PATH + i, place->path, place->len);
