@@ -128,12 +128,24 @@ static __always_inline u32 filter_verdict(const struct filter *f, const struct f
 	words[WORD_MESSAGE] = message;
 	words[WORD_MESSAGE + 1] = ~message;
 	words[WORD_LEN] = words[WORD_LEN + 1] = q->len;
-	if (filter_run(f, words, context))
-		return WANTED;
+	bool settled = !f->asks_inodes || q->inodes_known;
+	if (filter_run(f, words, context)) {
+		if (!q->asks_always || !q->two_ends || !settled)
+			return WANTED;
+		/* Will every other message between these sockets match?  Of what is unknown no term holds, nor its negation. */
+		words[WORD_OWNERS] = words[WORD_OWNERS + 1] = 0;
+		words[WORD_SRC] = words[WORD_SRC + 1] = 0;
+		words[WORD_DST] = words[WORD_DST + 1] = 0;
+		words[WORD_MESSAGE] = type;
+		words[WORD_MESSAGE + 1] = ~type & FILTER_TYPE_BITS;
+		words[WORD_LEN] = FILTER_LONGEST;
+		words[WORD_LEN + 1] = FILTER_SHORTEST;
+		return filter_run(f, words, context) ? ALWAYS_WANTED : WANTED;
+	}
 	if (!q->two_ends)
 		return NOT_WANTED;
 	/* Could another message between these sockets match?  Atoms of a socket only come, and come with an inode. */
-	if (f->asks_inodes && !q->inodes_known)
+	if (!settled)
 		words[WORD_SOCKETS] = unknown;
 	words[WORD_OWNERS] = words[WORD_OWNERS + 1] = unknown;
 	words[WORD_SRC] = words[WORD_SRC + 1] = unknown;

@@ -53,13 +53,15 @@ struct filter_question {
 	u64 src, src_owner, dst, dst_owner;
 	u32 two_ends; /* there is a receiver, so that a verdict on both sockets can be remembered */
 	u32 inodes_known; /* of both */
-	u32 type, event, len, fds, creds, unused;
+	u32 type, event, len, fds, creds;
+	u32 asks_always; /* whether to find out if all messages between the sockets match */
 };
 
 enum verdict_of_message {
 	NEVER_WANTED, /* nor is any other message between these sockets */
 	NOT_WANTED,
 	WANTED,
+	ALWAYS_WANTED, /* as all other messages between these sockets, whoever uses them */
 };
 
 /* The words that steps test: each once for terms and, after it, once for negated terms.  That makes one program

@@ -150,8 +150,11 @@ u64 judge_endpoint(u64 argument)
 	}
 	v->socket_atoms = w->atoms[0];
 	v->owner_atoms = user->owner ? w->atoms[1] : 0;
-	if (v->generation != generation)
+	if (v->generation != generation) {
 		v->rejected_peer = 0;
+		v->accepted_peer = 0;
+		v->accepted_at = 0;
+	}
 	v->socket_changes = socket_changes;
 	v->owner = user->tag;
 	v->generation = generation;
@@ -186,13 +189,18 @@ static __always_inline bool wanted(volatile struct message *m, struct sides *sid
 		if (!call_judge_endpoint(FILTER_ARGUMENT(at, generation, generation)))
 			return false;
 	}
-	if (f->entry != FILTER_ACCEPT) {
-		struct verdict *from = &src->verdicts[index * USES + WRITER];
+	struct verdict *from = &src->verdicts[index * USES + WRITER];
+	/* Not 0, which stands for never. */
+	u32 asked_at = renames + 1;
+	bool known = from->accepted_at == asked_at;
+	if (f->entry != FILTER_ACCEPT && !(known && from->accepted_peer && from->accepted_peer == call->other)) {
 		struct filter_question *q = &w->question;
 		q->src = from->socket_atoms;
 		q->src_owner = from->owner_atoms;
 		q->dst = asked;
 		q->dst_owner = q->two_ends = q->inodes_known = 0;
+		/* Streams and seqpackets can have no other peer at this address. */
+		q->asks_always = !known && !asked && m->type != TYPE_DGRAM;
 		if (dst) {
 			q->dst = asked | dst->verdicts[index * USES + READER].socket_atoms;
 			q->dst_owner = dst->verdicts[index * USES + READER].owner_atoms;
@@ -212,10 +220,14 @@ static __always_inline bool wanted(volatile struct message *m, struct sides *sid
 			if (dst && m->type == TYPE_DGRAM)
 				dst->refused = 1;
 		}
-		if (verdict != WANTED)
+		if (verdict < WANTED)
 			return false;
+		if (q->asks_always && dst) {
+			from->accepted_peer = verdict == ALWAYS_WANTED ? call->other : 0;
+			from->accepted_at = asked_at;
+		}
 	}
-	return !src->verdicts[index * USES + WRITER].capturer && !(dst && dst->verdicts[index * USES + READER].capturer);
+	return !from->capturer && !(dst && dst->verdicts[index * USES + READER].capturer);
 }
 
 #endif

@@ -59,6 +59,8 @@ struct verdict {
 	u64 rejected_peer; /* the filter can match nothing between this sock and us... */
 	u32 rejected_at; /* ...as long as no socket got another name, or its address: totals.renames */
 	u32 generation;
+	u64 accepted_peer; /* the filter matches everything between this sock and us: for as long... */
+	u32 accepted_at; /* ...and if it is 0, it was found for as long that this is not so */
 	u32 socket_changes; /* endpoint's when its socket was looked at */
 	u32 owner; /* the tag of its process */
 	u32 capturer; /* 1: the process belongs to the capture itself */
