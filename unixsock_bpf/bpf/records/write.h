@@ -38,16 +38,43 @@ static __always_inline void put_comm(u8 *data, volatile struct message *m, u32 t
 	m->at = at + 4 + ((len + 3) & ~3u);
 }
 
-/* The same for a name as bound, which ends in zeros, too: a helper takes longer than these few words. */
-static __always_inline void put_name(u8 *data, volatile struct message *m, u32 type, const u8 *name, u64 len)
+/* The same for a text in a field of `room` bytes, a constant, that ends in zeros, too: a helper takes longer than these
+ * few words. */
+static __always_inline void put_words(u8 *data, volatile struct message *m, u32 type, const u8 *text, u64 len, u32 room)
 {
 	u64 at = m->at;
 	u8 *to = head_at(data, at);
 	*(u32 *)to = type | (u32)len << 16;
 #pragma clang loop unroll(full)
-	for (u32 i = 0; i < NAME_SIZE; i += 8)
-		*(u64 *)(to + 4 + i) = *(const u64 *)(name + i);
+	for (u32 i = 0; i < room; i += 8)
+		*(u64 *)(to + 4 + i) = *(const u64 *)(text + i);
 	m->at = at + 4 + ((len + 3) & ~3u);
+}
+
+/* The path of a cgroup.  Most records follow one of the same cgroup: its path is kept if it is short.  It never changes,
+ * and no other cgroup gets the id. */
+static __always_inline void put_cgroup(u8 *data, volatile struct message *m, u64 id, struct workspace *w)
+{
+	if (!id)
+		return;
+	if (w->path_of != id) {
+		struct cgroup_line *line = cgroups.lookup(&id);
+		if (!line || !line->len)
+			return;
+		if (line->len >= sizeof(w->path)) {
+			put_text(data, m, ELEMENT_CGROUP, line->path, line->len);
+			return;
+		}
+		u64 len = line->len;
+		BOUND(len, 0x7f);
+#pragma clang loop unroll(full)
+		for (u32 i = 0; i < sizeof(w->path); i += 8)
+			*(u64 *)(w->path + i) = 0;
+		bpf_probe_read_kernel(w->path, len, line->path);
+		w->path_len = len;
+		w->path_of = id;
+	}
+	put_words(data, m, ELEMENT_CGROUP, w->path, w->path_len, sizeof(w->path));
 }
 
 /* Frame, header and the elements that say who and where. */
@@ -116,14 +143,12 @@ static __always_inline void put_head(u8 *data, volatile struct message *m, struc
 		if (w->users[i].comm_len)
 			put_comm(data, m, ELEMENT_SRC_COMM + i, w->users[i].comm, w->users[i].comm_len);
 		if (ep->name_len)
-			put_name(data, m, ELEMENT_SRC_NAME + i, ep->name, ep->name_len);
+			put_words(data, m, ELEMENT_SRC_NAME + i, ep->name, ep->name_len, NAME_SIZE);
 		struct place *place = ep->place ? places.lookup(&ep->place) : NULL;
 		if (place)
 			put_text(data, m, ELEMENT_SRC_PATH + i, place->path, place->len);
 	}
-	struct cgroup_line *line = cgroups.lookup(&from->cgroup);
-	if (line && line->len)
-		put_text(data, m, ELEMENT_CGROUP, line->path, line->len);
+	put_cgroup(data, m, from->cgroup, w);
 }
 
 /* Ends the block, whose payload of `caplen` bytes begins at `at`, and sends it.  0: it went out. */

@@ -296,6 +296,9 @@ struct workspace {
 	struct endpoint endpoint; /* a new one; most of it is and stays zero */
 	struct cgroup_line no_cgroup; /* all zero */
 	struct cgroup_line new_cgroup;
+	u64 path_of; /* a cgroup... */
+	u32 path_len;
+	u8 path[0x80] __attribute__((aligned(8))); /* ...and its path: see put_cgroup */
 	/* The filter's: see filter/verdict.h. */
 	struct filter_question question;
 	u64 words[WORDS];
