@@ -76,6 +76,74 @@ u64 payload_step(u64 at)
 	return r->flags & FLAG_MORE ? PAYLOAD_GOES_ON : PAYLOAD_SENT;
 }
 
+#ifdef DYNPTR
+/* Sends a message that fits into one record, for the scratch `at`, with a single copy of its bytes: from where they lie
+ * into the ring.  PAYLOAD_GOES_ON: some can't be read, and nothing was sent. */
+u64 payload_at_once(u64 at)
+{
+	u32 key = at;
+	struct scratch *s = scratches.lookup(&key);
+	if (!s)
+		return PAYLOAD_LOST;
+	volatile struct cursor *c = &s->cursor;
+	u64 begin = c->address, head = s->message.at, wanted = c->wanted;
+	u32 left = c->left;
+	u64 end = head + wanted;
+	BOUND(head, 0x3fff);
+	BOUND(end, 0x3ffff);
+	u64 padded = put_lengths((struct frame *)s->data, head, end, wanted);
+
+	struct bpf_dynptr record;
+	if (ring.ringbuf_output(&record, padded + 4, RB_RESERVE)) {
+		bpf_ringbuf_discard_dynptr(&record, 0);
+		return PAYLOAD_LOST;
+	}
+	bpf_dynptr_write(&record, 0, s->data, head, 0);
+	u8 *part = s->data + HEAD_SPACE;
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < CHUNKS; FILTER_NEXT(i)) {
+		if (!c->wanted)
+			break;
+		if (!c->left && c->fragment < c->fragment_count)
+			next_fragment(c);
+		void *address = (void *)c->address;
+		u64 to = s->message.at + c->done, take = least(least(c->left, c->wanted), CHUNK);
+		if (!take)
+			break;
+		if (take == CHUNK) {
+			u8 *chunk = bpf_dynptr_data(&record, to, CHUNK);
+			if (!chunk || bpf_probe_read_kernel(chunk, CHUNK, address))
+				break;
+		} else {
+			BOUND(take, 0xfff);
+			if (bpf_probe_read_kernel(part, take, address))
+				break;
+			bpf_dynptr_write(&record, to, part, take, 0);
+		}
+		c->address += take;
+		c->left -= take;
+		c->done += take;
+		c->wanted -= take;
+	}
+	if (c->wanted) {
+		bpf_ringbuf_discard_dynptr(&record, 0);
+		c->address = begin;
+		c->left = left;
+		c->fragment = 0;
+		c->done = 0;
+		c->wanted = wanted;
+		return PAYLOAD_GOES_ON;
+	}
+	u64 padding = padded - end;
+	BOUND(padding, 3);
+	*(u32 *)part = 0;
+	*(u32 *)(part + padding) = padded + 4;
+	bpf_dynptr_write(&record, end, part, padding + 4, 0);
+	bpf_ringbuf_submit_dynptr(&record, RB_WAKE_IF_NEEDED);
+	return PAYLOAD_SENT;
+}
+#endif
+
 /* Sends the payload after the head that is in `s`, in as many records as it takes.  0: all of it. */
 static __always_inline int send_payload(struct scratch *s, u32 at)
 {
@@ -98,6 +166,16 @@ static __always_inline int send_payload(struct scratch *s, u32 at)
 	}
 	s->cursor.flags = r->flags;
 	s->cursor.wanted = wanted;
+#ifdef DYNPTR
+	if (wanted >= SHORT && wanted <= AT_ONCE && s->cursor.fragment_count <= AT_ONCE_FRAGMENTS) {
+		if (wanted < len)
+			r->flags |= FLAG_TRUNCATED;
+		u64 done = call_payload_at_once(at);
+		if (done != PAYLOAD_GOES_ON)
+			return done == PAYLOAD_LOST;
+		r->flags = s->cursor.flags;
+	}
+#endif
 #pragma clang loop unroll(disable)
 	for (u32 step = 0; step < STEPS; step++) {
 		u64 done = call_payload_step(at | (step == STEPS - 1 ? LAST_STEP : 0));

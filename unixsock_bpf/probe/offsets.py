@@ -111,6 +111,8 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
     "UNIX_SOCK_OOB_SKB": ("unix_sock.oob_skb",),
     # Linux commit f4e1fb04c123 ("af_unix: Use cached value for SOCK_STREAM in unix_inq_len().") (in v6.17)
     "UNIX_SOCK_INQ_LEN": ("unix_sock.inq_len",),
+    # Linux commit bc34dee65a65 ("bpf: Dynptr support for ring buffers") (in v5.19)
+    "DYNPTR": ("bpf_dynptr_kern.data",),
     # CONFIG_SECURITY_NETWORK
     "PARMS_SECID": ("unix_skb_parms.secid",),
     # Linux commit 0e81cfd971dc ("af_unix: Move SOCK_PASS{CRED,PIDFD,SEC} to struct sock.") (in v6.16)

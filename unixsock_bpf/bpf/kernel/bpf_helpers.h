@@ -69,11 +69,29 @@ static u64 (*bpf_get_current_cgroup_id)(void) = (void *)80;
 static int (*bpf_probe_read_kernel)(void *to, u32 size, const void *from) = (void *)113;
 static int (*bpf_probe_read_kernel_str)(void *to, u32 size, const void *from) = (void *)115;
 static u64 (*bpf_ktime_get_boot_ns)(void) = (void *)125;
-static int (*bpf_ringbuf_output)(void *ring, void *from, u64 size, u64 flags) = (void *)130;
+static int (*bpf_ringbuf_copy)(void *ring, void *from, u64 size, u64 flags) = (void *)130; /* bpf_ringbuf_output */
 static void *(*bpf_ringbuf_reserve)(void *ring, u64 size, u64 flags) = (void *)131;
 static void (*bpf_ringbuf_submit)(void *record, u64 flags) = (void *)132;
 
-/* What bcc makes of a table's call. */
+/* A record of a ring whose size is no constant; what bpf_dynptr_data returns is as long as it was asked for. */
+struct bpf_dynptr {
+	u64 opaque[2];
+} __attribute__((aligned(8)));
+static long (*bpf_ringbuf_reserve_dynptr)(void *ring, u32 size, u64 flags, struct bpf_dynptr *to) = (void *)198;
+static void (*bpf_ringbuf_submit_dynptr)(struct bpf_dynptr *record, u64 flags) = (void *)199;
+static void (*bpf_ringbuf_discard_dynptr)(struct bpf_dynptr *record, u64 flags) = (void *)200;
+static long (*bpf_dynptr_write)(struct bpf_dynptr *to, u32 offset, void *from, u32 size, u64 flags) = (void *)202;
+static void *(*bpf_dynptr_data)(struct bpf_dynptr *of, u32 offset, u32 size) = (void *)203;
+
+/* What bcc makes of tables' calls.  It knows none that reserves what is no constant: with RB_RESERVE for its flags, the
+ * one that copies to a ring stands for that, and `from` is a struct bpf_dynptr. */
+#define RB_RESERVE (1ull << 63)
+static __always_inline int bpf_ringbuf_output(void *ring, void *from, u64 size, u64 flags)
+{
+	return flags == RB_RESERVE ? bpf_ringbuf_reserve_dynptr(ring, size, 0, from) :
+				     bpf_ringbuf_copy(ring, from, size, flags);
+}
+
 static __always_inline void bpf_tail_call_(void *map, void *ctx, int index)
 {
 	bpf_tail_call(ctx, map, index);

@@ -9,6 +9,13 @@
 #define SHORT 0x1000
 #define LAST_STEP (1ull << 32)
 
+/* Where a ring's memory can be reserved before, payloads of so many bytes in so many fragments are copied right into it,
+ * in chunks: as many as in a stream's sk_buff, and no more because the verifier follows each step. */
+#define AT_ONCE 0x10000
+#define AT_ONCE_FRAGMENTS 7
+#define CHUNK 0x1000
+#define CHUNKS (AT_ONCE / CHUNK + AT_ONCE_FRAGMENTS + 1)
+
 /* What a step returns. */
 enum {
 	PAYLOAD_SENT,

@@ -151,19 +151,25 @@ static __always_inline void put_head(u8 *data, volatile struct message *m, struc
 	put_cgroup(data, m, from->cgroup, w);
 }
 
-/* Ends the block, whose payload of `caplen` bytes begins at `at`, and sends it.  0: it went out. */
-static __always_inline int send_block(u8 *data, u64 at, u32 caplen)
+/* Writes the lengths of a block whose payload of `caplen` bytes lies from `at` to `end`; returns where its last four
+ * bytes are, its length. */
+static __always_inline u64 put_lengths(struct frame *frame, u64 at, u64 end, u32 caplen)
 {
-	struct frame *frame = (struct frame *)data;
-	u64 end = at + caplen;
-	BOUND(end, 0x3ffff);
 	u64 padded = end + 3;
 	BOUND(padded, 0x3fffc);
-
 	frame->record.header_len = at - __builtin_offsetof(struct frame, record);
 	frame->record.caplen = caplen;
 	frame->caplen = frame->origlen = end - __builtin_offsetof(struct frame, prefix);
 	frame->block_len = padded + 4;
+	return padded;
+}
+
+/* Ends the block, whose payload of `caplen` bytes begins at `at`, and sends it.  0: it went out. */
+static __always_inline int send_block(u8 *data, u64 at, u32 caplen)
+{
+	u64 end = at + caplen;
+	BOUND(end, 0x3ffff);
+	u64 padded = put_lengths((struct frame *)data, at, end, caplen);
 	*(u32 *)(data + end) = 0;
 	*(u32 *)(data + padded) = padded + 4;
 	return ring.ringbuf_output(data, padded + 4, RB_WAKE_IF_NEEDED);

@@ -25,10 +25,12 @@ struct begin_part {
 #define GLOBAL_passed_step 0x510c0b
 #define GLOBAL_passed_steps 0x510c0c
 #define GLOBAL_pid_number 0x510c0d
+#define GLOBAL_payload_at_once 0x510c0e
 #define CALL_remember 0x510c04
 #define CALL_begin_record 0x510c05
 
 static u64 (*call_payload_step)(u64) = (void *)GLOBAL_payload_step;
+static u64 (*call_payload_at_once)(u64) = (void *)GLOBAL_payload_at_once;
 static u64 (*call_place_step)(u64) = (void *)GLOBAL_place_step;
 static u64 (*call_passed_step)(u64) = (void *)GLOBAL_passed_step;
 static u64 (*call_passed_steps)(u64) = (void *)GLOBAL_passed_steps;
