@@ -61,7 +61,7 @@ class PipeWriter:
 
     def write(self, blocks: Sequence[Block]) -> None:
         """Write all blocks, or keep them because the ring fills up.  Raises ReaderGone."""
-        rest = [*self._kept, *(block for block in blocks if len(block))]
+        rest = [*self._kept, *filter(len, blocks)]
         old = len(self._kept)
         self._kept = []
         while rest:

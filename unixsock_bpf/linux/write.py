@@ -17,6 +17,10 @@ def drop_written(pieces: list[bytes | memoryview], written: int) -> tuple[int, i
 
     Returns how many whole pieces went, and how many bytes of the one that is first now.
     """
+    if written == sum(map(len, pieces)):  # the usual case, of up to a thousand pieces
+        done = len(pieces)
+        pieces.clear()
+        return done, 0
     done = 0
     while done < len(pieces) and written >= len(pieces[done]):
         written -= len(pieces[done])
