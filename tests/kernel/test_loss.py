@@ -7,6 +7,7 @@ import socket
 import struct
 from pathlib import Path
 
+import pytest
 from live import Live, accounted
 
 from unixsock_bpf.formats import pcapng
@@ -97,15 +98,17 @@ def test_a_datagram_larger_than_a_record_is_split_and_can_be_joined() -> None:
         assert len(parts) == -(-len(payload) // 229_376)
 
 
-def test_snaplen_truncates_and_says_so() -> None:
+@pytest.mark.parametrize("snaplen", [100, 20_000])
+def test_snaplen_truncates_and_says_so(snaplen: int) -> None:
+    sizes = (snaplen - 1, snaplen, snaplen + 1, 60_000)
     left, right = socket.socketpair()
-    with left, right, Live("--snaplen", "100") as live:
-        for size in (99, 100, 101, 60_000):
+    with left, right, Live("--snaplen", str(snaplen)) as live:
+        for size in sizes:
             left.send(bytes([size % 256]) * size)
             right.recv(size, socket.MSG_WAITALL)
         inode = os.fstat(left.fileno()).st_ino
     ours = [r for r in live.records if r.src_inode == inode and r.event == Event.DATA]
-    assert sum(r.len for r in ours) == 99 + 100 + 101 + 60_000
+    assert sum(r.len for r in ours) == sum(sizes)
     for r in ours:
-        assert len(r.payload) == min(r.len, 100)
-        assert bool(r.flags & Flag.TRUNCATED) == (r.len > 100)
+        assert len(r.payload) == min(r.len, snaplen)
+        assert bool(r.flags & Flag.TRUNCATED) == (r.len > snaplen)

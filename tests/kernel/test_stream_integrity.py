@@ -34,7 +34,9 @@ TYPES = {"stream": socket.SOCK_STREAM, "dgram": socket.SOCK_DGRAM, "seqpacket": 
 
 #: One send: the way, and the lengths of its segments.
 sizes = st.one_of(
-    st.integers(0, 200), st.integers(1, 70_000), st.sampled_from([4096, 32_768, 36_544, 150_000])
+    st.integers(0, 200),
+    st.integers(1, 70_000),
+    st.sampled_from([4095, 4096, 32_768, 36_544, 65_536, 150_000]),
 )
 sends = st.tuples(st.sampled_from(["send", "write", "sendmsg"]), st.lists(sizes, min_size=1, max_size=4))
 
