@@ -24,11 +24,13 @@ BPF_TABLE("array", u32, struct filter_lane, filter_lanes, 2 * FILTER_LANES);
 #define GLOBAL_filter_members 0x510c02
 #define GLOBAL_filter_step_on 0x510c03
 #define GLOBAL_judge_endpoint 0x510c06
+#define GLOBAL_filter_answer 0x510c0f
 
 static u64 (*call_filter_lane)(u64) = (void *)GLOBAL_filter_lane;
 static u64 (*call_filter_members)(u64) = (void *)GLOBAL_filter_members;
 static u64 (*call_filter_step_on)(u64) = (void *)GLOBAL_filter_step_on;
 static u64 (*call_judge_endpoint)(u64) = (void *)GLOBAL_judge_endpoint;
+static u64 (*call_filter_answer)(u64) = (void *)GLOBAL_filter_answer;
 
 /* Their argument: where the workspace is, which filter, and what else they need. */
 #define FILTER_ARGUMENT(workspace, generation, more) ((u64)(workspace) | ((u64)(generation)&1) << 31 | (u64)(more) << 32)
@@ -90,6 +92,15 @@ u64 filter_step_on(u64 argument)
 	struct workspace *w = workspaces.lookup(&at);
 	struct filter *f = filters.lookup(&index);
 	return w && f ? filter_steps(f, w->words, FILTER_MORE(argument)) : FILTER_ACCEPT;
+}
+
+/* The verdict on w->question. */
+u64 filter_answer(u64 argument)
+{
+	u32 at = FILTER_WORKSPACE(argument), index = FILTER_INDEX(argument);
+	struct workspace *w = workspaces.lookup(&at);
+	struct filter *f = filters.lookup(&index);
+	return w && f ? filter_verdict(f, &w->question, w->words, argument) : NOT_WANTED;
 }
 
 /* Puts into the endpoint of the sock w->judged what the filter says of it by now.  0: there is no such endpoint. */
@@ -212,7 +223,7 @@ static __always_inline bool wanted(volatile struct message *m, struct sides *sid
 		q->len = m->len;
 		q->fds = fds;
 		q->creds = creds;
-		u32 verdict = filter_verdict(f, q, w->words, FILTER_ARGUMENT(at, generation, 0));
+		u32 verdict = call_filter_answer(FILTER_ARGUMENT(at, generation, 0));
 		if (verdict == NEVER_WANTED) {
 			from->rejected_at = renames;
 			from->rejected_peer = call->other;
