@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Union
 
@@ -212,6 +212,13 @@ class Feedback:
             self._known_readers = self._readers()
             self._looked = time.monotonic()
         return head[3] in self._known_readers
+
+
+def left_out_text(processes: Iterable[str], feedback: Feedback | None) -> str:
+    """Return a phrase about ``processes`` that were left out, and what repeated the output; maybe empty."""
+    names = ", ".join(processes)
+    phrases = [f"messages of {names} left out" if names else "", feedback.summary if feedback else ""]
+    return "; ".join(filter(None, phrases))
 
 
 def _payload(block: Block, head: tuple[int, ...]) -> memoryview:

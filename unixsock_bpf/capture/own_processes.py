@@ -54,8 +54,8 @@ def users() -> set[int]:
 
 
 def shown(pids: Iterable[int]) -> list[str]:
-    """Return each process as ``comm[pid]``, in printable characters."""
-    processes = [(procfs.status(pid), pid) for pid in sorted(pids)]
+    """Return each process but this one as ``comm[pid]``, in printable characters."""
+    processes = [(procfs.status(pid), pid) for pid in sorted(set(pids) - {own_pid()})]
     texts = [
         display_process(status[0] if status else b"", pid).decode(errors="replace")
         for status, pid in processes

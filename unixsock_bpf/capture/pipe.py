@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from unixsock_bpf.capture.feedback import left_out_text
 from unixsock_bpf.formats import pcapng
 from unixsock_bpf.linux.write import drop_written
 from unixsock_bpf.timeouts import READER_TIMEOUT_S
@@ -144,8 +145,8 @@ class PipePump:
             blocks = self._feedback.kept(batch) if self._feedback else batch
             self._write(self._details.added(blocks) if self._details else blocks)
         statistics = self._capture.statistics
-        left_out = self._feedback.summary if self._feedback else ""
         if self._own_statistics:
+            left_out = left_out_text(self._capture.left_out, self._feedback)
             last = pcapng.statistics(time.time_ns(), statistics.messages, statistics.lost, comment=left_out)
             self._writer.write([last])
         return statistics

@@ -96,10 +96,10 @@ def _duration(word: str) -> float:
 
 def run(arguments: argparse.Namespace, start: Callable[[Settings], CaptureSource] | None = None) -> int:
     """Capture until stopped.  ``start`` makes the source; the default captures.  Raises Failure."""
-    if arguments.control:
+    if arguments.control is not None:
         from unixsock_bpf.remote.server import serve
 
-        return serve()
+        return serve(arguments.control)
     settings = chosen_settings(arguments)
     name = arguments.format or ("pcapng" if arguments.output else "string")
     path = arguments.output or "-"
@@ -111,6 +111,8 @@ def run(arguments: argparse.Namespace, start: Callable[[Settings], CaptureSource
             raise Failure("a ring buffer of files (-b) needs their name: give -w FILE", 2)
         if FORMATS[name].binary and os.isatty(1):
             raise Failure(f"{name} is not for terminals: give -w FILE, or pipe it into another program", 2)
+    from unixsock_bpf.capture.feedback import left_out_text
+
     remote = remote_source(arguments, settings, _say)
     source = remote or (start or capture_source)(settings)
     # Another host leaves out what repeats its output itself.
@@ -139,7 +141,7 @@ def run(arguments: argparse.Namespace, start: Callable[[Settings], CaptureSource
                 statistics = source.statistics
         except refusals() as error:
             raise Failure(str(error)) from None
-        left_out = feedback.summary if feedback else ""
+        left_out = left_out_text(source.left_out, feedback)
         recording.end(statistics.lost, left_out)
     plural = "" if captured == 1 else "s"
     _say(f"{captured} record{plural} captured, {statistics.lost_text}" + (left_out and f"; {left_out}"))
@@ -148,10 +150,8 @@ def run(arguments: argparse.Namespace, start: Callable[[Settings], CaptureSource
 
 def _subject(settings: Settings, left_out: Sequence[str]) -> str:
     """Return what is captured, and which other processes than this one are not."""
-    others = [text for text in left_out if not text.endswith(f"[{os.getpid()}]")]
-    return (settings.filter.text.strip() or "all Unix sockets") + (
-        f", without those of {', '.join(others)}" if others else ""
-    )
+    subject = settings.filter.text.strip() or "all Unix sockets"
+    return subject + (f", without those of {', '.join(left_out)}" if left_out else "")
 
 
 def _nearby(settings: Settings) -> list[str]:

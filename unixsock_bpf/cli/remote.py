@@ -39,8 +39,11 @@ def add_ways(parser: argparse._ActionsContainer) -> None:
     )
     parser.add_argument(
         "--control",
-        action="store_true",
-        help="be the other end: take settings from standard input, which another host's unixsock sends",
+        nargs="?",
+        const="",
+        metavar="PIDS",
+        help="be the other end: take settings from standard input, which another host's unixsock sends;"
+        " PIDS: where the pids in them mean something",
     )
 
 

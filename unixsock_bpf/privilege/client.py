@@ -156,7 +156,8 @@ class RemoteCapture(Poller):
         """Send a request for the settings.  Raises ProbeError if it is too long."""
         from unixsock_bpf.capture.own_processes import capture_processes, shown
 
-        left_out = capture_processes()
+        # On the other end of a remote capture, those of the end that asks are in the settings.
+        left_out = capture_processes() | set(self.settings.capturers)
         if not self.settings.include_capture_processes:
             self.left_out = shown(left_out)
         settings = dataclasses.replace(self.settings, capturers=tuple(left_out))

@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from unixsock_bpf.capture.base import Statistics
+from unixsock_bpf.capture.own_processes import capture_processes
 from unixsock_bpf.capture.poller import Poller
 from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.formats.pcapng import Block
+from unixsock_bpf.linux.pid_namespace import identity
 from unixsock_bpf.options import Settings
 from unixsock_bpf.privilege.protocol import Request, RequestError
 from unixsock_bpf.remote.connection import Connection
@@ -35,6 +37,8 @@ class HostsCapture(Poller):
         super().__init__()
         self._settings = settings
         self._paused = False
+        #: Left out there if these are processes of the same kernel: of a container, or of this host.
+        self._capturers = tuple(capture_processes()) if identity() else ()
         self.hosts = [Connection(way, number, output) for number, way in enumerate(ways)]
         self.left_out: Sequence[str] = []
         #: What happened before anything could be told.
@@ -72,8 +76,7 @@ class HostsCapture(Poller):
         return self
 
     def _request(self) -> Request:
-        # Processes of this host mean nothing on another.
-        settings = dataclasses.replace(self._settings, capturers=())
+        settings = dataclasses.replace(self._settings, capturers=self._capturers)
         return Request(settings, self._paused, changes=True)
 
     def _register(self, host: Connection) -> None:

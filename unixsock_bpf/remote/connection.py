@@ -17,6 +17,7 @@ from unixsock_bpf.capture.base import Statistics
 from unixsock_bpf.capture.pipe import PIPE_SIZE
 from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.formats import pcapng
+from unixsock_bpf.linux.pid_namespace import identity
 from unixsock_bpf.linux.write import write_all
 from unixsock_bpf.privilege.protocol import Reports, Request, encode_request
 from unixsock_bpf.remote.way import Way, explain
@@ -75,7 +76,7 @@ class Connection:
 
     def start(self, request: Request) -> None:
         """Start the command, and send the request.  Raises ProbeError if there is no such command."""
-        command = self.way.command(*COMMAND)
+        command = self.way.command(*COMMAND, *filter(None, [identity()]))
         try:
             self._process = subprocess.Popen(
                 command,

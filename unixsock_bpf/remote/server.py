@@ -22,6 +22,7 @@ from unixsock_bpf.capture.pipe import PipePump, PipeWriter, ReaderGone
 from unixsock_bpf.capture.process_details import details_of
 from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.filter import FilterError
+from unixsock_bpf.linux.pid_namespace import identity
 from unixsock_bpf.options import Settings
 from unixsock_bpf.privilege.client import source
 from unixsock_bpf.privilege.protocol import (
@@ -105,8 +106,11 @@ class _Input:
             os.write(self._waker, b"\0")
 
 
-def serve() -> int:
-    """Capture for another host until stdin ends.  Return the exit status."""
+def serve(pids: str) -> int:
+    """Capture for another host until stdin ends.  Return the exit status.
+
+    ``pids``: the ``identity`` of the namespace that the request's pids are of.
+    """
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     report("hello", __version__)
@@ -116,23 +120,27 @@ def serve() -> int:
     if not isinstance(request, Request):
         report("error", str(request or "The request was cut short: is standard input passed on?"))
         return 1
-    capture = source(_of_this_host(request.settings))
+    # In a container, or on this very host: then what shows the capture there is seen here.
+    same_pids = bool(pids) and pids == identity()
+    capture = source(_of_this_host(request.settings, same_pids))
     try:
         with capture:
-            return _capture(capture, incoming, request)
+            return _capture(capture, incoming, request, same_pids)
     except ProbeError as error:
         report("error", str(error))
         return 1
 
 
-def _of_this_host(settings: Settings) -> Settings:
-    """Return settings whose filter has this host's cgroups, not those of who asks."""
+def _of_this_host(settings: Settings, same_pids: bool) -> Settings:
+    """Return settings with this host's cgroups and processes, not those of the host that asks."""
+    if not same_pids:
+        settings = dataclasses.replace(settings, capturers=())
     with suppress(FilterError):
         return dataclasses.replace(settings, filter=settings.filter.renewed())
     return settings
 
 
-def _capture(capture: CaptureSource, incoming: _Input, request: Request) -> int:
+def _capture(capture: CaptureSource, incoming: _Input, request: Request, same_pids: bool) -> int:
     settings = request.settings
     if request.paused:
         capture.pause(True)
@@ -143,11 +151,13 @@ def _capture(capture: CaptureSource, incoming: _Input, request: Request) -> int:
     pump = PipePump(capture, PipeWriter(1), settings.buffer_mib, feedback, details_of(settings))
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, pump.stop)
-    server = _Server(capture, incoming, request, pump)
+    server = _Server(capture, incoming, request, pump, same_pids)
     capture.watch(incoming.wake, select.POLLIN, server.take)
     capture.each_second = server.report_losses
     incoming.attached = True
     report("hooks", {"proofs": capture.proofs, "unattached": capture.unattached})
+    if names := ", ".join(capture.left_out):
+        report("left_out", f"Messages of {names} are left out, because they carry or show this capture.")
     report("attached", capture.attached)
     try:
         statistics = pump.run()
@@ -161,8 +171,11 @@ def _capture(capture: CaptureSource, incoming: _Input, request: Request) -> int:
 class _Server:
     """Makes the changes that are asked for, and reports losses."""
 
-    def __init__(self, capture: CaptureSource, incoming: _Input, request: Request, pump: PipePump) -> None:
+    def __init__(
+        self, capture: CaptureSource, incoming: _Input, request: Request, pump: PipePump, same_pids: bool
+    ) -> None:
         self._capture, self._incoming, self._request, self._pump = capture, incoming, request, pump
+        self._same_pids = same_pids
         self._lost = 0
 
     def report_losses(self) -> None:
@@ -198,4 +211,4 @@ class _Server:
                 self._request = before
             report("changed", problem)
 
-        self._capture.replace(_of_this_host(wanted.settings), done)
+        self._capture.replace(_of_this_host(wanted.settings, self._same_pids), done)

@@ -2,7 +2,8 @@
 
 By the environment: ``FAKE_RATE`` records a second, none by default; ``FAKE_COUNT`` of them, and then the
 connection breaks.  ``FAKE_SAY``: what it prints on stderr instead of capturing; then it exits with
-``FAKE_STATUS``.  A change of the filter is a record of its own, and ``FAKE_REFUSE`` refuses it.
+``FAKE_STATUS``.  ``FAKE_PIDS``: where it says that its pids are; then it leaves out what it is told to.
+A change of the filter is a record of its own, and ``FAKE_REFUSE`` refuses it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from unixsock_bpf import record
 from unixsock_bpf.capture.base import Statistics
+from unixsock_bpf.capture.own_processes import shown
 from unixsock_bpf.capture.poller import Poller
 from unixsock_bpf.cli.main import main
 from unixsock_bpf.formats import pcapng
@@ -35,7 +37,7 @@ class Source(Poller):
         super().__init__()
         self.settings = settings
         self.statistics = Statistics(lost_messages=int(os.environ.get("FAKE_LOST", "0")))
-        self.left_out: list[str] = []
+        self.left_out = shown(settings.capturers) if "FAKE_PIDS" in os.environ else []
         self.proofs: list[str] = []
         self.unattached: list[str] = []
         self._paused = False
@@ -93,6 +95,8 @@ if __name__ == "__main__":
             file.write(f"{os.getpid()}\n")
     # On a busy machine either end may have to wait for long.
     server.HEARTBEAT_TIMEOUT_S = server.REMOTE_EXIT_TIMEOUT_S = 300.0
+    if pids := os.environ.get("FAKE_PIDS"):
+        server.identity = lambda: pids
     server.source = Source  # type: ignore[assignment]
     server.__version__ = os.environ.get("FAKE_VERSION", server.__version__)
     arguments = sys.argv[sys.argv.index("unixsock") + 1 :]

@@ -19,6 +19,7 @@ from unixsock_bpf.cli.main import main
 from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.filter import parse
 from unixsock_bpf.formats import pcapng
+from unixsock_bpf.linux.pid_namespace import identity
 from unixsock_bpf.options import Settings
 from unixsock_bpf.remote.capture import HostsCapture
 from unixsock_bpf.remote.way import Way, WayError, by_command, by_ssh, explain
@@ -67,6 +68,16 @@ def test_changes_and_pause_reach_the_host_and_nothing_is_lost() -> None:
         assert (capture.statistics.messages, capture.statistics.lost) == (len(seen), 3)
         ahead, uncertain = capture.hosts[0].clock or (1, 0)
         assert abs(ahead) <= uncertain
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_host_with_our_pids_leaves_out_what_shows_the_capture_here(same: bool) -> None:
+    """A container of this machine, or localhost; elsewhere the numbers are of other processes."""
+    told: list[str] = []
+    with HostsCapture(Settings(), [fake(PIDS=identity() if same else "other")], told.append) as capture:
+        capture.stop()
+        list(capture.blocks())
+    assert [f"[{os.getpid()}]" in sentence for sentence in told] == [True] * same
 
 
 def test_a_refused_change() -> None:
