@@ -34,30 +34,41 @@ def as_user(user: str) -> list[str]:
 
 
 @contextmanager
-def installed() -> Iterator[None]:
-    """Everything is as it was afterwards."""
-    for name in _FOLDERS:
+def writable(*names: str) -> Iterator[None]:
+    """Let tests write to folders of the root directory; everything is as it was afterwards."""
+    for name in names:
         upper, work = LAYERS / name / "upper", LAYERS / name / "work"
         upper.mkdir(parents=True)
         work.mkdir()
         options = f"lowerdir=/{name},upperdir={upper},workdir={work}"
         run("mount", "-t", "overlay", "overlay", "-o", options, f"/{name}", check=True)
     try:
+        yield
+    finally:
+        for name in names:
+            run("umount", "-l", f"/{name}", check=True)
+        shutil.rmtree(LAYERS)
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """The product is installed; everything is as it was afterwards."""
+    with writable(*_FOLDERS):
         # The machine that the guest was made of may be somebody's, with the product installed.
         unixsock("uninstall", "--system")
-        # sudo wants to know the host by its name.
-        with open("/etc/hosts", "a") as hosts:
-            hosts.write(f"127.0.1.1 {os.uname().nodename}\n")
+        know_host()
         for user in (MEMBER, STRANGER):
             run("useradd", "-m", "-d", f"/dev/shm/{user}", user, check=True)
         done = unixsock("install", "--system", "--group", "unixsock")
         assert done.returncode == 0, done.stderr
         run("usermod", "-aG", "unixsock", MEMBER, check=True)
         yield
-    finally:
-        for name in _FOLDERS:
-            run("umount", "-l", f"/{name}", check=True)
-        shutil.rmtree(LAYERS)
+
+
+def know_host() -> None:
+    """Let sudo know the host by its name."""
+    with open("/etc/hosts", "a") as hosts:
+        hosts.write(f"127.0.1.1 {os.uname().nodename}\n")
 
 
 def written() -> set[str]:
