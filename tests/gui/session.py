@@ -66,7 +66,10 @@ class Session:
 
 
 class Steps:
-    """The steps, for a class of tests with a module's fixture ``afternoon``."""
+    """The steps, for a class of tests with a module's fixture ``afternoon``.
+
+    Those that are ``thorough`` can be left out: no other builds on them.
+    """
 
     @pytest.fixture
     def session(self, afternoon: Session, request: pytest.FixtureRequest) -> Iterator[Session]:
@@ -77,6 +80,7 @@ class Steps:
         if request.session.testsfailed > failures:
             afternoon.failed = request.node.name
 
+    @pytest.mark.thorough
     def test_options_are_untouched_and_then_used(self, session: Session) -> None:
         """Nothing needs to be filled in; then connects and closes are wanted, too."""
         wireshark = session.wireshark
@@ -137,6 +141,9 @@ class Steps:
         assert get[DESTINATION].name.startswith("python")
         get[INFO].click()
         session.desktop.keys("Tab", "End", "Right")  # into the details: opens HTTP, the last
+        wait(
+            "the request's lines", lambda: any("User-Agent: curl" in name for _, name in wireshark.details())
+        )
         session.desktop.picture("wireshark-live")
 
     def test_follow_stream_opens_on_an_http_conversation(self, session: Session) -> None:
@@ -157,6 +164,7 @@ class Steps:
         assert '"you asked for": "/orders/17"' in text
         wireshark.display("")
 
+    @pytest.mark.thorough
     def test_flow_graph_draws_the_processes(self, session: Session) -> None:
         wireshark, desktop = session.wireshark, session.desktop
         wireshark.menu("Statistics", "Flow Graph")
@@ -171,6 +179,7 @@ class Steps:
         desktop.picture("flow")
         desktop.keys("Escape")
 
+    @pytest.mark.thorough
     def test_conversations_have_names(self, session: Session) -> None:
         wireshark, desktop = session.wireshark, session.desktop
         wireshark.menu("Statistics", "Conversations")
@@ -262,6 +271,7 @@ class Steps:
             uri for method, uri in rows if method
         ] == session.pages  # from 4.4 on answers have the URI, too
 
+    @pytest.mark.thorough
     def test_it_is_closed_and_opened_again(self, session: Session) -> None:
         wireshark = session.wireshark
         wireshark.menu("File", "Close")

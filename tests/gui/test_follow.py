@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from gui.desktop import Desktop
 from gui.widgets import wait
 from gui.wireshark import Wireshark, make_home
@@ -30,6 +32,7 @@ def _capture(file: Path) -> Path:
     return file
 
 
+@pytest.mark.thorough  # the session follows a stream, too
 def test_follow_stream_shows_both_sides_of_the_selected_packets_conversation(
     desktop: Desktop, home: Path, root: Path | None
 ) -> None:

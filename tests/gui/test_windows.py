@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from gui.desktop import Desktop
-from gui.session import addresses
+from gui.session import DESTINATION, SOURCE, addresses
 from gui.widgets import wait
 from gui.wireshark import Wireshark, add_profile, chosen_profile, make_home
 from unixsock_bpf.formats import pcapng
@@ -55,6 +57,17 @@ def _has_tabs_and_names(wireshark: Wireshark, title: str, tabs: list[str]) -> No
     wireshark.wait_without(title)
 
 
+def _follows(wireshark: Wireshark, row: int, picture: str, *said: str) -> None:
+    wireshark.rows()[row][SOURCE].click()
+    wireshark.desktop.keys("ctrl+alt+shift+u")
+    follow = wireshark.window("Follow UDP Stream").find("text")
+    wait(f"{said}", lambda: all(text in follow.text for text in said))
+    wireshark.desktop.picture(f"follow-{picture}")
+    wireshark.desktop.keys("Escape")
+    wireshark.wait_without("Follow UDP Stream")
+    wireshark.display("")
+
+
 def test_windows_of_a_capture(desktop: Desktop, home: Path, root: Path | None) -> None:
     make_home(home)
     add_profile(home)
@@ -88,14 +101,7 @@ def test_windows_of_a_capture(desktop: Desktop, home: Path, root: Path | None) -
         desktop.keys("Escape")
         wireshark.wait_without("I/O Graph")
 
-        wireshark.rows()[2][7].click()
-        desktop.keys("ctrl+alt+shift+u")
-        follow = wireshark.window("Follow UDP Stream").find("text")
-        wait("both readings", lambda: "first reading" in follow.text and "second reading" in follow.text)
-        desktop.picture("follow-datagrams")
-        desktop.keys("Escape")
-        wireshark.wait_without("Follow UDP Stream")
-        wireshark.display("")
+        _follows(wireshark, 2, "readings", "first reading", "second reading")
 
         wireshark.menu("Statistics", "Unix Socket Conversations")
         window = wireshark.window("Unix Socket Conversations")
@@ -105,3 +111,26 @@ def test_windows_of_a_capture(desktop: Desktop, home: Path, root: Path | None) -
         wait("another order", lambda: table.text.index("/run/broker") < table.text.index("/run/shop"))
         desktop.picture("own-conversations")
         assert max(map(len, table.text.splitlines())) <= 72
+
+
+@pytest.mark.thorough
+def test_without_the_profile_processes_are_readable(desktop: Desktop, home: Path, root: Path | None) -> None:
+    """Wireshark's own preferences resolve no network names: the columns and our window have them even so."""
+    make_home(home)
+    with Wireshark(desktop, home, "-r", str(_capture(home / "a.pcapng")), root=root) as wireshark:
+        rows = wait("five packets", lambda: len(rows := wireshark.rows()) == 5 and rows)
+        assert [rows[0][SOURCE].name, rows[4][DESTINATION].name] == ["curl[10]", "broker[31]"]
+        assert "/run/shop/web" in rows[0][6].name  # Info, as the path has no column here
+        desktop.picture("default-profile")
+        wireshark.menu("Statistics", "Flow Graph")
+        told = wireshark.window("Flow").find("label", "node")
+        wait("six nodes and five arrows", lambda: re.findall(r"\d+", told.name) == ["6", "5"])
+        desktop.picture("default-flow")
+        desktop.keys("Escape")
+        wireshark.wait_without("Flow")
+        wireshark.menu("Statistics", "Unix Socket Conversations")
+        table = wireshark.window("Unix Socket Conversations").find("text")
+        wait("names and paths", lambda: "sensor[20]" in table.text and "/run/broker" in table.text)
+        desktop.keys("Escape")
+        wireshark.wait_without("Unix Socket Conversations")
+        _follows(wireshark, 4, "packet", "packet")

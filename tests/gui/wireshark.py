@@ -189,10 +189,14 @@ class Wireshark:
         """The cells of the rows of the packet list that can be seen."""
         return self.main.find("tree", "Packet list").table()
 
-    def layers(self) -> list[str]:
-        """The outermost lines of the selected packet's details."""
+    def details(self) -> list[tuple[int, str]]:
+        """The lines that can be seen of the selected packet's details: how far right, and the text."""
         tree = self.main.find("tree", "Packet details")
-        lines = [(line.box[0], line.name) for line in tree.children() if line.showing]
+        return [(line.box[0], line.name) for line in tree.children() if line.showing]
+
+    def layers(self) -> list[str]:
+        """The outermost of them."""
+        lines = self.details()
         return [name for left, name in lines if left == min(lines)[0]]
 
     def display(self, text: str) -> None:

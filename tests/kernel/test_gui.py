@@ -35,8 +35,7 @@ def afternoon() -> Iterator[Session]:
         shop = stack.enter_context(Shop())
         release = re.search(r"VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text())
         newer = Path("/") if release and release[1] != "bookworm" else None
-        if newer and release:
-            desktop.prefix = f"{release[1]}-"
+        desktop.prefix = f"guest-{release[1]}-" if release else "guest-"
         # From 4.4 on Wireshark ignores personal Lua plugins when it is run as root.
         subprocess.run(["mount", "--bind", CHECKOUT / "dissector", f"/{wiresharks.PLUGINS}"], check=True)
         make_home(home)

@@ -37,7 +37,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--attach", default="", metavar="WAYS", help="fentry,kprobe: force each in turn")
     group.addoption(
-        "--brief", action="store_true", help="run what is marked thorough on the first kernel only"
+        "--brief",
+        action="store_true",
+        help="run what is marked thorough on the first kernel only, and outside guests not at all",
     )
     group.addoption(
         "--own-root", action="store_true", help="with each kernel's own user land, where Python is new enough"
@@ -215,6 +217,10 @@ class Guests:
         here = [item for item in items if _TESTS not in item.path.parents]
         there = [item for item in items if _TESTS in item.path.parents]
         brief = self._config.getoption("--brief")
+        if brief:
+            thorough = [item for item in here if item.get_closest_marker("thorough")]
+            here = [item for item in here if item not in thorough]
+            self._config.hook.pytest_deselected(items=thorough)
         for run in self._runs:
             for item in there:
                 assert item.parent

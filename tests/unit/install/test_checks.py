@@ -164,7 +164,10 @@ def test_a_wireshark_without_lua(
     )
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert checks.wireshark().met is met
+    check = checks.wireshark()
+    assert check.met is met
+    assert ("was built without Lua and shows no more than bytes" in check.found) is not met
+    assert ("Install a Wireshark with Lua" in check.remedy) is not met
 
 
 @pytest.mark.parametrize(("version", "met"), [("4.2.5", True), ("4.4.0", False), ("10.0.1", False)])

@@ -115,7 +115,9 @@ def test_a_changed_profile_is_kept(home: Path, capsys: pytest.CaptureFixture[str
     main(["install"])
     preferences = home / PROFILE / "preferences"
     preferences.write_text("gui.column.format: changed\n")
+    capsys.readouterr()
     assert main(["install"]) == 0
+    assert f"kept, because it was changed: {preferences}" in capsys.readouterr().out
     assert preferences.read_text() == "gui.column.format: changed\n"
     assert main(["uninstall"]) == 0
     assert f"kept, because it was changed: {preferences}" in capsys.readouterr().out
