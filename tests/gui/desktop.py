@@ -114,6 +114,8 @@ class Desktop:
 
     def picture(self, name: str = "", box: tuple[int, int, int, int] | None = None) -> Image.Image:
         """What the screen shows, or the part (left, top, right, bottom) of it; with a name, also a file."""
+        if name:
+            time.sleep(0.5)  # what has just been opened or raised is drawn
         image = ImageGrab.grab(bbox=box, xdisplay=self.display)
         if name:
             PICTURES.mkdir(parents=True, exist_ok=True)
