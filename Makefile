@@ -73,7 +73,7 @@ unit: setup
 # The whole must finish within 35 minutes under emulation; slow suites have targets of their own.  Of the session
 # by mouse it has a short form, on the oldest and the newest Wireshark; test-gui has the whole.
 FAULTS := $(addprefix tests/kernel/,test_faults.py test_hostile.py test_unprivileged_users.py test_filter_change.py \
-    test_capture_feedback.py)
+    test_capture_feedback.py test_sshd.py)
 ifeq ($(TESTS),)
 test: export UNIXSOCK_WIRESHARK ?= all
 test: export UNIXSOCK_WINDOWS ?= local,4.6
@@ -116,6 +116,7 @@ test-kinds: setup
 # Seconds of coverage-guided fuzzing, for all parsers together.
 FUZZ_SECONDS ?= 600
 test-faults: setup
+	@tests/setup tests/kernel/debian-packages
 	UNIXSOCK_LONG=1 $(PYTEST) -rP --kernels bookworm --one-thread tests/unit/test_hostile_input.py \
 	    tests/dissector/test_mutated.py tests/dissector/test_linear_time.py $(FAULTS) tests/kernel/test_stress.py
 	$(VENV)/pip install --disable-pip-version-check -q -e '.[fuzz]'

@@ -38,6 +38,7 @@ class Live:
         ready: bool = True,
         attach: str | None = None,
         through: list[str] | None = None,
+        interface: str = "unixsock",
     ):
         self._folder = Path(tempfile.mkdtemp(dir="/dev/shm"))
         self.fifo = self._folder / "fifo"
@@ -46,7 +47,7 @@ class Live:
             str(EXTCAP),
             "--capture",
             "--extcap-interface",
-            "unixsock",
+            interface,
             "--fifo",
             str(self.fifo),
         ]
