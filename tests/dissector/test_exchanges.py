@@ -41,6 +41,13 @@ REAL = {
     "ovsdb": [("JSON", "get_schema", 1, 0, 0), ("JSON", "list_dbs", 2, 0, 0), ("JSON", "transact", 2, 0, 0)],
     "qemu-nbd": [("NBD", "FLUSH", 1, 0, 0), ("NBD", "READ", 1, 0, 0), ("NBD", "WRITE", 1, 0, 0), ("NBD", "option GO", 2, 1, 0), ("NBD", "option SET_META_CONTEXT", 2, 1, 0), ("NBD", "option STRUCTURED_REPLY", 2, 0, 0)],
     "http2": [("HTTP2", "GET /two", 1, 0, 0)],
+    "containerd": [
+        ("gRPC", "/containerd.services.containers.v1.Containers/Get", 1, 1, 0), ("gRPC", "/containerd.services.images.v1.Images/List", 1, 0, 0),
+        ("gRPC", "/containerd.services.introspection.v1.Introspection/Server", 1, 0, 0), ("gRPC", "/containerd.services.namespaces.v1.Namespaces/Create", 2, 1, 0),
+        ("gRPC", "/containerd.services.namespaces.v1.Namespaces/Get", 1, 0, 0), ("gRPC", "/containerd.services.namespaces.v1.Namespaces/List", 1, 0, 0),
+        ("gRPC", "/containerd.services.version.v1.Version/Version", 1, 0, 0),
+    ],
+    "i3": [("I3-IPC", "GET_VERSION", 1, 0, 0), ("I3-IPC", "GET_WORKSPACES", 1, 0, 0), ("I3-IPC", "RUN_COMMAND", 3, 1, 0), ("I3-IPC", "SUBSCRIBE", 1, 0, 0)],
     "ldap": [("LDAP", "bind", 1, 0, 0), ("LDAP", "search", 1, 0, 0)],
     "mpd": [("MPD", "stats", 1, 0, 0)],
     "pulseaudio": [("PULSE", "AUTH", 1, 0, 0), ("PULSE", "GET_SERVER_INFO", 1, 0, 0), ("PULSE", "SET_CLIENT_NAME", 1, 0, 0)],

@@ -12,7 +12,7 @@ from conftest import Tshark
 from protocol_samples import SAMPLES
 
 from unixsock_bpf.formats.reader import read
-from unixsock_bpf.record import Flag
+from unixsock_bpf.record import Event, Flag, SocketType
 
 CAPTURES = Path(__file__).parent / "captures"
 
@@ -168,6 +168,17 @@ EXPECTED = {
         "http.request.method": "HEAD|GET|HEAD|GET",
         "http.response.code": "200|200|200|200",
     },
+    "podman": {
+        "docker_stream.stdin": "line\\x0a|word\\x0a",
+        "docker_stream.stdout": "out line\\x0amore\\x0a|exec word\\x0a",
+        "docker_stream.stderr": "err line\\x0a|oops\\x0a",
+    },
+    "containerd": {
+        "grpc.message_length": "0|34|0|38|7|7|0|7|5|7|7|9|0|0",
+    },
+    "i3": {
+        "i3_ipc.command": "nop|nonsense here|workspace 3",
+    },
     "ipp": {
         "ipp.operation_id": "0x000b|0x000b|0x4003|0x4001|0x4002|0x4002",
         "ipp.status_code": "0x0406|0x0406|0x0000|0x0406|0x0000|0x0000",
@@ -239,6 +250,33 @@ BY_CONTENT = (
 def test_real_program(tshark: Tshark, name: str, options: tuple[str, ...]) -> None:
     fields = EXPECTED[name]
     rows = tshark.fields(CAPTURES / f"{name}.pcapng", *fields, options=options)
+    for column, (field, values) in enumerate(fields.items()):
+        found = "|".join(row[column] for row in rows if row[column])
+        assert found.replace("\\\\", "\\") == values, field
+
+
+#: Streams of real programs that are read as well in pieces of seven bytes.
+CUT = (
+    "ssh-mux", "nbd", "qemu-nbd", "ovsdb", "podman", "multiprocessing", "tmux", "i3", "emacs", "journal-stream",
+    "postgresql", "mariadb", "http2", "containerd", "dbus",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_real_program_cut(tshark: Tshark, tmp_path: Path, name: str) -> None:
+    fields = EXPECTED[name]
+    pieces = []
+    for one in (saved.record for saved in read(str(CAPTURES / f"{name}.pcapng"))):
+        first = 64 if one.seq == 0 else 0  # what tells a protocol at a path that does not
+        cuts = [0, *range(first or 7, len(one.payload), 7), len(one.payload)]
+        if one.event != Event.DATA or one.type != SocketType.STREAM or len(one.payload) < one.len:
+            pieces.append(one)
+            continue
+        for at, end in zip(cuts, cuts[1:]):
+            part = one.payload[at:end]
+            moved = replace(one, seq=one.seq + at, len=len(part), payload=part)
+            pieces.append(replace(moved, fds_count=0) if at else moved)
+    rows = tshark.fields(write(tmp_path / "c.pcapng", pieces), *fields)
     for column, (field, values) in enumerate(fields.items()):
         found = "|".join(row[column] for row in rows if row[column])
         assert found.replace("\\\\", "\\") == values, field

@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     if problem:
         rest = f"; the {count} records before that were imported" if count else ""
         raise Failure(f"cannot import {arguments.file}: {problem}{rest}")
-    if not count:
+    if not count and not work.stopped:
         raise Failure(
             f"cannot import {arguments.file}: it has no message of a Unix socket; strace needs -yy -xx"
         )

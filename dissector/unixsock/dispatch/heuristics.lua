@@ -18,6 +18,7 @@ end
 -- class like %z can't begin a range.
 local STREAM = {
     { "^PRI %* HTTP/2", "http2" }, { "^HTTP/1%.[01] %d%d%d", "http" },
+    { "^\0\0[\6\12\18\24\30\36\42\48]\4\0\0\0\0\0\0[\1-\8]", "http2" }, -- a server's settings, which may come first
     { "^SSH%-[12]%.", "ssh" }, { "^\22\3[\0-\4]..[\1\2]", "tls" }, { "^AMQP[\0-\3]", "amqp" },
     { "^RFB %d%d%d%.%d%d%d\n", "VNC" }, { "^REDQ", "SPICE" },
     { "^l\0\11\0\0\0", "x11" }, { "^B\0\0\11\0\0", "x11" },

@@ -2,7 +2,7 @@
 # relayed.sh OUT USER_LAND NAME...: real programs in a chroot of USER_LAND (as __main__.py makes it), in namespaces of
 # their own, with a relay (relay.py) between them that records them in OUT.  Needs root, and no guest:
 #   unshare --mount --net --pid --fork --kill-child sh tests/dissector/real/relayed.sh /tmp/out .cache/roots/real ipp
-# NAME is one of: php lmtp ipp wayland 9p docker.
+# NAME is one of: php lmtp ipp wayland 9p docker podman containerd i3.
 HERE=$(cd "$(dirname "$0")/../../.." && pwd)
 
 if [ "$1" != --inside ]; then
@@ -109,6 +109,42 @@ say_docker() {
     sleep 5
     rec docker /tmp/odd/boxes /run/docker.sock
     timeout 20 docker -H unix:///tmp/odd/boxes version; timeout 20 docker -H unix:///tmp/odd/boxes ps -a; sleep 1
+}
+
+say_podman() { # crun wants one kind of cgroups; a container of busybox, without a network
+    umount -l /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup
+    mkdir -p $W/box/bin /run/podman /etc/containers; cp "$(command -v busybox)" $W/box/bin; ln -s busybox $W/box/bin/sh
+    printf '[engine]\ncgroup_manager="cgroupfs"\nevents_logger="none"\nruntime="crun"\n[containers]\ncgroups="disabled"\nlog_driver="k8s-file"\ndefault_ulimits=["nofile=1024:1024","nproc=4096:4096"]\n' >$W/containers.conf
+    export CONTAINERS_CONF=$W/containers.conf
+    pod() { podman --root $W/pod --runroot $W/podrun --storage-driver vfs "$@"; }
+    tar -C $W/box -c . | pod import - box
+    pod system service -t 0 unix:///run/podman/podman.sock & wait_for /run/podman/podman.sock 40
+    rec podman /tmp/odd/pods /run/podman/podman.sock
+    d="timeout 40 docker -H unix:///tmp/odd/pods"
+    printf 'line\n' | $d run -i --rm --network none box /bin/sh -c 'read l; echo "out $l"; echo "err $l" >&2; echo more'
+    $d run -d --name sleeper --network none box /bin/busybox sleep 60
+    printf 'word\n' | $d exec -i sleeper /bin/sh -c 'read w; echo "exec $w"; echo "oops" >&2; exit 3'
+    $d logs sleeper; $d kill sleeper; $d rm sleeper; sleep 1
+}
+
+say_containerd() { # at a path that tells nothing
+    printf 'version = 2\nroot = "%s/c"\nstate = "%s/s"\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\naddress = "/tmp/odd/boxd"\n' $W $W >$W/containerd.toml
+    containerd -c $W/containerd.toml & wait_for /tmp/odd/boxd 40
+    rec containerd /tmp/odd/boxd2 /tmp/odd/boxd
+    c="timeout 20 ctr -a /tmp/odd/boxd2"
+    $c version; $c namespaces create one; $c namespaces ls; $c namespaces create one; $c -n one containers info nothing
+    $c -n one images ls; sleep 1
+}
+
+say_i3() {
+    mkdir -p /run/user/1000/i3
+    Xvfb :77 -screen 0 320x240x8 -nolisten tcp & sleep 2
+    printf 'font pango:monospace 8\nipc-socket /run/user/1000/i3/ipc-socket.77\n' >$W/i3.conf
+    DISPLAY=:77 i3 -c $W/i3.conf & wait_for /run/user/1000/i3/ipc-socket.77 20
+    rec i3 /tmp/odd/tiles /run/user/1000/i3/ipc-socket.77
+    m="i3-msg -s /tmp/odd/tiles"
+    $m -t get_version; $m -t get_workspaces; $m nop; $m 'nonsense here'
+    timeout 3 $m -t subscribe '["workspace"]' & sleep 1; $m workspace 3; sleep 1
 }
 
 for name in "$@"; do (say_$name) >"/tmp/out/$name.log" 2>&1 </dev/null; done
