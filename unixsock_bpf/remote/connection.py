@@ -15,12 +15,11 @@ from typing import Any
 
 from unixsock_bpf.capture.base import Statistics
 from unixsock_bpf.capture.pipe import PIPE_SIZE
-from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.formats import pcapng
 from unixsock_bpf.linux.pid_namespace import identity
 from unixsock_bpf.linux.write import write_all
 from unixsock_bpf.privilege.protocol import Reports, Request, encode_request
-from unixsock_bpf.remote.way import Way, explain
+from unixsock_bpf.remote.way import Way, explain, start
 from unixsock_bpf.timeouts import HEARTBEAT_S, REMOTE_EXIT_TIMEOUT_S
 from unixsock_bpf.version import __version__
 
@@ -76,19 +75,9 @@ class Connection:
 
     def start(self, request: Request) -> None:
         """Start the command, and send the request.  Raises ProbeError if there is no such command."""
-        command = self.way.command(*COMMAND, *filter(None, [identity()]))
-        try:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE if self._output is None else self._output,
-                stderr=subprocess.PIPE,
-                bufsize=0,
-                start_new_session=True,  # no terminal to ask at, and Ctrl-C is for us
-            )
-        except OSError as error:
-            why = (error.strerror or "").lower()
-            raise ProbeError(f"Cannot run '{command[0]}' for {self.way.name}: {why}.") from None
+        output = subprocess.PIPE if self._output is None else self._output
+        words = (*COMMAND, *filter(None, [identity()]))
+        self._process = start(self.way, words, subprocess.PIPE, output)
         self.send(request)
         threading.Thread(target=self._heartbeats, name="heartbeats", daemon=True).start()
 

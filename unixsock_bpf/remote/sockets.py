@@ -9,7 +9,7 @@ from typing import Any
 
 from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.linux.listed_sockets import as_glob
-from unixsock_bpf.remote.way import Way, explain
+from unixsock_bpf.remote.way import Way, explain, start
 from unixsock_bpf.timeouts import REMOTE_ANSWER_TIMEOUT_S
 
 #: Names that a selector shows at most.
@@ -18,7 +18,7 @@ _MOST = 5000
 
 def choices(ways: Sequence[Way]) -> list[tuple[str, str]]:
     """Return a glob and a text for each bound name on any of the hosts.  Raises ProbeError."""
-    running = [_start(way) for way in ways]
+    running = [start(way, ("sockets", "--json"), subprocess.DEVNULL, subprocess.PIPE) for way in ways]
     found: dict[str, tuple[set[str], set[str]]] = {}
     try:
         for way, process in zip(ways, running):
@@ -40,21 +40,6 @@ def choices(ways: Sequence[Way]) -> list[tuple[str, str]]:
 def _text(name: str, kinds: set[str], processes: set[str]) -> str:
     shown = ", ".join(sorted(processes)[:4]) + (", ..." if len(processes) > 4 else "")
     return f"{name}  ({'/'.join(sorted(kinds))})  {shown}".rstrip()
-
-
-def _start(way: Way) -> subprocess.Popen[bytes]:
-    command = way.command("sockets", "--json")
-    try:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-    except OSError as error:
-        why = (error.strerror or "").lower()
-        raise ProbeError(f"Cannot run '{command[0]}' for {way.name}: {why}.") from None
 
 
 def _answer(way: Way, process: subprocess.Popen[bytes]) -> list[dict[str, Any]]:

@@ -7,10 +7,11 @@ what they are in a terminal.  Nothing asks for a password: whoever waits for an 
 from __future__ import annotations
 
 import shlex
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unixsock_bpf.errors import UnixsockError
+from unixsock_bpf.errors import ProbeError, UnixsockError
 
 #: How to become root there, by the value of ``--remote-priv``.
 PRIVILEGES: dict[str, tuple[str, ...]] = {"sudo": ("sudo", "-n"), "doas": ("doas", "-n"), "none": ()}
@@ -40,6 +41,23 @@ class Way:
     def command(self, *words: str) -> list[str]:
         """Return the command that runs ``unixsock`` there; ``words`` are harmless to a shell."""
         return [*self.prefix, "unixsock", *words]
+
+
+def start(way: Way, words: Sequence[str], stdin: int, stdout: int) -> subprocess.Popen[bytes]:
+    """Start ``unixsock`` there, with a pipe from its stderr.  Raises ProbeError without such a command."""
+    command = way.command(*words)
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,  # no terminal to ask at, and Ctrl-C is for us
+        )
+    except OSError as error:
+        why = (error.strerror or "").lower()
+        raise ProbeError(f"Cannot run '{command[0]}' for {way.name}: {why}.") from None
 
 
 def by_ssh(
