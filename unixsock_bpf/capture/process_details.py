@@ -1,4 +1,4 @@
-"""What /proc tells of the processes of a record: executable, command line, parent and user.
+"""What /proc tells of the processes of a record: executable, command line, parent, user and passed sockets.
 
 It is read when a process is first seen, and at most once a second, so that a process that has ended by then
 has none; nor has one whose name is another by now, or that began after the record.
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from unixsock_bpf.formats import pcapng
 from unixsock_bpf.formats.pcapng import Block
 from unixsock_bpf.linux import procfs
-from unixsock_bpf.record import HEADER_LEN, HEADER_OFFSETS, Element, Flag, element
+from unixsock_bpf.linux.passed_sockets import PassedSockets
+from unixsock_bpf.record import HEADER_LEN, HEADER_OFFSETS, Element, FdKind, Flag, element
 
 if TYPE_CHECKING:
     from unixsock_bpf.options import Settings
@@ -32,6 +33,7 @@ _FRESH_S, _REMEMBERED = 1.0, 4096
 
 _RECORD = 28 + len(pcapng.PACKET_PREFIX)
 _U16, _U32, _ELEMENT = struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<HH")
+_FD = struct.Struct("<IQ")
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class ProcessDetails:
         #: When /etc/passwd had changed, and when it was looked at.
         self._users_read = 0, 0.0
         self._announced: dict[int, Details] = {}
+        self._sockets = PassedSockets()
 
     def added(self, blocks: Sequence[Block]) -> list[Block]:
         """Return ``blocks`` with the details in each record."""
@@ -83,7 +86,28 @@ class ProcessDetails:
                 )
             values = (found.exe, found.cmdline, _U32.pack(found.parent)) if found else (b"", b"", b"")
             elements += [element(kind, value) for kind, value in zip(kinds, (*values, user)) if value]
+        block = self._with_passed_sockets(block)
         yield pcapng.with_elements(block, b"".join(elements)) if elements else block
+
+    def _with_passed_sockets(self, block: Block) -> Block:
+        """Return a record that says what the sockets are that it passes."""
+        pid = _number(block, "src_pid")
+        places = [
+            at
+            for at, kind, length in _elements(block)
+            if pid
+            and kind == Element.FD
+            and length == _FD.size
+            and _FD.unpack_from(block, at)[0] == FdKind.SOCKET
+        ]
+        for at in reversed(places):
+            _, inode = _FD.unpack_from(block, at)
+            about = self._sockets.describe(pid, inode).encode("utf-8", "replace")
+            if about:
+                longer = bytearray(pcapng.with_elements(block, about + bytes(-len(about) % 4), at + _FD.size))
+                _U16.pack_into(longer, at - 2, _FD.size + len(about))
+                block = bytes(longer)
+        return block
 
     def _details(self, pid: int, comm: bytes, at_ticks: float) -> Details | None:
         """Return what is known of a process that had the name ``comm`` at a time."""
@@ -149,15 +173,21 @@ def _number(block: Block, name: str, form: struct.Struct = _U32) -> int:
 
 def _comms(block: Block) -> dict[str, bytes]:
     """Return the command names of a record's sides."""
-    found = {}
+    sides = {Element.SRC_COMM: "src", Element.DST_COMM: "dst"}
+    return {
+        sides[Element(kind)]: bytes(block[at : at + length])
+        for at, kind, length in _elements(block)
+        if kind in sides
+    }
+
+
+def _elements(block: Block) -> Iterator[tuple[int, int, int]]:
+    """Yield place, type and length of each element's value."""
     at, end = _RECORD + HEADER_LEN, _RECORD + _number(block, "header_len", _U16)
     while at + _ELEMENT.size <= end:
         kind, length = _ELEMENT.unpack_from(block, at)
-        if kind in (Element.SRC_COMM, Element.DST_COMM):
-            side = "src" if kind == Element.SRC_COMM else "dst"
-            found[side] = bytes(block[at + _ELEMENT.size : at + _ELEMENT.size + length])
+        yield at + _ELEMENT.size, kind, length
         at += _ELEMENT.size + length + -length % 4
-    return found
 
 
 def _users() -> dict[int, bytes]:

@@ -142,17 +142,15 @@ def packet(time_ns: int, encoded: bytes, interface_id: int = 0) -> bytes:
     return block(EPB, head + data)
 
 
-def with_elements(block: Block, elements: bytes) -> bytes:
-    """Return a packet's block with ``elements`` behind those of its record."""
+def with_elements(block: Block, elements: bytes, end: int = 0) -> bytes:
+    """Return a packet's block with ``elements`` behind those of its record, or from byte ``end`` on."""
     view = memoryview(block)
     (caplen,) = _LENGTH.unpack_from(view, 20)
     begin = 28 + len(PACKET_PREFIX)
     (header,) = _HEADER_LEN.unpack_from(view, begin + _HEADER_LEN_AT)
     longer = _HEADER_LEN.pack(header + len(elements))
-    at = begin + _HEADER_LEN_AT
-    data = b"".join(
-        (view[28:at], longer, view[at + 2 : begin + header], elements, view[begin + header : 28 + caplen])
-    )
+    at, end = begin + _HEADER_LEN_AT, end or begin + header
+    data = b"".join((view[28:at], longer, view[at + 2 : end], elements, view[end : 28 + caplen]))
     length = struct.pack("<II", len(data), len(data))
     body = b"".join((view[8:20], length, _pad(data), view[28 + caplen + -caplen % 4 : -4]))
     total = _LENGTH.pack(len(body) + 12)

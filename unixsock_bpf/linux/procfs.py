@@ -17,11 +17,11 @@ def pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
-def read(pid: int, name: str) -> bytes:
-    """Return the content of ``/proc/PID/name``; empty if it cannot be read."""
+def read(pid: int, name: str, most: int = -1) -> bytes:
+    """Return the content of ``/proc/PID/name``, ``most`` bytes of it; empty if it cannot be read."""
     try:
         with open(f"/proc/{pid}/{name}", "rb") as file:
-            return file.read()
+            return file.read(most)
     except OSError:
         return b""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import socket
 import struct
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from unixsock_bpf import record
 from unixsock_bpf.capture import process_details
 from unixsock_bpf.capture.process_details import ProcessDetails
 from unixsock_bpf.formats import pcapng
-from unixsock_bpf.record import Flag, Record
+from unixsock_bpf.linux.passed_sockets import PassedSockets
+from unixsock_bpf.record import Fd, FdKind, Flag, Record
 
 CODE = "import sys; print(flush=True); sys.stdin.read()"
 
@@ -135,3 +137,48 @@ def test_blocks_of_processes_come_before_their_first_record(process: subprocess.
         6: struct.pack("<I", os.getuid()),
         7: pwd.getpwuid(os.getuid()).pw_name.encode(),
     }
+
+
+def test_passed_sockets_have_their_protocol_addresses_and_state(tmp_path: Path) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        socket.create_connection(listening.getsockname()) as client,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 16) as netlink,
+        socket.socket(socket.AF_UNIX) as named,
+    ):
+        udp.bind(("127.0.0.1", 0))
+        netlink.bind((0, 0))
+        named.bind(str(tmp_path / "a b"))
+        named.listen()
+        port, other, third = (one.getsockname()[1] for one in (listening, client, udp))
+        sockets = [listening, client, udp, netlink, named]
+        fds = [Fd(FdKind.SOCKET, os.fstat(one.fileno()).st_ino) for one in sockets]
+        others = [Fd(FdKind.FILE, fds[0].inode, b"/f"), Fd(FdKind.SOCKET, 1), Fd(FdKind.FILE, fds[0].inode)]
+        after = added(between(os.getpid(), fds=[*fds, *others], fds_count=8))
+    assert [one.path.decode() for one in after.fds[:5]] == [
+        f"TCP 127.0.0.1:{port} listening",
+        f"TCP 127.0.0.1:{other} to 127.0.0.1:{port} established",
+        f"UDP 127.0.0.1:{third} unconnected",
+        "netlink generic",
+        f"unix stream {tmp_path}/a b listening",
+    ]
+    assert after.fds[5:] == others
+    assert [one.inode for one in after.fds[:5]] == [one.inode for one in fds]
+    assert after.payload == b"12345"
+
+
+def test_addresses_of_version_6(monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = "0" * 32
+    lines = (
+        "  sl  local_address\n"
+        f"   0: {nowhere[8:]}01000000:1F90 {nowhere}:0000 0A 0:0 0:0 0 0 0 77 1\n"
+        "   1: cut\n"
+    ).encode()
+    if sys.byteorder == "big":
+        lines = lines.replace(b"01000000:", b"00000001:")
+    monkeypatch.setattr(
+        "unixsock_bpf.linux.procfs.read", lambda pid, name, most: lines if name == "net/tcp6" else b""
+    )
+    assert PassedSockets().describe(1, 77) == "TCP [::1]:8080 listening"
+    assert PassedSockets().describe(1, 78) == ""
