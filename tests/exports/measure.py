@@ -99,17 +99,13 @@ def growth(count: int, folder: Path) -> list[str]:
 
 
 def memory(folder: Path) -> list[list[str]]:
-    """Return a row for each format: memory for the small capture and the large one, and its speed."""
+    """Return a row for each format: memory for the small capture and the large one."""
     much, little = large(folder)
-    size = much.stat().st_size
     rows = []
     for form in FORMATS:
         small = peak_mib(little, form, folder / "small")
-        began = resource.getrusage(resource.RUSAGE_CHILDREN)
         peak = peak_mib(much, form, folder / "large")
-        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-        used = ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
-        rows.append([f"`{form}`", f"{small} MiB", f"{peak} MiB", f"{size / used / 1e6:,.0f}"])
+        rows.append([f"`{form}`", f"{small} MiB", f"{peak} MiB"])
         for output in ("small", "large"):
             subprocess.run(["rm", "-rf", str(folder / output)], check=True)
     return rows
@@ -129,7 +125,7 @@ def _main() -> None:
 
         when = f"Measured {datetime.date.today()}, Python {sys.version.split()[0]}.\n\n"
         if options.memory:
-            heads = ["format", "memory for 21 MB", "memory for 2.1 GB", "MB/s"]
+            heads = ["format", "memory for 21 MB", "memory for 2.1 GB"]
             made["memory"] = when + report.table(heads, memory(folder()))
             print(made["memory"])
         if options.records or not options.memory:

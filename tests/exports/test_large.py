@@ -19,4 +19,5 @@ def captures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.mark.parametrize("form", measure.FORMATS)
 def test_memory(form: str, captures: tuple[Path, Path], tmp_path: Path) -> None:
     large, small = [measure.peak_mib(capture, form, tmp_path / capture.stem) for capture in captures]
+    print(f"{form}: {small} MiB, {large} MiB")
     assert large < small + _MORE.get(form, 130)

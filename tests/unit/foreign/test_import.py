@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from unixsock_bpf.cli.long_work import LongWork
 from unixsock_bpf.cli.main import main
 from unixsock_bpf.formats import reader
 from unixsock_bpf.record import Event, Flag, Record, Role, SocketType
@@ -191,6 +192,20 @@ def test_refusals(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         assert re.fullmatch(rf"unixsock: cannot import .*{sentence}.*\n", err), err
         assert output.exists() == (name == "cut")
     assert len(list(reader.read(str(tmp_path / "cut.pcapng")))) == 2
+
+
+def test_an_import_that_is_stopped_early_blames_no_file(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(work: LongWork, done: int, total: int) -> bool:
+        work.stopped = True
+        return True
+
+    monkeypatch.setattr(LongWork, "show", stop)
+    log = tmp_path / "a"
+    log.write_text('77 write(3<UNIX-STREAM:[5->6]>, "\\x61", 1) = 1\n')
+    assert main(["import", str(log), "-w", str(tmp_path / "a.pcapng")]) == 0
+    assert "cannot import" not in capfd.readouterr().err
 
 
 def test_hostile_logs_take_linear_time(tmp_path: Path) -> None:
