@@ -46,7 +46,7 @@ def until_captured(live: Live, actor: Actor) -> None:
 def test_a_start_after_the_captures_is_captured_and_another() -> None:
     """From the first and the second start on; nothing of processes elsewhere."""
     wanted = f"unit unixsock-late or container {'a5' * 8} or pid {os.getpid()}"
-    with Actor("elsewhere") as other, Live(capture_filter=wanted) as live:
+    with Actor("elsewhere") as other, Live("--process-details", capture_filter=wanted) as live:
         for number in (1, 2):
             for name, folder in (("unit", UNIT), ("container", CONTAINER)):
                 with member(folder / "inner", f"{name}-{number}") as inside:
@@ -57,3 +57,6 @@ def test_a_start_after_the_captures_is_captured_and_another() -> None:
     senders = {one.src_comm for one in live.records if one.event == Event.DATA}
     assert {b"unit-1", b"unit-2", b"container-1", b"container-2"} <= senders
     assert b"elsewhere" not in senders
+    own = [one for one in live.records if one.src_comm == b"unit-2" and one.event == Event.DATA]
+    known = {(one.src_exe, one.src_parent, one.src_user, one.src_cmdline.split(b"\0")[1]) for one in own}
+    assert (os.readlink("/proc/self/exe").encode(), os.getpid(), b"root", b"-c") in known

@@ -1,4 +1,4 @@
-"""What is near where a filter's path is no present socket's: why a capture may stay empty."""
+"""Why a capture may stay empty: what is near a path that no present socket has, and units that do not run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from unixsock_bpf.filter import glob
-from unixsock_bpf.filter.ast import terms
+from unixsock_bpf.filter.ast import Groups, terms
 from unixsock_bpf.filter.glob import Glob
 from unixsock_bpf.record import display_name
 
@@ -39,7 +39,10 @@ class Named(Protocol):
 
 
 def near(wanted: Filter, present: Iterable[Named]) -> list[str]:
-    """Return a sentence for each path of ``wanted`` that is no present socket's: what is there instead."""
+    """Return a sentence for each path of ``wanted`` that is no present socket's: what is there instead.
+
+    And one for each unit or container that does not run.
+    """
     sockets = list(present)
     names = sorted({display_name(one.name) for one in sockets if one.name})
     files = {(one.file, one.device) for one in sockets if one.file}
@@ -50,7 +53,15 @@ def near(wanted: Filter, present: Iterable[Named]) -> list[str]:
         sentence = _why(globs, names, files)
         if sentence:
             sentences.append(sentence)
-    return sentences
+    return sentences + _not_running(wanted)
+
+
+def _not_running(wanted: Filter) -> list[str]:
+    return [
+        f"{term.name} {_shown(term.value.names[0])} has no processes now; they are taken once it starts"
+        for term, negated in terms(wanted.root)
+        if not negated and isinstance(term.value, Groups) and not term.value.groups
+    ]
 
 
 def _paths(wanted: Filter) -> Iterator[tuple[Glob, ...]]:
@@ -61,15 +72,15 @@ def _paths(wanted: Filter) -> Iterator[tuple[Glob, ...]]:
 
 
 def nearby(wanted: Filter) -> list[str]:
-    """Return all that a user of ``wanted`` may want to know of its paths when a capture begins."""
+    """Return all that a user of ``wanted`` may want to know of its terms when a capture begins."""
     if not any(term.name == "path" for term, _ in terms(wanted.root)):
-        return []
+        return _not_running(wanted)
     from unixsock_bpf.linux import sock_diag
 
     try:
         return [*bound_otherwise(wanted), *near(wanted, sock_diag.listed())]
     except sock_diag.DiagError:
-        return []
+        return _not_running(wanted)
 
 
 def bound_otherwise(wanted: Filter) -> list[str]:

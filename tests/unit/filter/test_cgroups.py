@@ -15,7 +15,7 @@ from patience import soon
 
 from unixsock_bpf import filter as capture_filter
 from unixsock_bpf.capture.cgroup_follower import CgroupFollower
-from unixsock_bpf.filter import Filter, FilterError, cgroups, encode
+from unixsock_bpf.filter import Filter, FilterError, cgroups, encode, near
 from unixsock_bpf.filter.ast import Groups, Term
 from unixsock_bpf.filter.serialize import from_plain, to_plain
 from unixsock_bpf.linux import containers
@@ -94,6 +94,15 @@ def test_a_container_is_its_outermost_cgroup(
     taken = capture_filter.parse(text)
     inside = [path for path in PATHS if taken.matches(sent_from(path))]
     assert inside == [path for path in PATHS if any((path + "/").startswith(one + "/") for one in expected)]
+
+
+def test_a_unit_that_does_not_run_is_reported(present: dict[bytes, Group]) -> None:
+    wanted = capture_filter.parse("unit nginx or unit late or container nothing and not unit other")
+    expected = [
+        "unit late.service has no processes now; they are taken once it starts",
+        "container nothing has no processes now; they are taken once it starts",
+    ]
+    assert near.near(wanted, []) == near.nearby(wanted) == expected
 
 
 def test_the_kernel_compares_with_their_ids_at_their_levels(present: dict[bytes, Group]) -> None:
