@@ -72,9 +72,9 @@ function M.http(rec, bytes, tree, pinfo)
             state[sock] = head
         end
     end
-    if (code or verb) and bytes:find("HTTP/1.", start + 16, true) then
-        local stop = bytes:find("\n", start, true) or start
-        more_http(bytes, stop + 1, code ~= nil, tree, pinfo)
+    if code or verb then
+        local stop = bytes:find("\n", start, true)
+        if stop and bytes:find("HTTP/1.", stop, true) then more_http(bytes, stop + 1, code ~= nil, tree, pinfo) end
     end
 end
 
