@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import struct
@@ -67,6 +68,23 @@ def test_a_full_ring_loses_messages_and_counts_them() -> None:
     dropped = statistics[12:].partition(struct.pack("<HH", 5, 8))[2][:8]
     total = sum(r.lost[0] for r in live.records if r.lost)
     assert struct.unpack("<Q", dropped)[0] == total >= lost
+
+
+def test_the_first_message_on_each_processor_is_captured() -> None:
+    """Between sockets that the probe does not know: each processor keeps little memory for the first ones."""
+    processors = os.sched_getaffinity(0)
+    pairs = {processor: socket.socketpair() for processor in processors}
+    with Live() as live:
+        for processor, (left, right) in pairs.items():
+            os.sched_setaffinity(0, {processor})
+            left.send(b"on %d" % processor)
+            right.recv(100)
+        os.sched_setaffinity(0, processors)
+        live.wait_ready()
+        for one in itertools.chain(*pairs.values()):
+            one.close()
+    captured = [r.payload for r in live.records if r.payload.startswith(b"on ")]
+    assert captured == [b"on %d" % processor for processor in pairs]
 
 
 def test_a_datagram_larger_than_a_record_is_split_and_can_be_joined() -> None:

@@ -5,11 +5,13 @@ Source: Documentation/bpf/maps.rst; bcc's JSON for the types in C.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import mmap
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -66,6 +68,28 @@ def memory(shape: Shape) -> int:
         return shape.max_entries * (element - 8)
     elements = 0 if shape.flags & _NO_PREALLOC else shape.max_entries
     return elements * (_ELEMENT_HEAD + element) + (1 << (shape.max_entries - 1).bit_length()) * _BUCKET
+
+
+def fill_caches(found: Iterable[Map], processors: Iterable[int]) -> None:
+    """Have each processor keep memory for new elements of the maps that take it on demand.
+
+    A program takes memory from what its processor keeps, which is filled up in an interrupt, and is a single
+    element before the first one was taken (prefill_mem_cache in kernel/bpf/memalloc.c).  Where kprobes run
+    with interrupts off, as on arm64, a message between two new sockets would find too little.
+    """
+    on_demand = [one for one in found if one.shape.flags & _NO_PREALLOC]
+
+    def fill() -> None:
+        for processor in processors:
+            with contextlib.suppress(OSError):  # one that this process may not run on
+                os.sched_setaffinity(0, {processor})
+                for one in on_demand:
+                    one.add_and_remove()
+
+    # Affinity is the thread's own.
+    thread = threading.Thread(target=fill)
+    thread.start()
+    thread.join()
 
 
 @dataclass(frozen=True)
@@ -152,6 +176,15 @@ class Map:
 
         if bcc.lib.bpf_update_elem(self.fd, ctypes.byref(key), ctypes.byref(leaf), 0) < 0:
             raise KeyError(os.strerror(ctypes.get_errno()))
+
+    def add_and_remove(self) -> None:
+        """Add an element of zeros, and remove it.  Not for a map that programs use already."""
+        import bcc
+
+        key = ctypes.create_string_buffer(self.shape.key_size)
+        leaf = ctypes.create_string_buffer(self.shape.leaf_size)
+        bcc.lib.bpf_update_elem(self.fd, key, leaf, 0)
+        bcc.lib.bpf_delete_elem(self.fd, key)
 
     def freeze(self) -> None:
         """Let nothing but programs change it from now on.  Raise ProbeError."""

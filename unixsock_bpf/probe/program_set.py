@@ -156,6 +156,7 @@ class ProgramSet:
 
         # First what takes long: memory for many elements.
         _side_by_side(make, sorted(shapes.items(), key=lambda one: -one[1].max_entries))
+        maps.fill_caches(found.values(), range(self._kernel.macros["CPUS"]))
         return found
 
     def _code_of(self, program: Program) -> Bytecode:
