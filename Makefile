@@ -79,7 +79,7 @@ test: export UNIXSOCK_WIRESHARK ?= all
 test: export UNIXSOCK_WINDOWS ?= local,4.6
 test: lint
 	$(PYTEST) --kernels $(KERNELS) --windows '$(WINDOWS)' --one-thread --brief $(FAULTS:%=--ignore %) \
-	    --ignore tests/kernel/test_gui.py \
+	    --ignore tests/kernel/test_gui.py --ignore tests/kernel/test_no_btf.py \
 	    tests/unit tests/dissector tests/gui tests/kernel
 else
 test: setup
@@ -95,7 +95,7 @@ test-dissector test-wireshark: setup
 
 # Each row of docs/kernels.md is one of these tests.
 FEATURES := $(patsubst %,tests/kernel/test_%.py,basic send_syscalls process_identity bound_paths descriptors events \
-    stream_integrity loss filter_load)
+    stream_integrity loss filter_load verifier)
 test-kernels: setup
 	$(PYTEST) --kernels bullseye,bookworm,trixie,sid --attach fentry,kprobe --own-root --one-thread \
 	    --kernel-table docs/kernels.md $(FEATURES)
@@ -112,6 +112,7 @@ KINDS ?= bookworm-rt,trixie-rt,bookworm-cloud,trixie-cloud,bookworm-backports,tr
     bookworm-jiffies,sid-lockdown,sid-kptr,bookworm-many-cpus
 test-kinds: setup
 	$(PYTEST) --kernels $(KINDS) --one-thread tests/kernel/test_basic.py tests/kernel/test_stream_integrity.py
+	$(PYTEST) --kernels bookworm --one-thread tests/kernel/test_no_btf.py
 
 # Seconds of coverage-guided fuzzing, for all parsers together.
 FUZZ_SECONDS ?= 600

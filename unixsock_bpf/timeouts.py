@@ -38,3 +38,5 @@ MESSAGES_THREAD_TIMEOUT_S = 5.0
 CHECK_TIMEOUT_S = 30
 #: tshark prints its folders: within a second, but on a busy emulated machine it took a minute.
 TSHARK_FOLDERS_TIMEOUT_S = 300
+#: A C compiler reads the kernel's headers: 3 s, but minutes on an emulated and busy machine.
+HEADERS_COMPILE_TIMEOUT_S = 900.0

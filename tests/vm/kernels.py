@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,6 +101,7 @@ MODULES = (
 _LISTS = ("modules.builtin", "modules.builtin.modinfo", "modules.order")
 
 _PACKAGES = r"linux-(image|binary|modules)-\d.*"
+_HEADER_PACKAGES = r"linux-headers-\d.*"
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,38 @@ def fetch(name: str) -> Kernel:
     shutil.rmtree(full)
     apt.forget()
     return kernel
+
+
+def headers(kernel: Kernel) -> Path:
+    """Return an archive of ``kernel``'s headers, as its CONFIG_IKHEADERS makes one.  Raises SetupError.
+
+    Fetched if need be.  An archive, because a guest opens files of this machine slowly.
+    """
+    archive = kernel.home.with_name(f"{kernel.release}.headers.tar.xz")
+    if not archive.exists():
+        package = kernel.suite.package.replace("image", "headers")
+        say(f"Fetching Debian's {package} of {kernel.suite.release} (about 10 MB, once)")
+        full = kernel.home.with_name(f"{kernel.home.name}.full")
+        shutil.rmtree(full, ignore_errors=True)
+        full.mkdir(parents=True)
+        apt = Apt(kernel.suite.release, kernel.suite.arch)
+        apt.unpack(apt.needed(package, _HEADER_PACKAGES), full)
+        apt.forget()
+        made = full / "usr/src" / f"linux-headers-{kernel.release}"
+        if not made.is_dir():
+            raise SetupError(f"Debian's {package} is not for Linux {kernel.release}: remove {kernel.home}")
+        trees = [made, *(full / "usr/src").glob("linux-headers-*-common*")]
+        making = archive.with_name(f"{archive.name}.part")
+        with tarfile.open(making, "w:xz", preset=1) as packed:
+            for tree in trees:
+                for name in (
+                    "include",
+                    *(str(path.relative_to(tree)) for path in tree.glob("arch/*/include")),
+                ):
+                    packed.add(tree / name, name)
+        shutil.rmtree(full)
+        making.rename(archive)
+    return archive
 
 
 def _thin_out(suite: Suite, full: Path) -> Kernel:

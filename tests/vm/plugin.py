@@ -60,6 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "rows: each variant has a row of its own in docs/kernels.md")
+    config.addinivalue_line("markers", "headers: the kernel's headers lie beside it in .cache/kernels")
     config.addinivalue_line("markers", "thorough: takes long, and tells little that is special to a kernel")
     if config.getoption("--kernels") or config.getoption("--windows"):
         config.pluginmanager.register(Guests(config))
@@ -105,6 +106,8 @@ class GuestRun:
             own_root = own_root and kernel.suite.user_land not in ("bullseye", "bookworm")
             own_root = own_root or kernel.suite.foreign
             root = rootfs.build_for(kernel) if own_root else None
+            if any(item.original.get_closest_marker("headers") for item in self.items):
+                kernels.headers(kernel)
             self.bcc = rootfs.bcc_version(root)
             # Another release's Python takes pytest from Debian, ours from .venv.
             python = "/usr/bin/python3" if root else str(CHECKOUT / ".venv/bin/python")

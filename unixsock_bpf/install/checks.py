@@ -96,8 +96,10 @@ def _refusal() -> str | None:
 
 
 def btf() -> Check:
-    """Check for the running kernel's type information."""
-    return _need("BTF", refusals.btf_refused(), "/sys/kernel/btf/vmlinux")
+    """Check for the running kernel's type information, or its headers, which tell layouts, too."""
+    there = os.access(refusals.VMLINUX_BTF, os.R_OK)
+    found = refusals.VMLINUX_BTF if there else "none; layouts come from the kernel's headers"
+    return _need("BTF", refusals.types_refused(), found)
 
 
 def kprobes() -> Check:
@@ -177,12 +179,12 @@ def _pages_unknown(found: str, remedy: str) -> Check:
 def _tells_where_pages_are(kcore: str) -> bool:
     if os.geteuid() != 0:  # as root will find it
         return Path(kcore).exists()
-    from unixsock_bpf.probe import offsets
-    from unixsock_bpf.probe.btf import Btf, BtfError
+    from unixsock_bpf.probe import kernel, offsets
+    from unixsock_bpf.probe.btf import BtfError
     from unixsock_bpf.probe.page_bases import page_bases
 
     try:
-        return bool(page_bases(offsets.macros(Btf())["STRUCT_PAGE_SIZE"], kcore))
+        return bool(page_bases(offsets.macros(kernel.types())["STRUCT_PAGE_SIZE"], kcore))
     except (BtfError, OSError):
         return False
 

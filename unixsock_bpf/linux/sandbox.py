@@ -120,6 +120,12 @@ def own_mounts(namespaces: int = 0) -> bool:
     return True
 
 
+def mount_memory(folder: Path) -> None:
+    """Mount an empty file system in memory over ``folder``.  Raises SandboxError."""
+    options = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+    _must("make a folder", library().mount(b"tmpfs", bytes(folder), b"tmpfs", options, b"mode=755"))
+
+
 def freeze_files(folder: Path, files: Mapping[str, bytes]) -> bool:
     """Make every mounted file system read-only for this process and its children, and its network empty.
 
@@ -129,8 +135,7 @@ def freeze_files(folder: Path, files: Mapping[str, bytes]) -> bool:
     if not own_mounts(_CLONE_NEWNET | _CLONE_NEWIPC):
         return False
     libc = library()
-    options = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
-    _must("make a folder", libc.mount(b"tmpfs", bytes(folder), b"tmpfs", options, b"mode=755"))
+    mount_memory(folder)
     before = os.umask(0o022)
     for name, content in files.items():
         path = folder / name

@@ -40,6 +40,8 @@ class Member:
 class Btf:
     """The running kernel's types.  Raises BtfError where there is no BTF."""
 
+    has_function_types = True
+
     def __init__(self) -> None:
         self._lib = libbpf.library()
         #: What was looked up: each look goes through all of the kernel's types.

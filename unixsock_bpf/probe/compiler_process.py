@@ -32,15 +32,18 @@ _KEPT = (sandbox.CAP_DAC_READ_SEARCH, sandbox.CAP_SYS_RESOURCE, sandbox.CAP_BPF)
 
 
 class CompilerProcess:
-    """Run ``work``, whose result JSON can hold, in a child process, which ends with ``with``."""
+    """Run ``work``, whose result JSON can hold, in a child process, which ends with ``with``.
 
-    def __init__(self, work: Callable[[], Any]) -> None:
+    ``prepare`` runs there before, as root, with mounts that only the child sees.
+    """
+
+    def __init__(self, work: Callable[[], Any], prepare: Callable[[], None] | None = None) -> None:
         self._stderr = os.memfd_create("stderr")
         self._answer, answer = os.pipe()
         parent = os.getpid()
         self._child = os.fork()
         if self._child == 0:
-            _work(work, self._stderr, answer, parent)
+            _work(work, prepare, self._stderr, answer, parent)
         os.close(answer)
 
     def __enter__(self) -> CompilerProcess:
@@ -86,11 +89,16 @@ def with_last_line(failure: str, stderr: str) -> str:
     return f"{failure} ({detail[-1].strip()[:200]})" if detail else failure
 
 
-def _work(work: Callable[[], Any], stderr: int, answer: int, parent: int) -> NoReturn:
+def _work(
+    work: Callable[[], Any], prepare: Callable[[], None] | None, stderr: int, answer: int, parent: int
+) -> NoReturn:
     """Run the child, which never returns."""
     try:
         _keep_only(stderr, answer)
-        kept = _KEPT if _hide_symbols() else (*_KEPT, sandbox.CAP_SYSLOG)
+        own_mounts = _hide_symbols()
+        kept = _KEPT if own_mounts else (*_KEPT, sandbox.CAP_SYSLOG)
+        if prepare and own_mounts:
+            prepare()
         # Where even this is forbidden, root compiles.
         with contextlib.suppress(OSError):
             sandbox.give_up_privileges(sandbox.NOBODY, kept)

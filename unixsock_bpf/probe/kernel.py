@@ -9,9 +9,10 @@ from pathlib import Path
 
 from unixsock_bpf.dependencies import how_to_install
 from unixsock_bpf.errors import ProbeError
-from unixsock_bpf.probe import bcc_package, offsets
+from unixsock_bpf.probe import bcc_package, hook_table, offsets
 from unixsock_bpf.probe.btf import Btf, BtfError
-from unixsock_bpf.probe.refusals import tracing_refused
+from unixsock_bpf.probe.offsets import Types
+from unixsock_bpf.probe.refusals import VMLINUX_BTF, tracing_refused
 
 _SHIM = Path(__file__).parents[1] / "bpf/kernel_shim"
 
@@ -36,24 +37,32 @@ _MISSED = "bpf_link_info.perf_event.kprobe.missed"
 class Kernel:
     """The running kernel.
 
+    ``types``: its structures and functions, from BTF or, without types of functions, from its headers.
     ``macros``: layouts and sizes for the C.  ``preemptible``: whether it may take the processor from a
     thread while it runs an fentry program.
     """
 
-    btf: Btf
+    types: Types
     macros: dict[str, int]
     preemptible: bool
 
     def has(self, fact: str) -> bool:
-        """Return whether BTF has a function, or ``struct.member``."""
+        """Return whether the kernel has a function, or ``struct.member``."""
         if "." not in fact:
-            return self.btf.has_function(fact)
-        return self.btf.has_struct(fact.partition(".")[0]) and self.btf.member(fact) is not None
+            return self.types.has_function(fact)
+        return self.types.has_struct(fact.partition(".")[0]) and self.types.member(fact) is not None
+
+    @property
+    def btf(self) -> Btf:
+        """Its BTF, for what needs functions' types.  Raises BtfError where there is none."""
+        if not isinstance(self.types, Btf):
+            raise BtfError("the kernel has no BTF")
+        return self.types
 
     @property
     def has_sessions(self) -> bool:
         """Whether returns can be hooked by kprobe.session links that miss nothing."""
-        return all(map(self.has, _SESSION_FACTS))
+        return self.types.has_function_types and all(map(self.has, _SESSION_FACTS))
 
     @property
     def ways(self) -> tuple[str, ...]:
@@ -61,15 +70,17 @@ class Kernel:
 
         On x86-64 all kernels with BTF have fentry; on arm64 those since Linux 6.4 that were built with
         CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS, which load its programs before, too, but do not attach them.
+        Kernels without BTF have none.
         """
-        if os.uname().machine == "aarch64" and not self.has(_DIRECT_CALLS):
+        direct_calls = os.uname().machine != "aarch64" or self.has(_DIRECT_CALLS)
+        if not (self.types.has_function_types and direct_calls):
             return ("kprobe",)
         return ("fentry", "kprobe")
 
     @property
     def missed_offset(self) -> int | None:
         """Where struct bpf_link_info has a kprobe's missed calls; None if the kernel counts none."""
-        found = self.btf.member(_MISSED) if self.btf.has_struct("bpf_link_info") else None
+        found = self.types.member(_MISSED) if self.types.has_struct("bpf_link_info") else None
         return found.offset if found else None
 
 
@@ -88,21 +99,31 @@ def kernel() -> Kernel:
             f"The Python package bcc is missing or of no use ({error}): {how_to_install('bcc')}."
         ) from None
     try:
-        btf = Btf()
-        macros = offsets.macros(btf)
+        found = types()
+        macros = offsets.macros(found)
     except BtfError as error:
         raise ProbeError(f"This kernel can't be traced: {error}.") from None
     macros |= {"PAGE_SIZE": mmap.PAGESIZE, "CPUS": cpus}
-    return Kernel(btf, macros, preemptible(btf))
+    return Kernel(found, macros, preemptible(found))
 
 
-def preemptible(btf: Btf, report: str = "/sys/kernel/debug/sched/preempt") -> bool:
+def types(path: str = VMLINUX_BTF) -> Types:
+    """Return the running kernel's types, from its headers where it has no BTF.  Raises BtfError."""
+    if os.access(path, os.R_OK):
+        return Btf()
+    from unixsock_bpf.probe.kernel_headers import KernelHeaders
+
+    members = {fact for hook in hook_table.HOOKS for fact in (*hook.facts, *hook.lacks) if "." in fact}
+    return KernelHeaders({*offsets.MEMBERS, *members, _MISSED}, offsets.STRUCTS)
+
+
+def preemptible(types: Types, report: str = "/sys/kernel/debug/sched/preempt") -> bool:
     """Whether this kernel may take the processor from a thread that is inside of it, as far as it says.
 
     Which of the kinds that it was built with it uses is in debugfs, since Linux commit
     1011dcce99f8 ("sched,preempt: Move preempt_dynamic to debug.c"), v5.13.  Without that, it may.
     """
-    if not any(btf.has_function(name) for name in _PREEMPTIBLE):
+    if not any(types.has_function(name) for name in _PREEMPTIBLE):
         return False
     try:
         kinds = Path(report).read_text()

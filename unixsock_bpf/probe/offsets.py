@@ -6,7 +6,9 @@ Optional ones are left undefined where the kernel has none of them, and the C sa
 
 from __future__ import annotations
 
-from unixsock_bpf.probe.btf import Btf, BtfError
+from typing import Protocol
+
+from unixsock_bpf.probe.btf import BtfError, Member
 
 #: macro: members, newest first.
 OFFSETS: dict[str, tuple[str, ...]] = {
@@ -66,10 +68,6 @@ OFFSETS: dict[str, tuple[str, ...]] = {
     "DENTRY_PARENT": ("dentry.d_parent",),
     "DENTRY_UNHASHED": ("dentry.d_hash.pprev",),  # NULL: no name leads to it any more
     "VFSMOUNT_ROOT": ("vfsmount.mnt_root",),
-    "MOUNT_MNT": ("mount.mnt",),
-    "MOUNT_PARENT": ("mount.mnt_parent",),
-    "MOUNT_NAMESPACE": ("mount.mnt_ns",),
-    "MOUNT_MOUNTPOINT": ("mount.mnt_mountpoint",),
     "UNIX_SOCK_MOUNT": ("unix_sock.path.mnt",),
     "UNIX_SOCK_DENTRY": ("unix_sock.path.dentry",),
     "TASK_CGROUPS": ("task_struct.cgroups",),
@@ -104,6 +102,11 @@ OFFSETS: dict[str, tuple[str, ...]] = {
 
 #: The same, where a kernel may have none.
 OPTIONAL: dict[str, tuple[str, ...]] = {
+    # Not in the headers that modules are built against, where layouts come from these.
+    "MOUNT_MNT": ("mount.mnt",),
+    "MOUNT_PARENT": ("mount.mnt_parent",),
+    "MOUNT_NAMESPACE": ("mount.mnt_ns",),
+    "MOUNT_MOUNTPOINT": ("mount.mnt_mountpoint",),
     # Linux commit 7f203bc89eb6 ("cgroup: Replace cgroup->ancestor_ids[] with ->ancestors[]") (in v6.1)
     "CGROUP_ANCESTORS": ("cgroup.ancestors",),
     "CGROUP_ANCESTOR_IDS": ("cgroup.ancestor_ids",),
@@ -127,30 +130,46 @@ SIZES = {
 }
 
 
-def _first(btf: Btf, members: tuple[str, ...]) -> int | None:
+#: All that is asked for: members as ``struct.member``, and structures.
+MEMBERS = frozenset(path for paths in (*OFFSETS.values(), *OPTIONAL.values()) for path in paths)
+STRUCTS = frozenset(name for names in SIZES.values() for name in names)
+
+
+class Types(Protocol):
+    """Where layouts come from: ``btf.Btf`` or ``kernel_headers.KernelHeaders``."""
+
+    def has_struct(self, name: str) -> bool: ...
+    def member(self, path: str) -> Member | None: ...
+    def size(self, struct: str) -> int: ...
+    def has_function(self, name: str) -> bool: ...
+    @property
+    def has_function_types(self) -> bool: ...
+
+
+def _first(types: Types, members: tuple[str, ...]) -> int | None:
     for path in members:
-        if btf.has_struct(path.split(".")[0]):
-            member = btf.member(path)
+        if types.has_struct(path.split(".")[0]):
+            member = types.member(path)
             if member is not None:
                 return member.offset
     return None
 
 
-def macros(btf: Btf) -> dict[str, int]:
+def macros(types: Types) -> dict[str, int]:
     """Every offset and size that the probe's C wants.
 
     Raises BtfError, naming the member, where this kernel lacks one that is needed.
     """
     found = {}
     for macro, members in OFFSETS.items():
-        offset = _first(btf, members)
+        offset = _first(types, members)
         if offset is None:
-            raise BtfError(f"the kernel's BTF has no {' or '.join(members)}")
+            raise BtfError(f"the kernel has no {' or '.join(members)}")
         found[macro] = offset
     for macro, members in OPTIONAL.items():
-        offset = _first(btf, members)
+        offset = _first(types, members)
         if offset is not None:
             found[macro] = offset
     for macro, structs in SIZES.items():
-        found[macro] = next(btf.size(struct) for struct in structs if btf.has_struct(struct))
+        found[macro] = next(types.size(struct) for struct in structs if types.has_struct(struct))
     return found

@@ -142,7 +142,7 @@ class ProgramSet:
 
     def _take_maps(self, parts: Sequence[Compiled], buffer_mib: int) -> dict[str, Map]:
         """Make the maps and return them by name."""
-        on_demand = self._kernel.btf.has_function("bpf_mem_alloc_init")
+        on_demand = self._kernel.has("bpf_mem_alloc_init")
         shapes = {
             name: maps.sized(name, shape, buffer_mib, on_demand)
             for part in parts

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from unixsock_bpf.probe import bpf_syscall
 
+VMLINUX_BTF = "/sys/kernel/btf/vmlinux"
+
 #: The inode of the initial user namespace: PROC_USER_INIT_INO in linux/proc_ns.h.
 _INITIAL_USER_NAMESPACE = 0xEFFFFFFD
 #: Processors whose registers bpf/kernel_shim/include/asm/ptrace.h knows, as the kernel names them.
@@ -30,7 +32,7 @@ def tracing_refused() -> str | None:
         rights_refused,
         lockdown_refused,
         programs_refused,
-        btf_refused,
+        types_refused,
     )
     return next(filter(None, (need() for need in needs)), None)
 
@@ -84,14 +86,17 @@ def programs_refused() -> str | None:
     return None
 
 
-def btf_refused(path: str = "/sys/kernel/btf/vmlinux") -> str | None:
+def types_refused(path: str = VMLINUX_BTF) -> str | None:
     """Why the probe cannot learn the kernel's layouts."""
     if os.access(path, os.R_OK):
         return None
-    return (
-        f"This kernel has no BTF ({path} is missing), from which the probe learns its layouts: use a kernel "
-        "built with CONFIG_DEBUG_INFO_BTF, such as those of Debian 11, Ubuntu 20.10, Fedora 31, RHEL 8.2 and "
-        "later."
+    from unixsock_bpf.probe import kernel_headers
+
+    missing = kernel_headers.missing()
+    return missing and (
+        f"This kernel has no BTF ({path} is missing), and {missing} to learn layouts from: "
+        "install its headers (linux-headers or kernel-devel of this release) and gcc, or use a kernel built "
+        "with CONFIG_DEBUG_INFO_BTF, such as those of Debian 11, Ubuntu 20.10, Fedora 31, RHEL 8.2 and later."
     )
 
 

@@ -87,7 +87,7 @@ def test_a_trial_program_tells_whether_this_root_is_permitted(
 
 
 def test_kernels_without_btf_or_kprobes(tmp_path: Path) -> None:
-    for refused in (refusals.btf_refused, refusals.kprobes_refused):
+    for refused in (refusals.types_refused, refusals.kprobes_refused):
         (tmp_path / "there").touch()
         assert refused(str(tmp_path / "there")) is None
         found = refused(str(tmp_path / "missing"))

@@ -12,7 +12,9 @@ from unixsock_bpf.probe.kernel import Kernel
 
 
 class Types:
-    """BTF of these members."""
+    """Types with these members."""
+
+    has_function_types = True
 
     def __init__(self, *members: str) -> None:
         self._members = members
@@ -38,3 +40,11 @@ def test_fentry_is_tried_where_ftrace_calls_directly(
     monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine=machine))
     kernel = Kernel(Types(*members), {}, False)  # type: ignore[arg-type]
     assert kernel.ways == ways
+
+
+def test_without_btf_all_is_done_by_kprobes() -> None:
+    types = Types("fprobe.hlist_array")
+    types.has_function_types = False
+    kernel = Kernel(types, {}, False)  # type: ignore[arg-type]
+    assert kernel.ways == ("kprobe",)
+    assert not kernel.has_sessions

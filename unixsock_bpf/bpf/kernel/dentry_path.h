@@ -28,10 +28,15 @@ static __always_inline void walk_up(volatile struct walk *w)
 {
 	u64 dentry = w->dentry;
 	if (dentry == LOAD(u64, w->mount, VFSMOUNT_ROOT)) {
+#ifdef MOUNT_MNT
 		u64 mount = w->mount - MOUNT_MNT;
 		u64 up = LOAD(u64, mount, MOUNT_PARENT);
 		w->mount = up + MOUNT_MNT;
 		w->dentry = up && up != mount ? LOAD(u64, mount, MOUNT_MOUNTPOINT) : 0;
+#else
+		w->too_long = 1; /* where it is mounted is not known, so that the path is not, either */
+		w->dentry = 0;
+#endif
 		return;
 	}
 	u64 len = LOAD(u32, dentry, DENTRY_NAME_LEN) & (NAME_ROOM - 1);

@@ -80,6 +80,7 @@ static __always_inline u64 who_listens(struct bound_name *name, u64 sk)
 		return 0;
 	if (!dentry)
 		return found;
+#ifdef MOUNT_MNT
 	u64 mount = LOAD(u64, found, UNIX_SOCK_MOUNT) - MOUNT_MNT;
 	u64 spaces = LOAD(u64, bpf_get_current_task(), TASK_NSPROXY);
 	if (LOAD(u64, found, UNIX_SOCK_DENTRY) != dentry || !is_linked(dentry) ||
@@ -88,6 +89,9 @@ static __always_inline u64 who_listens(struct bound_name *name, u64 sk)
 	    LOAD(u64, mount, MOUNT_NAMESPACE) != LOAD(u64, spaces, NSPROXY_MOUNTS))
 		return 0; /* the file was unlinked or renamed, or another one has its name elsewhere */
 	return found;
+#else
+	return 0; /* in which mount namespace the name leads to it is not known */
+#endif
 }
 
 #endif
