@@ -122,6 +122,7 @@ struct frame {{
 }} __attribute__((packed, aligned(4)));
 
 #define BLOCK_EPB {pcapng.EPB}
+#define OPTION_PROCESS {pcapng.PROCESS_OPTION}
 {prefix}
 /* Not pcapng: what the ring carries besides blocks, for the reader alone. */
 #define ANNOUNCEMENT {record.ANNOUNCEMENT:#x}

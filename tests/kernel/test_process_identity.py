@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import socket
+import struct
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 from actors import Actor
 from live import Live
 
+from unixsock_bpf.formats import pcapng
 from unixsock_bpf.record import Event, Flag, Record
 
 pytestmark = pytest.mark.thorough
@@ -29,6 +31,7 @@ class Story:
     records: list[Record] = field(default_factory=list)
     actors: dict[str, Actor] = field(default_factory=dict)
     facts: dict[str, int] = field(default_factory=dict)
+    blocks: list[tuple[int, bytes]] = field(default_factory=list)
 
     def said(self, payload: bytes) -> Record:
         (found,) = [r for r in self.records if r.event == Event.DATA and r.payload == payload]
@@ -69,7 +72,7 @@ def story() -> Iterator[Story]:
         _cgroup(actor)
         live.stop()
         assert (live.status, live.messages) == (0, "")
-        told.records = live.records
+        told.records, told.blocks = live.records, live.blocks
         yield told
 
 
@@ -295,6 +298,16 @@ def test_containers_have_host_pids_and_stay_apart(story: Story) -> None:
     assert first.name == second.name
     assert first.netns != second.netns
     assert len({first.src_sock, first.dst_sock, second.src_sock, second.dst_sock}) == 4
+
+
+def test_each_packet_has_its_sender_as_an_option(story: Story) -> None:
+    """epb_processid_threadid, whatever kind of record; none where the sender is not known."""
+    packets = [body for kind, body in story.blocks if kind == pcapng.EPB]
+    assert len(packets) == len(story.records)
+    for body, one in zip(packets, story.records):
+        (caplen,) = struct.unpack_from("<I", body, 12)
+        ids = struct.pack("<HHIII", pcapng.PROCESS_OPTION, 8, one.src_pid, one.src_tid, 0)
+        assert body[20 + caplen + -caplen % 4 :] == (ids if one.src_pid else b"")
 
 
 def test_the_cgroup_is_recorded(story: Story) -> None:

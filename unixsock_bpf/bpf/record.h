@@ -152,6 +152,7 @@ struct frame {
 } __attribute__((packed, aligned(4)));
 
 #define BLOCK_EPB 6
+#define OPTION_PROCESS 8
 #define PREFIX_0 0x8000c00
 #define PREFIX_1 0x78696e75
 #define PREFIX_2 0x6b636f73

@@ -91,10 +91,11 @@ u64 payload_at_once(u64 at)
 	u64 end = head + wanted;
 	BOUND(head, 0x3fff);
 	BOUND(end, 0x3ffff);
-	u64 padded = put_lengths((struct frame *)s->data, head, end, wanted);
+	u64 tail = tail_len((struct frame *)s->data);
+	u64 padded = put_lengths((struct frame *)s->data, head, end, wanted, tail);
 
 	struct bpf_dynptr record;
-	if (ring.ringbuf_output(&record, padded + 4, RB_RESERVE)) {
+	if (ring.ringbuf_output(&record, padded + tail, RB_RESERVE)) {
 		bpf_ringbuf_discard_dynptr(&record, 0);
 		return PAYLOAD_LOST;
 	}
@@ -137,8 +138,9 @@ u64 payload_at_once(u64 at)
 	u64 padding = padded - end;
 	BOUND(padding, 3);
 	*(u32 *)part = 0;
-	*(u32 *)(part + padding) = padded + 4;
-	bpf_dynptr_write(&record, end, part, padding + 4, 0);
+	tail = tail_len((struct frame *)s->data);
+	put_tail(part + padding, (struct frame *)s->data, tail);
+	bpf_dynptr_write(&record, end, part, padding + tail, 0);
 	bpf_ringbuf_submit_dynptr(&record, RB_WAKE_IF_NEEDED);
 	return PAYLOAD_SENT;
 }

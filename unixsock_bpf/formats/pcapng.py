@@ -56,8 +56,11 @@ PACKET_PREFIX = struct.pack(">HH", _DISSECTOR_TAG, len(_DISSECTOR)) + _DISSECTOR
 
 #: Where a record has its header's length, and names its sockets.
 _HEADER_LEN, _HEADER_LEN_AT = struct.Struct("<H"), record.HEADER_OFFSETS["header_len"]
+_SENDER_AT = record.HEADER_OFFSETS["src_pid"], record.HEADER_OFFSETS["src_tid"]
 _SOCKETS, _SOCKETS_AT = struct.Struct("<QQ"), record.HEADER_OFFSETS["src_sock"]
 
+#: A packet's option of just 8 bytes: process and thread (epb_processid_threadid).
+PROCESS_OPTION = 8
 #: What Wireshark and dumpcap accept as one block.
 MAX_BLOCK = 262_144
 
@@ -136,10 +139,18 @@ def file_header(snaplen: int = 0, capture_filter: str = "", hosts: Iterable[Host
 
 
 def packet(time_ns: int, encoded: bytes, interface_id: int = 0) -> bytes:
-    """Return an encoded record as an enhanced packet block."""
+    """Return an encoded record as an enhanced packet block, as the probe makes them."""
     data = PACKET_PREFIX + encoded
     head = struct.pack("<IIIII", interface_id, time_ns >> 32, time_ns & 0xFFFFFFFF, len(data), len(data))
-    return block(EPB, head + data)
+    return block(EPB, head + _pad(data) + _options(_process(encoded)))
+
+
+def _process(encoded: bytes) -> list[tuple[int, bytes]]:
+    """Return the option epb_processid_threadid for a record's sender, where that is known."""
+    if len(encoded) < record.HEADER_LEN:
+        return []
+    ids = [encoded[at : at + 4] for at in _SENDER_AT]
+    return [(PROCESS_OPTION, b"".join(ids))] if any(ids[0]) else []
 
 
 def with_elements(block: Block, elements: bytes, end: int = 0) -> bytes:

@@ -42,7 +42,7 @@ def test_an_interrupted_export_is_whole(tmp_path: Path) -> None:
     os.close(terminal)
     assert process.returncode == 0
     assert b"exporting" in seen
-    assert re.search(rb"\d+ % of 69 MB, [\d:]+ left", seen)
+    assert re.search(rb"\d+ % of 72 MB, [\d:]+ left", seen)
     assert b"stopped; what was written is whole" in seen
     messages = json.loads(output.read_text())
     assert 1000 < len(messages) < 200_000

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unixsock_bpf.formats import pcapng, reader
-from unixsock_bpf.record import Record, encode
+from unixsock_bpf.record import Record, decode, element, encode
 
 TIMES = st.integers(0, 2**64 - 1)
 HEAD = pcapng.section_header("cpu", "Linux", "test") + pcapng.interface(
@@ -120,3 +120,17 @@ def test_mergecap_keeps_hosts_apart(mode: str, tmp_path: Path, monkeypatch: pyte
         for span in capture.spans()
     ]
     assert found == [("db1", "db1"), ("db2", "db2")] * 2
+
+
+def test_a_packet_has_its_senders_process_and_thread_as_an_option() -> None:
+    """epb_processid_threadid, of just 8 bytes: Wireshark 4.6 refuses files where it has another length."""
+    known = pcapng.packet(5, encode(Record(src_pid=1234, src_tid=77, payload=b"x", len=1)))
+    unknown = pcapng.packet(5, encode(Record(src_tid=77, payload=b"x", len=1)))
+    assert known[-20:-4] == struct.pack("<HHIII", 8, 8, 1234, 77, 0)
+    assert unknown[-8:-4] == b"x\0\0\0"
+    for block in (known, unknown):
+        (packet,) = pcapng.packets(pcapng.file_header() + block)
+        assert packet == pcapng.packet_of(block)
+        longer = pcapng.with_elements(block, element(99, b"abc"))
+        assert decode(pcapng.packet_of(longer).data).unknown == [(99, b"abc")]
+        assert longer.endswith(b"abc\0x\0\0\0" + (known[-20:-4] if block is known else b"") + longer[4:8])

@@ -151,41 +151,59 @@ static __always_inline void put_head(u8 *data, volatile struct message *m, struc
 	put_cgroup(data, m, from->cgroup, w);
 }
 
-/* Writes the lengths of a block whose payload of `caplen` bytes lies from `at` to `end`; returns where its last four
- * bytes are, its length. */
-static __always_inline u64 put_lengths(struct frame *frame, u64 at, u64 end, u32 caplen)
+/* Bytes behind the padded payload: the option epb_processid_threadid with the options' end, if the sender is known, and
+ * the block's length. */
+static __always_inline u64 tail_len(struct frame *frame)
+{
+	u64 options = -(u64)frame->record.src_pid >> 59;
+	BOUND(options, 16); /* in a way that LLVM makes no jump of */
+	return options + 4;
+}
+
+/* Writes them: 20 bytes, of which `tail` count. */
+static __always_inline void put_tail(u8 *to, struct frame *frame, u64 tail)
+{
+	*(u32 *)to = OPTION_PROCESS | 8 << 16;
+	*(u32 *)(to + 4) = frame->record.src_pid;
+	*(u32 *)(to + 8) = frame->record.src_tid;
+	*(u32 *)(to + 12) = 0;
+	*(u32 *)(to + tail - 4) = frame->block_len;
+}
+
+/* Writes the lengths of a block whose payload of `caplen` bytes lies from `at` to `end`; returns where its tail of `tail`
+ * bytes begins. */
+static __always_inline u64 put_lengths(struct frame *frame, u64 at, u64 end, u32 caplen, u64 tail)
 {
 	u64 padded = end + 3;
 	BOUND(padded, 0x3fffc);
 	frame->record.header_len = at - __builtin_offsetof(struct frame, record);
 	frame->record.caplen = caplen;
 	frame->caplen = frame->origlen = end - __builtin_offsetof(struct frame, prefix);
-	frame->block_len = padded + 4;
+	frame->block_len = padded + tail;
 	return padded;
 }
 
 /* Ends the block, whose payload of `caplen` bytes begins at `at`, and sends it.  0: it went out. */
 static __always_inline int send_block(u8 *data, u64 at, u32 caplen)
 {
-	u64 end = at + caplen;
+	struct frame *frame = (struct frame *)data;
+	u64 end = at + caplen, tail = tail_len(frame);
 	BOUND(end, 0x3ffff);
-	u64 padded = put_lengths((struct frame *)data, at, end, caplen);
+	u64 padded = put_lengths(frame, at, end, caplen, tail);
 	*(u32 *)(data + end) = 0;
-	*(u32 *)(data + padded) = padded + 4;
-	return ring.ringbuf_output(data, padded + 4, RB_WAKE_IF_NEEDED);
+	put_tail(data + padded, frame, tail);
+	return ring.ringbuf_output(data, padded + tail, RB_WAKE_IF_NEEDED);
 }
 
 /* The same for a block without payload in a small_scratch. */
 static __always_inline int send_small(u8 *data, u64 at)
 {
 	struct frame *frame = (struct frame *)data;
+	u64 tail = tail_len(frame);
 	BOUND(at, 0xffc);
-	frame->record.header_len = at - __builtin_offsetof(struct frame, record);
-	frame->record.caplen = 0;
-	frame->caplen = frame->origlen = at - __builtin_offsetof(struct frame, prefix);
-	frame->block_len = at + 4;
-	*(u32 *)(data + at) = at + 4;
-	return ring.ringbuf_output(data, at + 4, RB_WAKE_IF_NEEDED);
+	put_lengths(frame, at, at, 0, tail);
+	put_tail(data + at, frame, tail);
+	return ring.ringbuf_output(data, at + tail, RB_WAKE_IF_NEEDED);
 }
 
 /* Tells the reader who is behind the pseudo addresses of both sides, where it does not know yet. */
