@@ -191,9 +191,15 @@ class Connection:
 
     @property
     def went_well(self) -> bool:
-        """Whether it ended in order."""
-        assert self._process is not None
-        return not self._problem and (self.ended or (bool(self.attached) and self._process.poll() == 0))
+        """Whether it ended in order, which takes until its process has ended."""
+        return not self._problem and (self.ended or (bool(self.attached) and self._status() == 0))
+
+    def _status(self) -> int | None:
+        """Return the command's exit status, whose pipes may be closed a moment before; None if it runs on."""
+        if self._process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                return self._process.wait(REMOTE_EXIT_TIMEOUT_S)
+        return None
 
     def stop(self) -> None:
         """Have it end after everything captured so far."""
@@ -207,11 +213,7 @@ class Connection:
         """Return why it ended by itself, in a sentence."""
         if self._problem:
             return self._problem
-        status = None
-        if self._process is not None:
-            with suppress(subprocess.TimeoutExpired):
-                status = self._process.wait(REMOTE_EXIT_TIMEOUT_S)
-        return explain(self.way, self._reports.lines, status)
+        return explain(self.way, self._reports.lines, self._status())
 
     @property
     def clock_text(self) -> str:
