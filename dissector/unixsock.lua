@@ -6,7 +6,7 @@
 -- Everything shown follows from the record alone, so that one pass, two passes and a click in the packet
 -- list agree.  Runs unchanged on Wireshark 4.0 (Lua 5.2) to 4.6 (Lua 5.4).
 
-local VERSION = "0.1.0"
+local VERSION = "0.2.0"
 
 if Dissector.get("unixsock") then -- a second copy, in another plugin folder
     if package.loaded["unixsock.version"] ~= VERSION and report_failure then
