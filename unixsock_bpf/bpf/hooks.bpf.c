@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* What is attached: everything said on AF_UNIX sockets, taken where the filled sk_buff is put on the
+/* The programs that are attached.  They take each message on an AF_UNIX socket where the filled sk_buff is put on the
  * receiver's queue.  There the bytes are exactly those that the receiver will read, both socks are
  * known, and no answer can have been sent yet.
  *

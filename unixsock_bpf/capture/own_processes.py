@@ -1,6 +1,6 @@
 """The processes of the capture itself, and those that its output goes to.
 
-What they say on Unix sockets is said because of what we print (``| logger``, a terminal that
+What they write to Unix sockets, they write because of what we print (``| logger``, a terminal that
 draws), so that to capture it would make them say more, without an end.  Those that are found here
 are left out as processes.  What stands further behind, or serves others besides (journald, a
 container engine), is left out by conversation: capture/feedback.py.

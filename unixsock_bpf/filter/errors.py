@@ -1,4 +1,4 @@
-"""What is said when a filter is refused."""
+"""Why a filter is refused, with the place in its text."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class HookThread:
         """Return how many calls the hook, a link, missed; None if the kernel does not tell.
 
         ``offset``: of the count in struct bpf_link_info.  Only the thread itself has the descriptor; a
-        forked process has no such thread, and is told None.
+        forked process has no such thread, and gets None.
         """
         if not self._thread.is_alive():
             return None

@@ -43,7 +43,7 @@ static u64 filter_more_steps(const struct filter *f, u64 *words, u64 at, u64 con
 	return call_filter_step_on(context | at << 32);
 }
 
-/* 0: what was said of it still holds.  Without jumps, each of which the verifier would follow. */
+/* 0: the earlier verdict still holds.  Without jumps, each of which the verifier would follow. */
 static __always_inline u32 outdated(struct endpoint *ep, u32 i, struct workspace *w, u32 generation)
 {
 	struct verdict *v = verdict_of(ep, generation, i);

@@ -54,7 +54,7 @@ static __always_inline void take_place(u64 sk, u32 which)
 	places.update(&address, &n->place);
 }
 
-/* Who binds will read, until somebody else is seen. */
+/* The process that binds is taken for the reader until another one is seen reading. */
 static __always_inline bool on_bind(u32 slot, const struct arguments *args, int result)
 {
 	u64 sk = LOAD(u64, args->first, SOCKET_SK);

@@ -1,6 +1,6 @@
 /* Life cycle: where connections begin and end, and sends that failed. */
 
-/* Whoever closes it last, as a rule at its exit, is not its user. */
+/* The process that closes it last, as a rule at its exit, does not count as its user. */
 static __always_inline bool on_close(u32 slot, u64 sk, u64 unused)
 {
 	struct endpoint *ep = endpoints.lookup(&sk);

@@ -3,7 +3,7 @@
  * small compile (compiler.py keeps them out).
  *
  * Translated are calls of a map's members, and its members `key`, `leaf`, `max_entries` and `flags` are looked for by
- * name.  bcc also makes native functions that print and read the types of the first two members, which nobody here
+ * name.  bcc also makes native functions that print and read the types of the first two members, which nothing here
  * calls: two numbers, since for key and value that takes as long again. */
 #ifndef UNIXSOCK_BCC_H
 #define UNIXSOCK_BCC_H

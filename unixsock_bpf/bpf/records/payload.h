@@ -23,7 +23,7 @@ enum {
 	PAYLOAD_LOST, /* the ring is full */
 };
 
-/* Fragments hold pages, whose bytes are in the kernel's linear mapping, which begins here; 0: nobody knows. */
+/* Fragments hold pages, whose bytes are in the kernel's linear mapping, which begins here; 0: not known. */
 static __always_inline u64 linear_mapping(struct page_bases *bases)
 {
 	return bases->page_offset_base ? LOAD(u64, bases->page_offset_base, 0) : bases->page_offset;

@@ -206,7 +206,7 @@ static __always_inline int send_small(u8 *data, u64 at)
 	return ring.ringbuf_output(data, at + tail, RB_WAKE_IF_NEEDED);
 }
 
-/* Tells the reader who is behind the pseudo addresses of both sides, where it does not know yet. */
+/* Announces the processes behind the pseudo addresses of both sides to the reader, where it does not know them yet. */
 static __always_inline void announce(struct sides *of, struct workspace *w)
 {
 	struct endpoint *sides[2] = { of->src, of->dst };
@@ -248,7 +248,7 @@ static __always_inline void lose(volatile struct message *m, struct sides *sides
 		flow->lost_message = m->number;
 	}
 	flow->lost_reasons |= reason;
-	/* In this order: who sees the message sees its bytes. */
+	/* In this order, so that a thread that sees the message counted sees its bytes counted. */
 	__sync_fetch_and_add(&flow->lost_bytes, m->len);
 	__sync_fetch_and_add(&flow->lost_messages, 1);
 	sides->src->lossy = 1;
@@ -276,7 +276,7 @@ static __always_inline int begin(u8 *data, volatile struct message *m, struct si
 		r->seq = flow->lost_at;
 		r->message = flow->lost_message;
 		r->len = 0;
-		/* Taken out before they are told of, so that of two threads that write at once only one does that. */
+		/* Subtracted before they are reported, so that only one of two threads that write at once reports them. */
 		if (count_up(&flow->lost_messages, -messages) < messages) {
 			__sync_fetch_and_add(&flow->lost_messages, messages);
 			messages = 0;

@@ -1,4 +1,4 @@
-/* Which socket has a name: for a refused connect, who listens there.  The kernel keeps that, but no hook is told. */
+/* Which socket has a name: for a refused connect, who listens there.  The kernel keeps that, but passes it to no hook. */
 #ifndef UNIXSOCK_BOUND_NAMES_H
 #define UNIXSOCK_BOUND_NAMES_H
 
@@ -66,7 +66,7 @@ static __always_inline void note_bound(struct bound_name *name, u64 sk, u64 addr
 	bound_names.update(name, &bound);
 }
 
-/* The socket that `sk` finds at `name`, if it listens or takes datagrams; 0: nobody does, or it isn't known who.  The
+/* The socket that `sk` finds at `name`, if it listens or takes datagrams; 0: none does, or it is not known which.  The
  * name's memory is written to. */
 static __always_inline u64 who_listens(struct bound_name *name, u64 sk)
 {

@@ -46,8 +46,8 @@ static __always_inline bool take_sides(struct sides *of, u64 sk, u64 other, stru
 	return true;
 }
 
-/* Who is at both ends, as it is now: the sender is the current process, if it uses the socket; the receiver is who
- * reads, and if nobody was seen using its socket, is taken from what the kernel told the sender. */
+/* Finds the processes at both ends: the sender is the current process, if it uses the socket; the receiver is the one
+ * that reads or, if none was seen using its socket, the one that the kernel noted for the sender. */
 static __always_inline void take_users(struct sides *sides, u64 sk, u64 other, u64 news, struct workspace *w)
 {
 	if (news & NEWS_READ)

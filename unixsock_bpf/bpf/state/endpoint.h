@@ -1,4 +1,4 @@
-/* Who: the state of each socket, its name, and the process that uses it. */
+/* The state of each socket: its name, and the process that uses it. */
 #ifndef UNIXSOCK_IDENTITY_H
 #define UNIXSOCK_IDENTITY_H
 
@@ -80,7 +80,7 @@ static __always_inline u32 number_of(u64 pid)
 	return set && set->pid_namespace ? call_pid_number(pid) : LOAD(u32, pid, PID_NUMBERS_NR);
 }
 
-/* The same of a process, and of the current thread. */
+/* The pid of a process in the reader's pid namespace, then the tid of the current thread there. */
 static __always_inline u32 pid_of(u64 task)
 {
 	return number_of(LOAD(u64, LOAD(u64, task, TASK_GROUP_LEADER), TASK_THREAD_PID));
@@ -205,8 +205,8 @@ static __always_inline void note_user(struct user *known, struct user *now, stru
 	store_user(known, now);
 }
 
-/* Who uses `ep` in this way; where nobody was seen doing that, or its reader has passed it on, who uses it in the
- * other. */
+/* The process that uses `ep` in this way; where none was seen doing that, or its reader has passed it on, the one that
+ * uses it in the other way. */
 static __always_inline void find_user(struct user *found, struct endpoint *ep, u32 use)
 {
 	struct user *wanted = &ep->users[use], *other = &ep->users[1 - use];
@@ -214,8 +214,8 @@ static __always_inline void find_user(struct user *found, struct endpoint *ep, u
 	copy_user(found, wanted->owner >= least ? wanted : other);
 }
 
-/* Nobody was seen using `ep` yet: take the process at the other end as the kernel noted it for
- * SO_PEERCRED, which is who connected, listened or made the pair. */
+/* No process was seen using `ep` yet: take the one at the other end as the kernel noted it for SO_PEERCRED, which
+ * connected, listened or made the pair. */
 static __always_inline void guess_user(struct endpoint *ep, u64 peer)
 {
 	struct user *user = &ep->users[READER];

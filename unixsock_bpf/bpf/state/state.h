@@ -137,10 +137,10 @@ struct pair {
 struct settings {
 	u64 clock_offset; /* ns to add to boot time for wall-clock time */
 	u64 running; /* 0: look at nothing: the filter's tables and the snapshot are not there yet, or a pause */
-	u64 reader; /* its process, as pids are told */
+	u64 reader; /* its pid, in the namespace of the records' pids */
 	u64 generation; /* whose filter holds (filter/verdict.h); 0: none yet */
 	u64 prover; /* inode of the socket whose messages the probe's self-test counts; 0: no test */
-	u64 pid_namespace; /* inode of that whose pids are told; 0: the initial one's */
+	u64 pid_namespace; /* inode of the one that records' pids belong to; 0: the initial one */
 	u64 first_id; /* a random number: other captures give other ids */
 };
 
@@ -195,7 +195,7 @@ BPF_RINGBUF(ring, PAGE_SIZE);
 /* What a hook saw, for the program behind its gate. */
 struct call {
 	u64 sk;
-	u64 other; /* 0: nobody */
+	u64 other; /* 0: none */
 	u64 listener; /* 0, or the one that `other` gets its name, type and user from: it has none yet */
 	u64 address; /* where the bytes of a message are, if not those of an sk_buff; or 0 */
 	u32 len;
@@ -215,7 +215,7 @@ enum {
 	NEWS_CLIENT = 1 << 3, /* sk connected to other, a server */
 	NEWS_SERVER = 1 << 4, /* sk was accepted */
 	NEWS_READ = 1 << 5, /* the current process reads from sk */
-	NEWS_ENDED = 1 << 6, /* sk is no more: that is told in a pause, too */
+	NEWS_ENDED = 1 << 6, /* sk was freed: recorded in a pause, too */
 };
 
 /* Where a message's next bytes are.  It lies in a map, not on the stack: what the verifier doesn't
