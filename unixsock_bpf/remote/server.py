@@ -36,6 +36,9 @@ from unixsock_bpf.privilege.protocol import (
 from unixsock_bpf.timeouts import HEARTBEAT_TIMEOUT_S, REMOTE_EXIT_TIMEOUT_S, SILENT_EXIT_TIMEOUT_S
 from unixsock_bpf.version import __version__
 
+#: Between two looks at whether heartbeats still come.
+_WAIT_S = 0.25
+
 
 def report(kind: str, value: object) -> None:
     """Write one report to stderr."""
@@ -54,18 +57,22 @@ class _Input:
         self.wake, self._waker = os.pipe2(os.O_CLOEXEC)
         self.attached = False
         self._heartbeats = False
-        self._heard = time.monotonic()
         self._exit_timeout_s = REMOTE_EXIT_TIMEOUT_S
         threading.Thread(target=self._run, name="stdin", daemon=True).start()
 
     def _read(self, size: int) -> bytes | None:
-        """Read ``size`` bytes; None at the end of stdin, and where heartbeats no longer come."""
+        """Read ``size`` bytes; None at the end of stdin, and where heartbeats no longer come.
+
+        Silence is counted in waits, not by a clock: a machine that is too busy is not a broken connection.
+        """
         data = b""
+        silent_s = 0.0
         poll = select.poll()
         poll.register(0, select.POLLIN)
         while len(data) < size:
-            if not poll.poll(250):
-                if self._heartbeats and time.monotonic() - self._heard > HEARTBEAT_TIMEOUT_S:
+            if not poll.poll(_WAIT_S * 1000):
+                silent_s += _WAIT_S
+                if self._heartbeats and silent_s > HEARTBEAT_TIMEOUT_S:
                     self._exit_timeout_s = SILENT_EXIT_TIMEOUT_S
                     return None
                 continue
@@ -75,7 +82,7 @@ class _Input:
                 continue
             except OSError:  # the terminal or connection is gone
                 return None
-            self._heard = time.monotonic()
+            silent_s = 0.0
             if not part:
                 return None
             data += part
