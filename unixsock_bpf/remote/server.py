@@ -102,6 +102,8 @@ class _Input:
                 self._put(error)
                 break  # where the next request begins is unknown
         if not self.attached and self.requests.empty():
+            if self._exit_timeout_s == SILENT_EXIT_TIMEOUT_S:
+                report("error", "the connection was silent for too long before the capture began.")
             os._exit(1)
         self._put(None)
         time.sleep(self._exit_timeout_s)
