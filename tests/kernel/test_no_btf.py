@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import subprocess
-import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,8 +54,8 @@ def hidden() -> Iterator[None]:
 def unpacked(hidden: None) -> Path:
     """A tree that modules can be built against."""
     tree = FOLDER / "tree"
-    with tarfile.open(ARCHIVE) as packed:
-        packed.extractall(tree)
+    tree.mkdir()
+    subprocess.run(["tar", "-xf", str(ARCHIVE), "-C", str(tree)], check=True)
     return tree
 
 

@@ -102,6 +102,9 @@ _LISTS = ("modules.builtin", "modules.builtin.modinfo", "modules.order")
 
 _PACKAGES = r"linux-(image|binary|modules)-\d.*"
 _HEADER_PACKAGES = r"linux-headers-\d.*"
+#: By Debian's name of an architecture, the kernel's; and folders of headers that no structure is in.
+_HEADER_FOLDERS = {"amd64": "x86", "arm64": "arm64"}
+_NOT_NEEDED = ("include/config", "include/dt-bindings", "include/sound", "include/media")
 
 
 @dataclass(frozen=True)
@@ -175,14 +178,16 @@ def headers(kernel: Kernel) -> Path:
         making = archive.with_name(f"{archive.name}.part")
         with tarfile.open(making, "w:xz", preset=1) as packed:
             for tree in trees:
-                for name in (
-                    "include",
-                    *(str(path.relative_to(tree)) for path in tree.glob("arch/*/include")),
-                ):
-                    packed.add(tree / name, name)
+                for name in ("include", f"arch/{_HEADER_FOLDERS[kernel.suite.arch]}/include"):
+                    if (tree / name).is_dir():
+                        packed.add(tree / name, name, filter=_needed)
         shutil.rmtree(full)
         making.rename(archive)
     return archive
+
+
+def _needed(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if member.name.startswith(_NOT_NEEDED) else member
 
 
 def _thin_out(suite: Suite, full: Path) -> Kernel:
