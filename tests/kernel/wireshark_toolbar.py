@@ -31,6 +31,13 @@ class Toolbar:
         self.log = ""
         self.warnings: list[str] = []
 
+    def wait_ready(self) -> None:
+        """Wait until the log names the filter that the capture began with."""
+        deadline = time.monotonic() + READY_TIMEOUT
+        while not self._held():
+            assert time.monotonic() < deadline, self.log[-1000:]
+            time.sleep(0.005)
+
     def apply(self, text: str) -> None:
         """Enters a filter, and waits until it holds."""
         before = len(self._held())
