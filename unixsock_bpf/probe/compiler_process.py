@@ -97,7 +97,9 @@ def _work(
         _keep_only(stderr, answer)
         own_mounts = _hide_symbols()
         kept = _KEPT if own_mounts else (*_KEPT, sandbox.CAP_SYSLOG)
-        if prepare and own_mounts:
+        if prepare:
+            if not own_mounts:
+                raise ProbeError("this process may not have mounts of its own")
             prepare()
         # Where even this is forbidden, root compiles.
         with contextlib.suppress(OSError):
@@ -109,6 +111,8 @@ def _work(
             text = json.dumps([str(error) or type(error).__name__, None])
         with open(answer, "w") as pipe:
             pipe.write(text)
+    except Exception as error:
+        os.write(2, str(error).encode())
     finally:
         os._exit(0)
 

@@ -17,6 +17,7 @@ import functools
 import os
 import re
 import shutil
+import stat
 import subprocess
 import tarfile
 from collections.abc import Iterable, Sequence
@@ -116,7 +117,21 @@ def tree(release: str = "", modules: str = "/lib/modules") -> list[Path]:
     if not (build / "include/generated/autoconf.h").is_file():
         return []
     source = home / "source"
-    return [source.resolve(), build.resolve()] if source.is_dir() else [build.resolve()]
+    folders = [source.resolve(), build.resolve()] if source.is_dir() else [build.resolve()]
+    return folders if all(map(_is_ours, folders)) else []
+
+
+def _is_ours(folder: Path) -> bool:
+    """Return whether no other user can put another folder in its place, or write into it.
+
+    Who built a kernel may own its headers; root does not read kernel memory at offsets of theirs.
+    """
+    for path in (folder, *folder.parents):
+        about = path.stat()
+        shared = about.st_mode & 0o022 and not about.st_mode & stat.S_ISVTX
+        if about.st_uid not in (0, os.geteuid()) or shared:
+            return False
+    return True
 
 
 def compiler() -> str:

@@ -120,3 +120,16 @@ def test_it_can_read_what_root_can_but_write_nothing(tmp_path: Path) -> None:
     # A container may have had fewer.
     assert int(kept, 16) & ~(1 << 2 | 1 << 24 | 1 << 39) == 0
     assert int(kept, 16) & 1 << 2
+
+
+def test_work_is_not_done_unprepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OSError("no room")
+
+    done = tmp_path / "done"
+    # Where a process may have no mounts of its own, what prepares it must not run either.
+    for own_mounts, reason in ((True, "no room"), (False, "may not have mounts of its own")):
+        monkeypatch.setattr("unixsock_bpf.probe.compiler_process._hide_symbols", lambda own=own_mounts: own)
+        with CompilerProcess(done.touch, fail) as job, pytest.raises(ProbeError, match=reason):
+            job.result()
+    assert not done.exists()

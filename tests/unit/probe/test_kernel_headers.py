@@ -77,3 +77,17 @@ def test_a_tree_is_what_modules_are_built_against(tmp_path: Path) -> None:
     (tmp_path / "usr/source").mkdir()
     (tmp_path / "6.1/source").symlink_to(tmp_path / "usr/source")
     assert kernel_headers.tree("6.1", str(tmp_path)) == [tmp_path / "usr/source", tmp_path / "usr/build"]
+
+
+def test_a_tree_that_others_may_write_does_not_count(tmp_path: Path) -> None:
+    made = tmp_path / "build/include/generated"
+    made.mkdir(parents=True)
+    (made / "autoconf.h").touch()
+    (tmp_path / "6.1").mkdir()
+    (tmp_path / "6.1/build").symlink_to(tmp_path / "build")
+    assert kernel_headers.tree("6.1", str(tmp_path)) == [tmp_path / "build"]
+    for shared in (tmp_path / "build", tmp_path):
+        before = shared.stat().st_mode
+        shared.chmod(0o777)
+        assert kernel_headers.tree("6.1", str(tmp_path)) == []
+        shared.chmod(before)
