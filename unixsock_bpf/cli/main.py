@@ -10,6 +10,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import NoReturn
 
 from unixsock_bpf import dependencies
@@ -27,31 +28,36 @@ class _Parser(argparse.ArgumentParser):
         raise Failure(f"{message}; see '{self.prog} --help'", 2)
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line's grammar."""
-    from unixsock_bpf.cli import (
-        check,
-        dump,
-        export,
-        import_,
-        install,
-        query,
-        record,
-        replay,
-        sockets,
+#: The module of each subcommand.
+_COMMANDS = {
+    name: f"unixsock_bpf.cli.{module}"
+    for name, module in (
+        ("dump", "dump"),
+        ("record", "record"),
+        ("sockets", "sockets"),
+        ("check", "check"),
+        ("install", "install"),
+        ("export", "export"),
+        ("import", "import_"),
+        ("query", "query"),
+        ("replay", "replay"),
     )
+}
 
+
+def parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Return the command line's grammar: of one subcommand, whose module alone is imported then, or whole."""
     top = _Parser("unixsock", description=_DESCRIPTION, allow_abbrev=False)
     top.add_argument("--version", action="version", version=f"unixsock {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True, dest="command")
-    for module in (dump, record, sockets, check, install, export, import_, query, replay):
-        module.add(commands)
+    for module in [_COMMANDS[command]] if command in _COMMANDS else _COMMANDS.values():
+        import_module(module).add(commands)
     return top
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the arguments; words of a capture filter may stand between options.  Raises Failure."""
-    arguments, rest = parser().parse_known_args(argv)
+    arguments, rest = parser(argv[0] if argv else None).parse_known_args(argv)
     for word in rest:
         if word.startswith("-") or not hasattr(arguments, "filter_words"):
             raise Failure(f"unrecognised argument {word!r}; see 'unixsock {arguments.command} --help'", 2)

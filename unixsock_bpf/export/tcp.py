@@ -33,8 +33,8 @@ _NEXT = 1 << 32
 _BATCH = 2048
 #: Bytes of a block and its prefix before a record.
 _BLOCK_HEAD = 28 + len(PACKET_PREFIX)
-#: Fewer packets than these are no run; the most to wait with looking for the next one.
-_FEW, _LONGEST_WAIT = 256, 1 << 16
+#: Fewer packets and bytes than these are no run; the most to wait with looking for the next one.
+_FEW, _LONG, _LONGEST_WAIT = 256, 1 << 19, 1 << 16
 #: Ports whose tools know only IPv4.
 _IPV4_PORTS = {3306, 11211}
 
@@ -168,14 +168,14 @@ class _Exporter:
                 continue
             block = begin - _BLOCK_HEAD
             after = block + int.from_bytes(data[block + 4 : block + 8], "little")
-            segments, many, after = run(data, after, data[block + 8 : block + 12], _SEGMENT, ways)
+            segments, many, taken = run(data, after, data[block + 8 : block + 12], _SEGMENT, ways)
             if many:
                 yield b"".join([*out, segments])
                 out.clear()
             # Where packets are not as usual, looking for a run costs more than it saves.
-            wait = 0 if many >= _FEW else min(max(_FEW, 2 * wait), _LONGEST_WAIT)
+            wait = 0 if many >= _FEW or taken >= _LONG else min(max(_FEW, 2 * wait), _LONGEST_WAIT)
             left = wait
-            span = _skipped(spans, (after, number + many)) if many else next(spans, None)
+            span = _skipped(spans, (after + taken, number + many)) if many else next(spans, None)
 
     def _any(self, number: int, time_ns: int, begin: int, end: int) -> None:
         """Take a record of whichever kind, slowly."""
