@@ -79,6 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
                 form.into(capture, arguments.output, options)
             else:
                 _write(form, capture, options, arguments.output)
+        except BrokenPipeError:
+            raise
         except OSError as error:
             raise Failure(f"cannot read {arguments.file}: {reason(error)}") from None
         except SavedError as error:
@@ -107,11 +109,11 @@ def _write(form: ExportFormat, capture: SavedCapture, options: Options, path: st
         waiting.append(piece)
         size += len(piece)
         if size >= 1 << 16 and capture.count:
-            output = output or Output(path)
+            output = output or Output(path, [options.path])
             output.write(waiting)
             waiting, size = [], 0
     if output is None and capture.problem and not capture.count:
         return
-    output = output or Output(path)
+    output = output or Output(path, [options.path])
     output.write(waiting)
     output.close()

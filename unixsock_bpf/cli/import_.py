@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
                 problem = pieces
                 break
             if output is None:
-                output = Output(arguments.output)
+                output = Output(arguments.output, [arguments.file])
                 output.write([_file_header(names[0])])
             output.write(pieces)
             count += len(pieces)

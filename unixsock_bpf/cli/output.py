@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from unixsock_bpf.capture.own_processes import users
@@ -24,9 +24,15 @@ class Output:
     back, so that the file holds whole pieces only.
     """
 
-    def __init__(self, path: str) -> None:
-        """Open ``name``; ``-`` is standard output.  Only this user can read the file.  Raises Failure."""
+    def __init__(self, path: str, reading: Iterable[str] = ()) -> None:
+        """Open ``path``; ``-`` is standard output.  Only this user can read the file.
+
+        Raises Failure, also for one of the files in ``reading``, which would be destroyed.
+        """
         self.name = "standard output" if path == "-" else path
+        for name in reading:
+            if _is_same(1 if path == "-" else path, name):
+                raise Failure(f"cannot write {self.name}: it is {name}, which is read; choose another name")
         self._close = path != "-"
         if path == "-":
             self.fd = 1
@@ -77,6 +83,15 @@ class Output:
                 os.close(self.fd)
             except OSError as error:
                 raise Failure(f"cannot write {self.name}: {reason(error)}") from None
+
+
+def _is_same(file: str | int, other: str) -> bool:
+    """Tell whether both are one regular file."""
+    try:
+        about = os.stat(file)
+        return stat.S_ISREG(about.st_mode) and os.path.samestat(about, os.stat(other))
+    except (OSError, ValueError):
+        return False
 
 
 def _opened(path: str) -> int:

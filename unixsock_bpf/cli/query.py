@@ -101,7 +101,7 @@ def _save(dataset: Any, sql: str, path: str) -> int:
     output: Output | None = None
     count = 0
     for blocks in dataset.conversations(sql):
-        output = output or Output(path)
+        output = output or Output(path, dataset.files)
         output.write(blocks)
         count += len(blocks)
     if output:

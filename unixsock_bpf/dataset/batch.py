@@ -187,25 +187,42 @@ def _text_or_none(payload: bytes | None) -> str | None:
         return None
 
 
-#: The header's numbers from a row of a dataset, for ``row``.
-_UNSIGNED = {"B": (1 << 8) - 1, "H": (1 << 16) - 1, "I": (1 << 32) - 1, "Q": (1 << 64) - 1}
+#: Events by their names, of newer versions, too.
+_EVENTS = {event_name(number): number for number in range(256)}
+#: The most bytes of a record: a header with all elements, and payload.
+_LONGEST = (1 << 16) + record.MAX_PAYLOAD
 
 
-def row_record(row: dict[str, Any]) -> bytes:
-    """Return the record that a row of a dataset was made of.  Raises KeyError without a column."""
+class RowError(ValueError):
+    """A row that was not made of a record; the text says why."""
+
+
+def row_record(row: dict[str, Any]) -> tuple[int, bytes]:
+    """Return time (ns) and record that a row of a dataset was made of.  Raises RowError."""
+    try:
+        time_ns, data = row["time_ns"], _row_record(row)
+        if 0 <= time_ns < 1 << 63 and len(data) <= _LONGEST:
+            return int(time_ns), data
+    except KeyError as error:
+        raise RowError(f"there is no column {error}") from None
+    except (TypeError, ValueError, struct.error):
+        pass
+    raise RowError("a row holds what no record does")
+
+
+def _row_record(row: dict[str, Any]) -> bytes:
     elements, payload = row["elements"] or b"", row["payload"] or b""
-    events = {event_name(event): event.value for event in record.Event}
     types = {type_name(kind): kind.value for kind in record.SocketType}
-    computed = {
+    computed: dict[str, Any] = {
         "version": record.VERSION,
-        "event": events.get(row["event"], 0),
+        "event": _EVENTS.get(row["event"]),
         "header_len": HEADER_LEN + len(elements),
         "type": types.get(row["type"], 0),
         "role": {"src": 1, "dst": 2}.get(row["server"], 0),
         "caplen": len(payload),
     }
-    values = [
-        int(computed[name] if name in computed else row[name] or 0) & _UNSIGNED[fmt]
-        for name, fmt, _ in HEADER
-    ]
+    values = []
+    for name, fmt, _ in HEADER:
+        value = computed[name] if name in computed else row[name] or 0
+        values.append(value % (1 << 64) if fmt == "Q" else value)  # which a dataset has as a signed one
     return struct.pack("<" + "".join(fmt for _, fmt, _ in HEADER), *values) + elements + payload

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 from collections.abc import Iterator
 from typing import Any
 
 import duckdb
 
-from unixsock_bpf.dataset.batch import row_record
+from unixsock_bpf.dataset.batch import RowError, row_record
 from unixsock_bpf.dataset.writer import DatasetError, sentence
 from unixsock_bpf.formats import pcapng
 from unixsock_bpf.version import __version__
@@ -22,6 +23,8 @@ _MAGIC = b"PAR1"
 #: What a result has to have so that its conversations can be found.
 _KEYS = ("host", "src_sock", "dst_sock")
 _ROWS = 10_000
+#: Characters of a host's name.
+_HOST = 255
 #: DuckDB's kinds of statements that change nothing; MULTI is PIVOT.
 _ASKING = ("SELECT", "EXPLAIN", "MULTI")
 
@@ -39,17 +42,22 @@ ORDER BY r.time_ns
 
 
 class Dataset:
-    """A dataset that is open for questions.  ``skipped``: files that are no Parquet, or not whole."""
+    """A dataset that is open for questions, with its ``files``.
+
+    ``skipped``: those that are no Parquet, or not whole.
+    """
 
     def __init__(self, path: str) -> None:
         """Find the files.  Raises DatasetError."""
-        files, self.skipped = _files(path)
+        self.files, self.skipped = _files(path)
         self._connection = duckdb.connect(
             config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
         )
         self._connection.execute("SET TimeZone = 'UTC'")
         try:
-            relation = self._connection.read_parquet(files, hive_partitioning=True, union_by_name=True)
+            relation = self._connection.read_parquet(
+                [*map(_pattern, self.files)], hive_partitioning=True, union_by_name=True
+            )
             relation.create_view("records")
             self._connection.execute(_MESSAGES)
         except duckdb.Error as error:
@@ -117,19 +125,17 @@ class Dataset:
                 blocks: list[bytes] = []
                 for row in rows:
                     values = dict(zip(names, row))
-                    host = values["host"]
+                    host = None if values["host"] is None else str(values["host"])[:_HOST]
                     if host not in hosts:
                         hosts[host] = len(hosts)
                         description = f"Unix sockets of {host}" if host else "Unix sockets"
                         blocks.append(pcapng.interface(host or "unixsock", description, 0))
-                    blocks.append(pcapng.packet(values["time_ns"], row_record(values), hosts[host]))
+                    blocks.append(pcapng.packet(*row_record(values), hosts[host]))
                 yield blocks
         except duckdb.Error as error:
             raise DatasetError(_why(error)) from None
-        except KeyError as error:
-            raise DatasetError(
-                f"the dataset has no column {error}: it is of another program or version"
-            ) from None
+        except RowError as error:
+            raise DatasetError(f"{error}: the dataset is of another program or version") from None
 
 
 def _why(error: duckdb.Error) -> str:
@@ -151,12 +157,20 @@ def _files(path: str) -> tuple[list[str], list[str]]:
         (files if _is_whole(name) else skipped).append(name)
     if not files:
         raise DatasetError(f"{path} holds no dataset: there is no Parquet file in it that is whole")
-    # DuckDB takes * ? and [ in names for patterns.
-    return [name.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]") for name in files], skipped
+    return files, skipped
+
+
+def _pattern(name: str) -> str:
+    """Return a file's name as DuckDB wants it, which takes * ? and [ for patterns; a URI as it is."""
+    if "://" in name:
+        return name
+    return name.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]")
 
 
 def _is_whole(name: str) -> bool:
     try:
+        if not stat.S_ISREG(os.stat(name).st_mode):  # opening a pipe would wait for its writer
+            return False
         with open(name, "rb") as file:
             if file.read(4) != _MAGIC:
                 return False

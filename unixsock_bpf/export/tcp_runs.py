@@ -146,7 +146,8 @@ def _windows(whole: Buffer | bytearray, size: int) -> Any:
 
 def _starts(words: Any) -> Any:
     """Return the bytes at which our packets' blocks begin, each where the one before says that it ends."""
-    found = np.flatnonzero(words[7 : len(words) - (_HEAD_AT + _HEAD.itemsize) // 4 + 8] == _PREFIX)
+    end = len(words) - (_HEAD_AT + _HEAD.itemsize) // 4 + 8  # of what may be a whole head
+    found = np.flatnonzero(words[7 : max(7, end)] == _PREFIX)
     found = found[words[found] == EPB].astype("i8") * 4
     if not len(found) or found[0]:
         return found[:0]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from unixsock_bpf.foreign.conversations import Positions
 from unixsock_bpf.formats.pcapng import Buffer
+from unixsock_bpf.formats.reader import LAST_NS
 from unixsock_bpf.record import Event, Flag, Record, Role, SocketType
 
 #: A longer line, or one that was begun and not ended, is passed over.
@@ -18,8 +19,9 @@ _LONGEST = 8 << 20
 _UNFINISHED = 4096
 _SOCKETS = 1 << 17
 
-_PID = rb"(?:\[pid +)?(\d+)(?:<([^<>\n]*)>)?\]? +"
-_TIME = rb"(?: *(\d{1,11}\.\d{1,9}|\d\d:\d\d:\d\d(?:\.\d{1,9})?)(?: \(\+ *[\d.]+\))? +)?"
+#: Numbers are as long as they may be, so that what is read of them fits into a record.
+_PID = rb"(?:\[pid +)?(\d{1,9})(?:<([^<>\n]*)>)?\]? +"
+_TIME = rb"(?: *(\d{1,10}\.\d{1,9}|\d\d:\d\d:\d\d(?:\.\d{1,9})?)(?: \(\+ *[\d.]+\))? +)?"
 _LINE = re.compile(rb"(?:" + _PID + rb")?" + _TIME + rb"([a-z_0-9]+)\((.*)\) += (.*)", re.DOTALL)
 _BEGIN = re.compile(rb"(?:" + _PID + rb")?" + _TIME + rb"(?:[a-z_0-9]+\(|(?:---|\+\+\+|<\.\.\.) )")
 _BEGUN = re.compile(
@@ -27,18 +29,19 @@ _BEGUN = re.compile(
 )
 _RESUMED = re.compile(rb"(?:" + _PID + rb")?" + _TIME + rb"<\.\.\. ([a-z_0-9]+) resumed>,? ?(.*)", re.DOTALL)
 _SOCKET = re.compile(
-    rb'(\d+)<UNIX(?:-(STREAM|DGRAM|SEQPACKET))?:\[(\d+)(?:->(\d+))?(?:,(@?)"((?:\\x[0-9a-f]{2}|[^"\\])*)")?\]>'
+    rb'(\d{1,9})<UNIX(?:-(STREAM|DGRAM|SEQPACKET))?:\[(\d{1,19})(?:->(\d{1,19}))?(?:,(@?)"((?:\\x[0-9a-f]{2}|[^"\\])*)")?\]>'
 )
 _ADDRESS = re.compile(rb'sun_path=(@?)"((?:\\x[0-9a-f]{2}|[^"\\])*)"')
 _STRING = re.compile(rb'"((?:\\x[0-9a-f]{2}|\\.|[^"\\])*)"(\.\.\.)?')
 _IOVECS = re.compile(rb'iov_base="((?:\\x[0-9a-f]{2}|\\.|[^"\\])*)"(\.\.\.)?')
-_RESULT = re.compile(rb"\d+")
+_RESULT = re.compile(rb"(\d{1,9})(?:[^\d]|$)")
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
+_ESCAPED = re.compile(rb"(?:\\x[0-9a-f]{2})*")
 _SENDS = {b"write", b"writev", b"send", b"sendto", b"sendmsg", b"sendmmsg"}
 _RECEIVES = {b"read", b"readv", b"recv", b"recvfrom", b"recvmsg", b"recvmmsg"}
 #: Calls with parts of a message.
 _VECTORS = {b"sendmsg", b"recvmsg", b"readv", b"writev", b"sendmmsg", b"recvmmsg"}
-_MESSAGE_LENGTH = re.compile(rb"\bmsg_len=(\d+)")
+_MESSAGE_LENGTH = re.compile(rb"\bmsg_len=(\d{1,9})(?!\d)")
 _CALLS = (
     _SENDS
     | _RECEIVES
@@ -59,7 +62,7 @@ def recognise(head: bytes) -> bool:
 def _bytes(escaped: bytes) -> bytes:
     if b"\\x" not in escaped:
         return escaped
-    if len(escaped) % 4 == 0 and escaped.count(b"\\x") * 4 == len(escaped):
+    if _ESCAPED.fullmatch(escaped):
         return bytes.fromhex(escaped.replace(b"\\x", b"").decode())
     return _ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), escaped)
 
@@ -147,7 +150,7 @@ def _calls(data: Buffer, tick: Callable[[int], bool]) -> Iterator[_Call]:
                 continue
         else:
             continue
-        last = _time(stamp, last)
+        last = min(_time(stamp, last), LAST_NS)
         yield _Call(int(pid or 0), comm or b"", last, name, arguments, result)
 
 
@@ -162,6 +165,12 @@ def _senders(data: Buffer, tick: Callable[[int], bool]) -> set[int]:
     return found
 
 
+def _result(call: _Call) -> int:
+    """Return the number that a call returned; 0 for what is none."""
+    found = _RESULT.match(call.result)
+    return int(found[1]) if found else 0
+
+
 def _messages(call: _Call, descriptor: bytes) -> Iterator[_Call]:
     """Yield a call of several messages as a call for each; others as they are."""
     if not call.name.endswith(b"mmsg"):
@@ -169,7 +178,7 @@ def _messages(call: _Call, descriptor: bytes) -> Iterator[_Call]:
         return
     at = len(descriptor)
     for number, found in enumerate(_MESSAGE_LENGTH.finditer(call.arguments, at)):
-        if number == int(call.result.split()[0]):  # the others were not sent
+        if number == _result(call):  # the others were not sent
             return
         yield replace(call, arguments=descriptor + call.arguments[at : found.start()], result=found[1])
         at = found.end()
@@ -206,7 +215,7 @@ class _Importer:
 
     def take(self, call: _Call) -> Iterator[Record]:
         """Yield the records that a call tells."""
-        if not call.result[:1].isdigit():  # it failed, or the log ends in it
+        if not _RESULT.match(call.result):  # it failed, or the log ends in it
             return
         if call.name in (b"socket", b"socketpair"):
             self._made(call)
@@ -264,8 +273,7 @@ class _Importer:
 
     def _data(self, call: _Call, one: _Socket, *, sends: bool) -> Iterator[Record]:
         pattern = _IOVECS if call.name in _VECTORS else _STRING
-        size = _RESULT.match(call.result)
-        length = int(size[0]) if size else 0
+        length = _result(call)
         descriptor = _SOCKET.match(call.arguments)  # which may hold a name, in quotes as the payload is
         payload, cut = b"", False
         for found in pattern.finditer(call.arguments, descriptor.end() if descriptor else 0):

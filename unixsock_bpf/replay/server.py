@@ -30,6 +30,8 @@ _CONNECTIONS = 1000
 #: A request that is shorter than the recorded one is taken for whole after so many seconds without more.
 QUIET_S = 0.3
 _WORD = 4
+#: The most words that an answer may repeat of its request.
+_WORDS = 64
 
 
 class ReplayError(UnixsockError):
@@ -84,14 +86,23 @@ def dialogues(records: Iterable[Saved], path: str, name: str | None) -> tuple[li
         raise ReplayError("the capture does not tell the server's socket type")
     if len(found.kinds) > 1:
         raise ReplayError("the server has sockets of several types: choose packets with -Y")
-    return list(found.dialogues.values()), next(iter(found.kinds)), found.missing
+    return found.dialogues(), next(iter(found.kinds)), found.missing
+
+
+@dataclass
+class _Recorded:
+    """What a client said in pieces, and the server's messages in pieces."""
+
+    request: list[bytes] = field(default_factory=list)
+    answers: list[list[bytes]] = field(default_factory=list)
 
 
 class _Server:
     """What was recorded of one server."""
 
     def __init__(self) -> None:
-        self.dialogues: dict[int, Dialogue] = {}
+        #: By conversation; the first turn is the server's greeting.
+        self._turns: dict[int, list[_Recorded]] = {}
         self.kinds: set[int] = set()
         self.missing = 0
         self._last: dict[int, bool] = {}
@@ -102,22 +113,33 @@ class _Server:
         number, to_server = piece.conversation.number, piece.to_server
         self.kinds.add(piece.conversation.type)
         self.missing += piece.missing
-        dialogue = self.dialogues.setdefault(number, Dialogue([], []))
+        turns = self._turns.setdefault(number, [_Recorded()])
         continued = (number, to_server) in self._unfinished
         if to_server:
             joined = continued or (piece.conversation.is_stream and self._last.get(number) is True)
-            if joined and dialogue.exchanges:
-                dialogue.exchanges[-1].request += piece.payload
-            else:
-                dialogue.exchanges.append(Exchange(piece.payload))
+            if not joined or len(turns) == 1:
+                turns.append(_Recorded())
+            turns[-1].request.append(piece.payload)
         else:
-            answers = dialogue.exchanges[-1].answers if dialogue.exchanges else dialogue.greeting
-            if continued and answers:
-                answers[-1] += piece.payload
-            else:
-                answers.append(piece.payload)
+            answers = turns[-1].answers
+            if not continued or not answers:
+                answers.append([])
+            answers[-1].append(piece.payload)
         self._last[number] = to_server
         (self._unfinished.add if piece.more else self._unfinished.discard)((number, to_server))
+
+    def dialogues(self) -> list[Dialogue]:
+        """Return the conversations."""
+        return [
+            Dialogue(
+                [b"".join(answer) for answer in greeting.answers],
+                [
+                    Exchange(b"".join(one.request), [b"".join(answer) for answer in one.answers])
+                    for one in turns
+                ],
+            )
+            for greeting, *turns in self._turns.values()
+        ]
 
 
 def _name(name: bytes) -> str:
@@ -128,15 +150,19 @@ def adapted(answer: bytes, recorded: bytes, request: bytes) -> bytes:
     """Return an answer to ``request`` from that to ``recorded``, with what it repeats of the request.
 
     Words of four bytes that differ between requests of one length are replaced where the answer has them:
-    random sequence numbers and cookies.
+    random sequence numbers and cookies.  Where many differ, it is another request.
     """
     if len(recorded) != len(request) or recorded == request:
         return answer
     changed = bytearray(answer)
+    words = 0
     for at in range(0, len(recorded) - _WORD + 1, _WORD):
         old, new = recorded[at : at + _WORD], request[at : at + _WORD]
         if old == new or len(set(old)) < 3:  # small numbers stand everywhere
             continue
+        words += 1
+        if words > _WORDS:
+            return answer
         place = answer.find(old)
         while place >= 0:
             changed[place : place + _WORD] = new
@@ -151,8 +177,10 @@ class Script:
         self.recorded = recorded
         self._connections = 0
         self._by_request: dict[bytes, deque[Exchange]] = {}
+        self._places: dict[int, tuple[Dialogue, int]] = {}
         for dialogue in recorded:
-            for exchange in dialogue.exchanges:
+            for number, exchange in enumerate(dialogue.exchanges):
+                self._places[id(exchange)] = dialogue, number
                 self._by_request.setdefault(exchange.request, deque()).append(exchange)
 
     def next_dialogue(self) -> Dialogue:
@@ -168,6 +196,10 @@ class Script:
             return None
         found.rotate(-1)
         return found[-1]
+
+    def place(self, exchange: Exchange) -> tuple[Dialogue, int]:
+        """Return the conversation that an exchange is of, and its number in it."""
+        return self._places[id(exchange)]
 
     def knows(self, request: bytes) -> bool:
         """Tell whether just this request was recorded."""
@@ -198,8 +230,10 @@ class Turn:
         exchange = self._script.same(request) if self._match != "order" else None
         if exchange is None and self._match != "bytes":
             exchange = self._in_order()
-        elif exchange is not None and exchange in self._dialogue.exchanges:
-            self._at = self._dialogue.exchanges.index(exchange) + 1
+        elif exchange is not None:
+            dialogue, number = self._script.place(exchange)
+            if dialogue is self._dialogue:
+                self._at = number + 1
         if exchange is None:
             return []
         return [adapted(answer, exchange.request, request) for answer in exchange.answers]

@@ -30,11 +30,13 @@ CALLS = [
 ]
 
 
-def shell(call: list[str], redirection: str) -> subprocess.CompletedProcess[bytes]:
+def shell(call: list[str], redirection: str, folder: Path = CHECKOUT) -> subprocess.CompletedProcess[bytes]:
     words = " ".join(f"'{word}'" for word in call)
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     return subprocess.run(
-        ["sh", "-c", f"{words} {redirection}"], capture_output=True, check=False, cwd=CHECKOUT, timeout=120
-    )
+        ["sh", "-c", f"{words} {redirection}"],
+        capture_output=True, check=False, cwd=folder, timeout=120, env=environment,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: " ".join(call[1:]))
@@ -59,6 +61,39 @@ def test_a_closed_pipe_and_no_stderr_are_nothing_to_tell(call: list[str]) -> Non
     assert done.returncode == (2 if refused else 0)
     assert b"Traceback" not in done.stderr
     assert shell(call, ">/dev/null 2>&-").returncode == done.returncode or "check" in call
+
+
+def test_a_capture_is_not_written_over_while_it_is_read(tmp_path: Path) -> None:
+    from dissector.captures import conversation, write
+
+    capture = write(tmp_path / "a.pcapng", conversation(b"/run/x", [(True, b"x" * 30_000)] * 100))
+    before = capture.read_bytes()
+    log = tmp_path / "log"
+    log.write_text('77 write(3<UNIX-STREAM:[5->6]>, "\\x61", 1) = 1\n')
+    (tmp_path / "link").symlink_to(capture)
+    for call, redirection in (
+        (["export", "a.pcapng", "--format", "tcp", "-w", "./a.pcapng"], ""),
+        (["export", "link", "-w", "a.pcapng"], ""),
+        (["export", "a.pcapng", "-w", "link"], ""),
+        (["export", "a.pcapng"], ">>a.pcapng"),
+        (["import", "log", "-w", "log"], ""),
+    ):
+        done = shell([sys.executable, "-m", "unixsock_bpf", *call], redirection, tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.startswith(b"unixsock: cannot write ")
+        assert b"which is read; choose another name" in done.stderr
+        assert done.stderr.count(b"\n") == 1
+    assert capture.read_bytes() == before
+    assert log.stat().st_size
+
+
+def test_an_export_whose_reader_has_seen_enough(tmp_path: Path) -> None:
+    from dissector.captures import conversation, write
+
+    capture = write(tmp_path / "a.pcapng", conversation(b"/run/x", [(True, b"x" * 30_000)] * 100))
+    done = shell([*COMMAND, "export", str(capture)], "| head -c 1")
+    assert done.stdout == b"["
+    assert done.stderr == b""
 
 
 def test_export_to_a_closed_output(tmp_path: Path) -> None:

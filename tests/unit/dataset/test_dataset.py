@@ -126,6 +126,51 @@ def test_a_capture_comes_back_whole(tmp_path: Path) -> None:
     assert stat.S_IMODE(found.stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "why"),
+    [
+        ("src_pid", "text", "a row holds what no record does"),
+        ("src_pid", 1 << 40, "a row holds what no record does"),
+        ("payload", "text", "a row holds what no record does"),
+        ("payload", bytes(1 << 20), "a row holds what no record does"),
+        ("event", "later", "a row holds what no record does"),
+        ("event", 5, "a row holds what no record does"),
+        ("time_ns", -1, "a row holds what no record does"),
+        ("time_ns", None, "a row holds what no record does"),
+        ("netns", None, None),
+        ("host", "h" * 70_000, None),
+        ("event", "event 99", None),
+        ("elements", ..., "there is no column 'elements'"),
+    ],
+)
+def test_rows_of_others(
+    column: str, value: object, why: str | None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    export(write(tmp_path / "a.pcapng", conversation(b"/run/x", [(True, b"x")])), tmp_path / "d")
+    (file,) = files(tmp_path / "d")
+    table = pq.ParquetFile(file).read().drop([column])
+    if value is not ...:
+        kind = pa.int64() if value is None else None
+        table = table.append_column(column, pa.array([value] * len(table), kind))
+    pq.write_table(table, file)
+    found = tmp_path / "found.pcapng"
+    status = main(["query", "SELECT * FROM records", str(tmp_path / "d"), "-w", str(found)])
+    err = capfd.readouterr().err
+    assert status == (1 if why else 0)
+    assert err == (f"unixsock: {why}: the dataset is of another program or version\n" if why else "")
+    if value == "event 99":
+        assert {one.record.event for one in reader.read(str(found))} == {99}
+
+
+def test_a_dataset_is_not_written_over(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    export(write(tmp_path / "a.pcapng", ODD), tmp_path / "d")
+    (file,) = files(tmp_path / "d")
+    before = file.read_bytes()
+    assert main(["query", "SELECT * FROM records", str(tmp_path / "d"), "-w", str(file)]) == 1
+    assert "which is read; choose another name" in capfd.readouterr().err
+    assert file.read_bytes() == before
+
+
 def test_hits_are_widened_to_their_conversations_and_no_others(tmp_path: Path) -> None:
     ours = conversation(b"/run/a", [(True, b"ask"), (False, b"answer")])
     others = [replace(one, src_sock=one.src_sock + 9, dst_sock=one.dst_sock + 9) for one in ours]
@@ -239,6 +284,7 @@ def test_files_of_others_are_left_out_or_filled(tmp_path: Path, capfd: pytest.Ca
     (whole,) = files(folder)
     (whole.parent / "half.parquet").write_bytes(whole.read_bytes()[:-100])
     (whole.parent / "empty.parquet").write_bytes(b"")
+    os.mkfifo(whole.parent / "pipe.parquet")
     (whole.parent / ".h.parquet.unfinished").write_bytes(b"PAR1")
     old = pq.ParquetFile(whole).read().drop(["elements", "lost_bytes"])
     pq.write_table(old, whole.parent / "old.parquet")
@@ -257,7 +303,7 @@ def test_files_of_others_are_left_out_or_filled(tmp_path: Path, capfd: pytest.Ca
     )
     out, err = capfd.readouterr()
     assert out.split() == ["n,e", "18,9"]
-    assert err.count("it is not a whole Parquet file") == 2
+    assert err.count("it is not a whole Parquet file") == 3
 
 
 def test_queries(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

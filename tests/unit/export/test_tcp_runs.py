@@ -98,6 +98,14 @@ def test_mixtures(same, seed: int, tmp_path: Path) -> None:
         same(path)
 
 
+def test_files_that_end_anywhere(same, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.pcapng", conversation(b"/run/x", [(True, b"x" * 9), (False, b"y" * 8)] * 2))
+    whole = path.read_bytes()
+    for end in range(len(whole) - 500, len(whole)):
+        path.write_bytes(whole[:end])
+        same(path)
+
+
 def test_interfaces_of_other_units(same, tmp_path: Path) -> None:
     """A run ends where another interface's packets begin."""
     parts = [pcapng.section_header("", "", ""), pcapng.interface("x", "", 0), pcapng.interface("y", "", 0)]

@@ -208,6 +208,37 @@ def test_an_import_that_is_stopped_early_blames_no_file(
     assert "cannot import" not in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("number", ["9" * 10, "9" * 19, "9" * 25, "9" * 5000, "1x", "", "-1"])
+def test_absurd_numbers(number: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Each number of a log in turn: what comes of it fits into records, and the rest of the log is taken."""
+    lines = [
+        '77 1700000000.5 sendmsg(3<UNIX-STREAM:[5->6]>, {msg_iov=[{iov_base="\\x61", iov_len=1}]}, 0) = 1',
+        '77 0.000100 sendmmsg(3<UNIX-STREAM:[5->6]>, [{msg_hdr={msg_iov=[{iov_base="\\x61", iov_len=1}]},'
+        " msg_len=1}], 1, 0) = 1",
+        '78 12:30:40.5 write(3<UNIX-STREAM:[5->6]>, "\\x61" <unfinished ...>',
+        "78 <... write resumed>, 1) = 1",
+        "77 12:30:40.5 close(3<UNIX-STREAM:[5->6]>) = 0",
+    ]
+    log = tmp_path / "a"
+    for at, line in enumerate(lines):
+        for found in re.finditer(r"(?<!x)\d+", line):
+            odd = line[: found.start()] + number + line[found.end() :]
+            log.write_text("\n".join([*lines[:at], odd, *lines[at + 1 :], *lines]) + "\n")
+            assert len(imported(log, tmp_path / "a.pcapng")) >= 4
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text", [b"\\x\\x6161", b"\\x6 1\\x61", b"\\xfg\\x61", b"\\x\xfc\xfc\\x61", b"\\x6161\\x"]
+)
+def test_text_that_is_not_only_escapes(text: bytes, tmp_path: Path) -> None:
+    log = tmp_path / "a"
+    log.write_bytes(
+        b'77 write(3<UNIX-STREAM:[5->6]>, "%b", 9) = 9\n77 write(3<UNIX-STREAM:[5->6]>, "a", 1) = 1\n' % text
+    )
+    assert imported(log, tmp_path / "a.pcapng")[-1].payload == b"a"
+
+
 def test_hostile_logs_take_linear_time(tmp_path: Path) -> None:
     line = b'1 write(3<UNIX-STREAM:[5->6]>, "'
     log = tmp_path / "a"

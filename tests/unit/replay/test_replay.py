@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +18,9 @@ import pytest
 from dissector.captures import conversation, write
 
 from unixsock_bpf.cli.main import main
+from unixsock_bpf.formats.reader import SavedCapture
 from unixsock_bpf.record import SocketType
-from unixsock_bpf.replay.server import adapted
+from unixsock_bpf.replay.server import Script, Turn, adapted, dialogues
 
 ROOT = Path(__file__).parents[3]
 CAPTURES = ROOT / "tests/dissector/captures"
@@ -136,6 +138,35 @@ def test_match_bytes_answers_nothing_else(tmp_path: Path) -> None:
         client.send(b"other")
         client.send(b"ask")
         assert client.recv(9) == b"1"
+
+
+def test_equal_exchanges_keep_their_places(tmp_path: Path) -> None:
+    """After the second ping, what is next in order is what was said after that one."""
+    ping = [(True, b"ping"), (False, b"pong")]
+    turns = [*ping, (True, b"first"), (False, b"1"), *ping, (True, b"other"), (False, b"2")]
+    capture = write(tmp_path / "a.pcapng", conversation(b"/run/x", turns))
+    recorded, _, _ = dialogues(SavedCapture(str(capture)), "/run/x", None)
+    turn = Turn(Script(recorded), "any")
+    assert [turn.message(request) for request in (b"ping", b"ping", b"unknown")] == [
+        [b"pong"],
+        [b"pong"],
+        [b"2"],
+    ]
+
+
+def test_long_messages_take_linear_time(tmp_path: Path) -> None:
+    upload = [(True, b"x" * 50_000)] * 2000
+    turns = [*upload, (False, b"done")]
+    capture = write(tmp_path / "a.pcapng", conversation(b"/run/x", turns))
+    began = time.process_time()
+    ((dialogue,), _, _) = dialogues(SavedCapture(str(capture)), "/run/x", None)
+    took = time.process_time() - began
+    assert [len(one.request) for one in dialogue.exchanges] == [100_000_000]
+    began = time.process_time()
+    assert len(b"".join([b"x" * 50_000] * 2000)) == 100_000_000
+    assert took < 1 + 40 * (time.process_time() - began)  # a copy for each piece takes 1000 times as long
+    recorded, request = os.urandom(1 << 20), os.urandom(1 << 20)
+    assert adapted(bytes(1 << 20), recorded, request) == bytes(1 << 20)
 
 
 def test_answers_repeat_random_words_of_requests() -> None:
