@@ -57,7 +57,7 @@ _GET = b"GET /v1.43/containers/json HTTP/1.1\r\nHost: docker\r\nUser-Agent: curl
 _OK = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n[{"Id":"abc"}]'
 
 
-#: What is said, the Unix socket's path, and the TCP port at which Wireshark expects the same.
+#: The talk, the Unix socket's path, and the TCP port at which Wireshark expects the same protocol.
 WORKLOADS: dict[str, tuple[Callable[[int], Iterator[Message]], bytes, int]] = {
     "binary, 1 conversation": (lambda n: _talk(n, 1, b"\x81" * 64, b"\x82" * 64), b"/run/own", 40001),
     "binary, 1000 conversations": (lambda n: _talk(n, 1000, b"\x81" * 64, b"\x82" * 64), b"/run/own", 40001),

@@ -13,7 +13,7 @@ LOAD = HOME / "load"
 #: The same program by another name, for observers that choose by name.
 UNHEARD = HOME / "unheard"
 
-#: What observers are told to watch, and what they are not.
+#: The path that observers watch, and one that they do not.
 SEEN = HOME / "seen"
 WATCHED = {"unix": f"{SEEN}.stream", "dgram": f"{SEEN}.dgram", "tcp": "7001"}
 IGNORED = {"unix": str(HOME / "ignored"), "tcp": "7002"}

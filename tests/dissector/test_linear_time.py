@@ -127,7 +127,7 @@ def test_numbers_that_are_too_large(clock: Clock, tshark: Tshark, tmp_path: Path
     assert "unixsock" in text or "Unix" in text
 
 
-#: Messages whose length is not told, or is told in many places: in 1,500 pieces.
+#: Messages that state no length, or several: in 1,500 pieces.
 UNENDED = {
     "json": (b"/run/x-qmp.sock", b'{"a":"' + filled(b"a", 675_000) + b'"}\n', "json.key"),
     "varlink": (b"/run/io.systemd.x", b'{"method":"a.b","a":"' + filled(b"a", 675_000) + b'"}\0', "varlink.method"),

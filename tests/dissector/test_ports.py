@@ -69,7 +69,7 @@ def test_decode_as_has_the_last_word(
 
 @BOTH_WAYS
 def test_what_waits_for_more(tshark: Tshark, tmp_path: Path, options: tuple[str, ...]) -> None:
-    """Bytes that HTTP holds back are said to be a part, in each of the ways that they get there."""
+    """Bytes that HTTP holds back are marked as a part, in each of the ways that they get there."""
     turns = [(True, part) for part in (b"G", ASKED[1:20], ASKED[20:], ASKED[:20], ASKED[20:])]
     said = conversation(HTTP, [*turns, (False, ANSWERED)], close=False)
     lines = tshark.run(write(tmp_path / "c.pcapng", said), *options).splitlines()

@@ -15,7 +15,7 @@ from unixsock_bpf.formats import pcapng
 from unixsock_bpf.install import profile
 from unixsock_bpf.record import Flag, Record, Role, encode
 
-#: Type of socket, client, server, path, and what is said.
+#: Type of socket, client, server, path, and the payloads.
 _CONVERSATIONS = (
     (1, b"curl", b"shop", b"/run/shop/web", (b"stream one", b"stream two")),
     (2, b"sensor", b"logger", b"/run/user/1000/a/long/path/log", (b"first reading", b"second reading")),

@@ -24,7 +24,7 @@ _RELAY = _CHECKOUT / "tests" / "dissector" / "real" / "relay.py"
 class Shop:
     """The programs, from ``with`` on.  ``sent``: what ``count`` has said.
 
-    ``relayed``: a folder for captures that relays write of what is said; None if a probe sees it.
+    ``relayed``: a folder for captures that relays write of the traffic; None if a probe sees it.
     """
 
     def __init__(self, relayed: Path | None = None) -> None:

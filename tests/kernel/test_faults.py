@@ -146,7 +146,7 @@ def test_kill_9_while_nothing_is_said(interface: Path) -> None:
     assert only(processes, "dumpcap") != only(processes, "extcap/unixsock")
     tshark.kill()
     tshark.wait()
-    print(f"kill -9 of tshark while nothing is said: all its processes are gone after "
+    print(f"kill -9 of tshark while no socket is used: all its processes are gone after "
           f"{ended(list(processes)):.2f} s, its probes {gone():.2f} s later")  # fmt: skip
 
 

@@ -36,7 +36,7 @@ RATE = 200
 
 KINDS = (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET)
 
-#: What is said, by position in the conversation; longer than any message.
+#: The payload, by position in the conversation; longer than any message.
 TEXT = random.Random(8).randbytes(65_521)
 
 fork = multiprocessing.get_context("fork")

@@ -1,4 +1,4 @@
-"""What is said where something that the package needs is missing: one sentence, and a status other than 0."""
+"""A missing dependency ends in one sentence, and a status other than 0."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--brief",
         action="store_true",
-        help="run what is marked thorough on the first kernel only, and outside guests not at all",
+        help="run each file of what is marked thorough on one kernel only, and outside guests not at all",
     )
     group.addoption(
         "--own-root", action="store_true", help="with each kernel's own user land, where Python is new enough"
@@ -224,6 +224,10 @@ class Guests:
             thorough = [item for item in here if item.get_closest_marker("thorough")]
             here = [item for item in here if item not in thorough]
             self._config.hook.pytest_deselected(items=thorough)
+        # Files with thorough tests take turns, so that no guest has them all.
+        files = dict.fromkeys(item.path for item in there if item.get_closest_marker("thorough"))
+        runs = [run for run in self._runs if not run.windows]
+        only = {path: runs[number % len(runs)] for number, path in enumerate(files) if brief and runs}
         for run in self._runs:
             for item in there:
                 assert item.parent
@@ -231,9 +235,8 @@ class Guests:
                     continue
                 if (
                     not run.windows
-                    and brief
-                    and run is not self._runs[0]
                     and item.get_closest_marker("thorough")
+                    and run is not only.get(item.path, run)
                 ):
                     continue
                 name = f"{item.name}[{run.label}]"
@@ -271,7 +274,7 @@ class Guests:
 
     @contextlib.contextmanager
     def _terminal(self) -> Iterator[None]:
-        """Let what is said about the boot through to the user."""
+        """Show the user the messages of the boot."""
         capture = self._config.pluginmanager.getplugin("capturemanager")
         with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
             yield

@@ -71,7 +71,7 @@ def records(data: Buffer, tick: Callable[[int], bool]) -> Iterator[tuple[int, Re
             if not (newer or older) or number == 10_000:
                 break
     except ForeignError:
-        pass  # which is told below, after what is whole
+        pass  # reported below, after what is whole
     if not (newer or older):
         raise ForeignError("its packets (link type 147) have neither of the headers that sockdump writes")
     skip = _PATH if newer else 0

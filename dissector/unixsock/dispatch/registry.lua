@@ -74,7 +74,7 @@ end
 local printable = host.load("util/text").printable
 
 -- Loads a file.  It may fail: a newer Wireshark may use a field's name for something else, and then knows the protocol
--- itself; or it has a mistake.  The others work all the same, and the user is told.
+-- itself; or it has a mistake.  The others still work, and the user sees the error.
 local function load_protocol(file)
     host.declared = nil
     local ok, protocol = pcall(host.load, "protocols/" .. file)

@@ -1,4 +1,4 @@
--- JSON documents in a stream, one after another, however they are told apart: by line ends, NULs or nothing, by
+-- JSON documents in a stream, one after another, however they are separated: by line ends, NULs or nothing, by
 -- Content-Length headers, by lengths (json_text.lua).  Wireshark's "json" takes one whole document.
 local host = ...
 if type(host) ~= "table" then return end -- run by Wireshark's own scan of its plugin folder, not by unixsock.lua
@@ -32,7 +32,7 @@ local F = {
 }
 local proto = framing.proto(protocol, F)
 local json = Dissector.get("json")
-local MOST = 16 -- messages of a batch that are told apart
+local MOST = 16 -- messages of a batch that are shown one by one
 
 -- Adds what the object says, and gives it as words.
 local function show_message(told, tree, pinfo)

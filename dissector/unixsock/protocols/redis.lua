@@ -86,7 +86,7 @@ local function count(text, from)
     return select(2, text:sub(from + 1, stop):gsub("\r\n", "")), stop
 end
 
-local LONGEST_NAME = 32 -- bytes of a command's name; subcommands are told apart in Info
+local LONGEST_NAME = 32 -- bytes of a command's name; Info shows subcommands
 
 local function show(message, pinfo, tree)
     resp = resp or DissectorTable.get("tcp.port"):get_dissector(6379)

@@ -50,7 +50,7 @@ def as_json(said: bytes) -> bytes:
 def test_a_repeated_record_is_left_out_at_once(form: str, relayed: Callable[[bytes], bytes]) -> None:
     feedback, said = written(form)
     assert feedback.kept([block(relayed(said[1]), START + 5, 3, 4, src_pid=RELAY)]) == []
-    # So are the relay's other pieces, and what it is answered; but nothing else that is said.
+    # So are the relay's other pieces, and its answers; but no other traffic.
     honest = block(b"honest", START + 8, 3, 5)
     rest = [block(b"...and so on", START + 6, 3, 4), block(b"ok", START + 7, 4, 3), honest]
     assert feedback.kept(rest) == [honest]

@@ -27,7 +27,7 @@ CODE = "import sys; print(flush=True); sys.stdin.read()"
 
 @pytest.fixture
 def process() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that runs until it is told to end."""
+    """A process that runs until it is stopped."""
     command = [sys.executable, "-c", CODE, "a b", ""]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as started:
         assert started.stdout

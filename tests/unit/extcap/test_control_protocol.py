@@ -1,4 +1,4 @@
-"""The toolbar's messages: any cut of the pipe gives the same ones, bad ones are told and survived."""
+"""The toolbar's messages: any cut of the pipe gives the same ones, bad ones are logged and survived."""
 
 import pytest
 from hypothesis import given

@@ -2,7 +2,7 @@
 
 By the environment: ``FAKE_RATE`` records a second, none by default; ``FAKE_COUNT`` of them, and then the
 connection breaks.  ``FAKE_SAY``: what it prints on stderr instead of capturing; then it exits with
-``FAKE_STATUS``.  ``FAKE_PIDS``: where it says that its pids are; then it leaves out what it is told to.
+``FAKE_STATUS``.  ``FAKE_PIDS``: the file it writes its pids to; then it leaves out the processes it is sent.
 A change of the filter is a record of its own, and ``FAKE_REFUSE`` refuses it.
 """
 

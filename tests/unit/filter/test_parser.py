@@ -106,7 +106,7 @@ def test_refusals_name_position_word_and_expectation(text, position, words):
 
 
 def refusal(text):
-    """What is said of ``text``; empty if it compiles."""
+    """Return the error for ``text``; empty if it compiles."""
     try:
         assert capture_filter.parse(text).head(False)
     except FilterError as error:

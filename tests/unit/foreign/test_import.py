@@ -142,7 +142,7 @@ def test_strace_with_other_times_or_none(options: list[str], tmp_path: Path) -> 
 
 
 def test_strace_of_one_side_only(tmp_path: Path) -> None:
-    """The peer is not traced: what it sent is told by our receiving."""
+    """The peer is not traced: what it sent is known from what we received."""
     log = tmp_path / "a"
     log.write_text(
         '77 1700000000.000001 write(3<UNIX-STREAM:[5->6]>, "\\x61\\x73\\x6b", 3) = 3\n'

@@ -1,4 +1,4 @@
-"""The pcapng codec: what is written is read again, and damage is told."""
+"""The pcapng codec: what is written is read again, and damage is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a machine lacks is said in one sentence, before anything is compiled."""
+"""One sentence names what a machine lacks, before anything is compiled."""
 
 from __future__ import annotations
 

@@ -38,10 +38,10 @@ enum owner {
 /* A process that uses a socket.  Two CPUs may write one at once, so that it is copied before it is used, and the
  * copy is good if its `tag` fits. */
 struct user {
-	u32 tag; /* a hash of all the rest, by which users are told apart; 0: there is none */
+	u32 tag; /* a hash of all the rest, which distinguishes users; 0: there is none */
 	u32 tgid; /* in the initial pid namespace; only to be compared with the current one */
 	u32 pid; /* in the reader's; 0: not visible there */
-	u32 parent; /* the same of the process's parent */
+	u32 parent; /* the same as pid, of its parent */
 	u32 uid;
 	u32 gid;
 	u64 cgroup; /* a key of cgroups */

@@ -218,7 +218,7 @@ end
 
 -- The dissector function of a stream of messages.  `adds`: how many layers show() adds to the packet by calling
 -- Wireshark's dissectors, 0 by default.  count(text, from, last): optional, a fast way to count whole messages; gives
--- their number and where they end.  passed(count, pinfo, text, from, stop, item): optional, is told of messages that
+-- their number and where they end.  passed(count, pinfo, text, from, stop, item): optional, is called for messages that
 -- show() does not get: their number, and where they are, unless they are no longer in memory; a protocol that has it
 -- gets all others in every pass (dispatch/exchanges.lua wants that).
 function M.cutter(scan, show, adds, count, passed)

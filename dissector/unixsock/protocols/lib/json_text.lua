@@ -43,7 +43,7 @@ local function after_length(text, from, last)
     return false
 end
 
--- Begins at `from`: gives the end of a document whose length is told, of separators or of a line that is no JSON, or
+-- Begins at `from`: gives the end of a document whose length is stated, of separators or of a line that is no JSON, or
 -- nil and how far has been looked, or false and where the document begins.
 local function begin(text, from, last, state)
     local stop = after_length(text, from, last)
