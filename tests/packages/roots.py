@@ -103,6 +103,34 @@ class Root:
         """Have apt do something; it asks nothing, and without a terminal debconf asks nothing either."""
         return self.run(f"{before} apt-get -q -y --no-install-recommends {words} </dev/null", check=check)
 
+    def copy_to(self, folder: Path) -> None:
+        """Copy the system as it is now, but for what is mounted in it."""
+        holder = self._enter[:2]
+        run(*holder, "cp", "--archive", "--one-file-system", self.folder, folder)
+
+    @contextmanager
+    def full_disk(self, left_kib: int = 0) -> Iterator[None]:
+        """Leave so much space on the disk that the system's files are written to."""
+        work = str(self.folder.parent)
+        remount = [*self._enter[:2], "mount", "-o"]
+        used = int(run(*self._enter[:2], "df", "--output=used", work).split()[1])
+        run(*remount, f"remount,size={used + left_kib}k", work)
+        try:
+            yield
+        finally:
+            run(*remount, "remount,size=50%", work)
+
+    @contextmanager
+    def read_only(self, path: str) -> Iterator[None]:
+        """Make a folder of the system read-only, for root too."""
+        inside, there = self._enter[:2], f"{self.folder}{path}"
+        run(*inside, "mount", "--bind", there, there)
+        run(*inside, "mount", "-o", "remount,bind,ro", there)
+        try:
+            yield
+        finally:
+            run(*inside, "umount", there)
+
     def listing(self) -> set[str]:
         """Every file, folder and link, with type, mode and target, but for packages' accounts."""
         skipped = [*_ACCOUNTS, "/proc", "/dev", "/sys", str(CHECKOUT), "/root", "/run"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,11 +35,42 @@ def root(request: pytest.FixtureRequest, debs: str) -> Iterator[Root]:
 @pytest.fixture(autouse=True)
 def _purged(root: Root) -> Iterator[None]:
     yield
-    root.apt(f"purge {OURS}", check=False)
+    root.run(f"dpkg --purge --force-remove-reinstreq {OURS}", check=False)
 
 
 def install(root: Root, debs: str, before: str = "") -> str:
     return root.apt(f"install {debs}", before=before)
+
+
+NEWER = "9.0"
+
+
+def newer(root: Root, debs: str) -> str:
+    """The same packages, under a newer version, and each 4 MB larger."""
+    for deb in debs.split():
+        root.run(
+            f"rm -rf /var/tmp/deb && dpkg-deb -R {deb} /var/tmp/deb && cd /var/tmp/deb"
+            f" && sed -i 's/{__version__}/{NEWER}/' DEBIAN/control"
+            " && head -c 4000000 /dev/urandom >usr/share/padding-$(sed -n 's/Package: //p' DEBIAN/control)"
+            " && dpkg-deb -Znone -b . /var/tmp/"
+        )
+    return "/var/tmp/*.deb"
+
+
+def version(root: Root) -> str:
+    """The version of both packages, which have to be whole."""
+    packages = "dpkg-query --show --showformat '${db:Status-Status} ${Version}\\n' " + OURS
+    (one,) = set(root.run(packages).splitlines())
+    status, _, number = one.partition(" ")
+    assert status == "installed"
+    return number
+
+
+def grant(root: Root) -> None:
+    """Let a group of the administrator's capture."""
+    root.run("groupadd --force capturers; groupadd --force others")
+    root.run("unixsock install --system --group capturers")
+    assert group(root) == "capturers"
 
 
 def group(root: Root) -> str:
@@ -75,6 +107,7 @@ def test_apt_alone_installs_and_purges_without_trace(root: Root, debs: str, tmp_
     assert "ok      dissector: " in checked
     assert root.run("unixsock --version").strip() == f"unixsock {__version__}"
     assert root.exists("/usr/share/man/man1/unixsock.1.gz")
+    assert root.exists("/usr/share/zsh/vendor-completions/_unixsock")
     assert root.run("bash -c '. /usr/share/bash-completion/completions/unixsock; complete -p unixsock'")
     assert group(root) == ""
     root.run("userdel --remove somebody")
@@ -96,6 +129,8 @@ def test_the_right_is_asked_for_kept_and_taken(root: Root, debs: str) -> None:
     root.run("debconf-set-selections", text="unixsock unixsock/group-captures boolean true\n")
     install(root, debs, before="umask 077;")
     assert group(root) == "unixsock"
+    assert root.run("unixsock --version", user="daemon").strip() == f"unixsock {__version__}"
+    assert "unixsock (Unix sockets)" in root.run("tshark -D", user="daemon")
     root.run("groupadd capturers")
     assert "group unixsock may not capture any more" in root.run(
         "unixsock install --system --group capturers"
@@ -123,19 +158,93 @@ def test_the_right_is_asked_for_kept_and_taken(root: Root, debs: str) -> None:
 def test_a_newer_version_keeps_settings_and_overrides(root: Root, debs: str) -> None:
     root.apt("install sudo")
     install(root, debs)
-    root.run("groupadd --force capturers; unixsock install --system --group capturers")
+    grant(root)
     root.run(f"dpkg-statoverride --update --add root capturers 0750 {HELPER}")
-    newer = "9.0"
-    for deb in debs.split():
-        root.run(
-            f"rm -rf /var/tmp/deb && dpkg-deb -R {deb} /var/tmp/deb && cd /var/tmp/deb"
-            f" && sed -i 's/{__version__}/{newer}/' DEBIAN/control && dpkg-deb -b . /var/tmp/"
-        )
-    root.apt("install /var/tmp/*.deb")
+    root.apt(f"install {newer(root, debs)}")
     assert group(root) == "capturers"
     assert root.run(f"stat -c '%G %a' {HELPER}").split() == ["capturers", "750"]
-    assert newer in root.run("dpkg-query -W unixsock")
+    assert version(root) == NEWER
     root.run(f"dpkg-statoverride --remove {HELPER}; rm -r /var/tmp/*")
+
+
+def test_without_a_debconf_frontend_nothing_is_asked_or_granted(root: Root, debs: str) -> None:
+    root.apt("install sudo")
+    said = install(root, debs, before="DEBIAN_FRONTEND=nonexistent")
+    assert "unable to initialize frontend: Nonexistent" in said
+    assert version(root) == __version__
+    assert group(root) == ""
+
+
+def test_a_read_only_usr(root: Root, debs: str) -> None:
+    root.apt("install sudo tshark python3-bpfcc python3-lark python3-seccomp")
+    before = root.listing()
+    with root.read_only("/usr"):
+        refused = root.attempt(f"apt-get -q -y --no-install-recommends install {debs} </dev/null")
+        assert refused.returncode
+        assert "Read-only file system" in refused.stdout
+        said = root.attempt(f"cd {CHECKOUT} && /usr/bin/python3 -m unixsock_bpf install --system")
+        assert said.returncode == 1
+        assert said.stdout.startswith("unixsock: cannot write /usr/")
+        assert said.stdout.endswith(": read-only file system\n")
+        assert said.stdout.count("\n") == 1
+    assert root.listing() == before
+    root.apt("--fix-broken install", check=False)
+    install(root, debs)
+    grant(root)
+    with root.read_only("/usr"):
+        refused = root.attempt("unixsock install --system --group others")
+        assert refused.returncode == 1
+        assert "read-only file system" in refused.stdout
+        assert refused.stdout.count("\n") == 1
+        assert group(root) == "capturers"
+        # A right is taken as far as that can be done.
+        refused = root.attempt("unixsock install --system --no-group")
+        assert refused.returncode == 1
+        assert "read-only file system" in refused.stdout
+        assert refused.stdout.count("\n") == 1
+        assert not root.exists(RIGHTS[0])
+    root.run("unixsock install --system --no-group")
+    assert group(root) == ""
+    assert version(root) == __version__
+
+
+@pytest.mark.parametrize("state", ["half-installed", "unpacked", "half-configured"])
+def test_an_interrupted_installation_is_completed(state: str, root: Root, debs: str) -> None:
+    """dpkg is killed on the way, first of an installation, then of an upgrade."""
+    root.apt("install sudo tshark python3-bpfcc python3-lark python3-seccomp")
+    root.run("debconf-set-selections", text="unixsock unixsock/group-captures boolean true\n")
+    for wanted, paths in ((__version__, debs), (NEWER, newer(root, debs))):
+        killer = f"sed -n '/: {state}/q'; pkill -9 -x dpkg"
+        root.attempt(f'dpkg --status-logger="{killer}" --install {paths} </dev/null')
+        root.run(f"dpkg --install {paths} </dev/null")
+        assert version(root) == wanted
+        assert group(root) == "unixsock"
+        assert root.run("dpkg --verify unixsock wireshark-unixsock; dpkg --audit") == ""
+        assert root.run("unixsock --version").startswith("unixsock ")
+    root.run("rm -r /var/tmp/*")
+
+
+def test_a_full_disk(root: Root, debs: str) -> None:
+    root.apt("install sudo")
+    install(root, debs)
+    grant(root)
+    paths = newer(root, debs)
+    with root.full_disk():
+        said = root.attempt("unixsock install --system --group others")
+        assert said.returncode == 1
+        assert "no space left on device" in said.stdout
+        assert said.stdout.count("\n") == 1
+        assert group(root) == "capturers"
+    with root.full_disk(left_kib=1000):
+        said = root.attempt(f"dpkg --install {paths} </dev/null")
+        assert said.returncode
+        assert "No space left on device" in said.stdout
+        assert group(root) == "capturers"
+        assert root.run("unixsock --version").strip() == f"unixsock {__version__}"
+    root.run(f"dpkg --install {paths} </dev/null")
+    assert version(root) == NEWER
+    assert group(root) == "capturers"
+    root.run("rm -r /var/tmp/*")
 
 
 @pytest.mark.parametrize("path", [EXTCAPS[1], "/usr/bin/unixsock"])
@@ -154,8 +263,9 @@ def test_a_checkouts_installation_is_replaced(root: Root, debs: str) -> None:
     root.apt("install sudo tshark python3-bpfcc python3-lark python3-seccomp")
     root.run("groupadd --force capturers")
     checkout = f"cd {CHECKOUT} && /usr/bin/python3 -m unixsock_bpf"
-    root.run(f"{checkout} install --system --group capturers")
+    root.run(f"umask 077; {checkout} install --system --group capturers")
     assert group(root) == "capturers"
+    assert "unixsock (Unix sockets)" in root.run("tshark -D", user="daemon")
     install(root, debs)
     assert group(root) == "capturers"
     assert root.run("command -v unixsock").strip() == "/usr/bin/unixsock"
@@ -171,6 +281,16 @@ def test_a_checkouts_installation_is_replaced(root: Root, debs: str) -> None:
         assert words in said.stdout
         assert said.stdout.count("\n") == 1
     assert root.run("dpkg --verify unixsock wireshark-unixsock") == ""
+
+
+def test_autopkgtest_runs_what_debian_tests_has(root: Root, debs: str) -> None:
+    """The test of the interface; that of a capture is for a machine of its own, such as a guest."""
+    root.apt("install autopkgtest")
+    root.run(f"mkdir /var/tmp/tree && cp -a {CHECKOUT}/debian /var/tmp/tree/")
+    said = root.attempt(f"autopkgtest {debs} /var/tmp/tree -- null")
+    root.run("rm -r /var/tmp/*")
+    assert re.search(r"^interface +PASS", said.stdout, re.MULTILINE), said.stdout[-6000:]
+    assert re.search(r"^capture +SKIP", said.stdout, re.MULTILINE)
 
 
 def test_side_by_side_with_a_users_own(root: Root, debs: str) -> None:

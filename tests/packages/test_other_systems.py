@@ -14,6 +14,7 @@ from packages.conftest import run
 CLEAN = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 COMMON = {
     "/usr/bin/unixsock",
+    "/usr/lib/systemd/system/unixsock-record.service",
     "/usr/lib/unixsock/extcap/unixsock",
     "/usr/lib/unixsock/libexec/unixsock-capture",
     "/usr/lib/unixsock/package",

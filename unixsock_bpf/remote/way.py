@@ -16,11 +16,14 @@ from unixsock_bpf.errors import ProbeError, UnixsockError
 #: How to become root there, by the value of ``--remote-priv``.
 PRIVILEGES: dict[str, tuple[str, ...]] = {"sudo": ("sudo", "-n"), "doas": ("doas", "-n"), "none": ()}
 
-#: No pseudo terminal, no questions, nothing forwarded; a host that no longer answers is noticed.
-_SSH = (
-    *("ssh", "-T", "-a", "-x", "-o", "BatchMode=yes", "-o", "ClearAllForwardings=yes"),
-    *("-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"),
-)
+#: No pseudo terminal, no questions, nothing forwarded.
+_SSH = ("ssh", "-T", "-a", "-x", "-o", "BatchMode=yes", "-o", "ClearAllForwardings=yes")
+#: A host that does not answer, or no longer, is noticed.  The keys are what ``ssh -G`` prints where the
+#: user's configuration sets no limit of its own, which one on the command line would overrule.
+_TIME_LIMITS = {
+    "connecttimeout none": "ConnectTimeout=15",
+    "serveraliveinterval 0": "ServerAliveInterval=5",
+}
 
 
 class WayError(UnixsockError):
@@ -47,6 +50,8 @@ def start(way: Way, words: Sequence[str], stdin: int, stdout: int) -> subprocess
     """Start ``unixsock`` there, with a pipe from its stderr.  Raises ProbeError without such a command."""
     command = way.command(*words)
     try:
+        if way.ssh:
+            command[1:1] = _time_limits(command[: command.index("--") + 2])
         return subprocess.Popen(
             command,
             stdin=stdin,
@@ -58,6 +63,16 @@ def start(way: Way, words: Sequence[str], stdin: int, stdout: int) -> subprocess
     except OSError as error:
         why = (error.strerror or "").lower()
         raise ProbeError(f"Cannot run '{command[0]}' for {way.name}: {why}.") from None
+
+
+def _time_limits(command: Sequence[str]) -> list[str]:
+    """Return, as options, the time limits that ssh's configuration does not set.  Raises OSError."""
+    program, *options = command
+    done = subprocess.run(
+        [program, "-G", *options], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    said = done.stdout.lower().splitlines()
+    return [word for line, limit in _TIME_LIMITS.items() if line in said for word in ("-o", limit)]
 
 
 def by_ssh(

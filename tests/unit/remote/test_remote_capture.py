@@ -22,7 +22,7 @@ from unixsock_bpf.formats import pcapng
 from unixsock_bpf.linux.pid_namespace import identity
 from unixsock_bpf.options import Settings
 from unixsock_bpf.remote.capture import HostsCapture
-from unixsock_bpf.remote.way import Way, WayError, by_command, by_ssh, explain
+from unixsock_bpf.remote.way import Way, WayError, by_command, by_ssh, explain, start
 
 ROOT = Path(__file__).parents[3]
 FAKE = f"{sys.executable} {ROOT / 'tests/unit/fakes/fake_remote.py'}"
@@ -225,6 +225,27 @@ def test_the_way_by_ssh() -> None:
         by_command("  ")
     with pytest.raises(WayError, match="split into words"):
         by_command("a 'b")
+
+
+@pytest.mark.parametrize(
+    ("configured", "limits"),
+    [
+        ("connecttimeout none\nserveraliveinterval 0", ["ConnectTimeout=15", "ServerAliveInterval=5"]),
+        ("connecttimeout 60\nserveraliveinterval 0", ["ServerAliveInterval=5"]),
+        ("connecttimeout 60\nserveraliveinterval 20", []),
+    ],
+)
+def test_the_users_own_time_limits_count(
+    configured: str, limits: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ssh = tmp_path / "ssh"
+    ssh.write_text(f"#!/bin/sh\n[ $1 = -G ] && printf '{configured}' || echo \"$@\"\n")
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with start(by_ssh("me@db1", port=22), ["dump"], subprocess.DEVNULL, subprocess.PIPE) as process:
+        words = process.communicate()[0].decode().split()
+    assert [word for word in words if "Timeout" in word or "Alive" in word] == limits
+    assert words[-6:] == ["--", "me@db1", "sudo", "-n", "unixsock", "dump"]
 
 
 @pytest.mark.parametrize(
