@@ -31,9 +31,27 @@ class Statistics:
 
     @property
     def lost_text(self) -> str:
-        """Return how many messages were lost, and whether that is all that is known."""
+        """Return how many messages and events were lost, and whether that is all that is known."""
+        plural = "" if self.lost_events == 1 else "s"
+        events = f", and {self.lost_events} event{plural}" if self.lost_events else ""
         unknown = "; how many the hooks missed is unknown, since this kernel does not count them"
-        return f"{self.lost} lost{unknown if self.skipped is None else ''}"
+        return f"{self.lost} lost{events}{unknown if self.skipped is None else ''}"
+
+    def report(self) -> dict[str, Any]:
+        """Return the value of a report "ended" (privilege/protocol.py)."""
+        events = {"events": self.lost_events} if self.lost_events else {}
+        unknown = {"unknown": True} if self.skipped is None else {}
+        return {"messages": self.messages, "lost": self.lost, **events, **unknown}
+
+    @classmethod
+    def of_report(cls, value: dict[str, Any]) -> Statistics:
+        """Return what such a report says."""
+        return cls(
+            messages=value["messages"],
+            lost_messages=value["lost"],
+            lost_events=value.get("events", 0),
+            skipped=None if value.get("unknown") else 0,
+        )
 
 
 class CaptureSource(Protocol):

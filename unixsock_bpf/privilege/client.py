@@ -188,10 +188,7 @@ class RemoteCapture(Poller):
         elif kind == "lost":
             self.statistics.lost_messages = int(value)
         elif kind == "ended":
-            skipped = None if value.get("unknown") else 0
-            self.statistics = Statistics(
-                messages=value["messages"], lost_messages=value["lost"], skipped=skipped
-            )
+            self.statistics = Statistics.of_report(value)
         elif kind == "changed" and self._changes:
             self._changes.pop(0)(str(value))
         elif kind == "error":

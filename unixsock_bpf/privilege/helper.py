@@ -164,8 +164,7 @@ def _drain(capture: Capture, uid: int, keep: list[int], settings: Settings) -> N
         statistics = drain.run()
     except ReaderGone:
         return
-    unknown = {"unknown": True} if statistics.skipped is None else {}
-    _report("ended", {"messages": statistics.messages, "lost": statistics.lost, **unknown})
+    _report("ended", statistics.report())
 
 
 class _Losses:

@@ -14,7 +14,8 @@ lost       how many messages were lost so far
 left_out   a conversation that is left out from here on because it repeats what is captured, or no longer
 clock      another host's time when it read the request, in nanoseconds since the epoch
 changed    empty, or why a change was not made
-ended      messages and losses in all, and ``unknown`` if hooks may have missed more: all is written
+ended      messages and losses in all, ``events`` if some were lost, and ``unknown`` if hooks may have missed
+           more: all is written
 error      the sentence that says why there is no capture
 ========== ===================================================================
 """

@@ -153,6 +153,7 @@ class HostsCapture(Poller):
         for host in self.hosts:
             total.messages += host.statistics.messages
             total.lost_messages += host.statistics.lost
+            total.lost_events += host.statistics.lost_events
             if host.statistics.skipped is None:
                 total.skipped = None
         return total

@@ -136,10 +136,7 @@ class Connection:
         elif kind == "lost":
             self.statistics.lost_messages = int(value)
         elif kind == "ended":
-            skipped = None if value.get("unknown") else 0
-            self.statistics = Statistics(
-                messages=value["messages"], lost_messages=value["lost"], skipped=skipped
-            )
+            self.statistics = Statistics.of_report(value)
             self.ended = True
         elif kind == "changed" and self.changes:
             self.changes.popleft()(str(value))

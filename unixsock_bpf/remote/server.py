@@ -172,8 +172,7 @@ def _capture(capture: CaptureSource, incoming: _Input, request: Request, same_pi
         statistics = pump.run()
     except ReaderGone:
         return 0
-    unknown = {"unknown": True} if statistics.skipped is None else {}
-    report("ended", {"messages": statistics.messages, "lost": statistics.lost, **unknown})
+    report("ended", statistics.report())
     return 0
 
 
