@@ -299,7 +299,7 @@ def reload(name: str, values: dict[str, str]) -> str:
 def _sockets(values: dict[str, str]) -> list[tuple[str, str]]:
     """Return the present sockets, of another host where those are asked for.
 
-    Where it cannot list them, the reason is the only text: the dialog shows no errors.
+    Where a host cannot list them, the reason is among the texts: the dialog shows no errors.
     """
     if values["extcap-interface"] == INTERFACE:
         from unixsock_bpf.linux.listed_sockets import choices
@@ -309,9 +309,10 @@ def _sockets(values: dict[str, str]) -> list[tuple[str, str]]:
     from unixsock_bpf.remote import sockets
 
     try:
-        return sockets.choices(_ways(values))
+        listed, problems = sockets.choices(_ways(values))
     except (OptionError, UnixsockError) as error:
         return [("*", str(error))]
+    return [*(("*", problem) for problem in problems), *listed]
 
 
 def validate(capture_filter: str) -> str:

@@ -150,7 +150,8 @@ class Toolbar:
         from unixsock_bpf.remote.sockets import choices
 
         try:
-            self._later.put(_listed(choices(self._ways)))
+            listed, problems = choices(self._ways)
+            self._later.put("\n".join([*problems, _listed(listed)]))
         except ProbeError as error:
             self._later.put(str(error))
 

@@ -16,13 +16,22 @@ from unixsock_bpf.timeouts import REMOTE_ANSWER_TIMEOUT_S
 _MOST = 5000
 
 
-def choices(ways: Sequence[Way]) -> list[tuple[str, str]]:
-    """Return a glob and a text for each bound name on any of the hosts.  Raises ProbeError."""
+def choices(ways: Sequence[Way]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return a glob and a text for each bound name on any of the hosts, and why some hosts list none.
+
+    Raises ProbeError if no host lists any.
+    """
     running = [start(way, ("sockets", "--json"), subprocess.DEVNULL, subprocess.PIPE) for way in ways]
+    problems: list[str] = []
     found: dict[str, tuple[set[str], set[str]]] = {}
     try:
         for way, process in zip(ways, running):
-            for one in _answer(way, process):
+            try:
+                answer = _answer(way, process)
+            except ProbeError as error:
+                problems.append(str(error))
+                continue
+            for one in answer:
                 name, kind = str(one.get("name") or ""), str(one.get("type"))
                 if name and len(found) < _MOST:
                     kinds, processes = found.setdefault(name, (set(), set()))
@@ -34,7 +43,10 @@ def choices(ways: Sequence[Way]) -> list[tuple[str, str]]:
         for process in running:
             process.kill()
             process.wait()
-    return [(as_glob(name.encode(errors="replace")), _text(name, *found[name])) for name in sorted(found)]
+    if len(problems) == len(ways):
+        raise ProbeError("\n".join(problems))
+    listed = [(as_glob(name.encode(errors="replace")), _text(name, *found[name])) for name in sorted(found)]
+    return listed, problems
 
 
 def _text(name: str, kinds: set[str], processes: set[str]) -> str:

@@ -14,11 +14,13 @@ import pytest
 from test_extcap_main import sentences
 
 from unixsock_bpf import record
+from unixsock_bpf.errors import ProbeError
 from unixsock_bpf.extcap import main
 from unixsock_bpf.extcap.control_protocol import Command, Control, encode
 from unixsock_bpf.formats import pcapng
 from unixsock_bpf.options import HOST_OPTIONS, OptionError
 from unixsock_bpf.remote import sockets
+from unixsock_bpf.remote.way import by_command
 
 ROOT = Path(__file__).parents[3]
 FAKE = f"{sys.executable} {ROOT / 'tests/unit/fakes/fake_remote.py'}"
@@ -128,6 +130,21 @@ def test_the_selector_lists_the_hosts_sockets(tmp_path: Path, monkeypatch: pytes
     assert "(stream)" in mine["display"]
     told = list(sentences(main.answer([*reload, "--via", "/no/such/command"])))
     assert "Cannot run '/no/such/command'" in told[1][1]["display"]
+
+
+def test_a_dead_host_does_not_hide_the_others_sockets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "REMOTE_ANSWER_TIMEOUT_S", 300)
+    dead = by_command("sh -c 'echo Connection refused >&2; exit 255' dead")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "s"))
+        listed, problems = sockets.choices([dead, by_command(FAKE)])
+    assert str(tmp_path / "s") in [glob for glob, _ in listed]
+    (problem,) = problems
+    assert "refuses connections" in problem
+    with pytest.raises(ProbeError, match="refuses connections"):
+        sockets.choices([dead])
 
 
 def test_the_way_that_the_options_name() -> None:
