@@ -73,7 +73,8 @@ unit: setup
 # The whole must finish within 35 minutes under emulation; slow suites have targets of their own.  Of the session
 # by mouse it has a short form, on the oldest and the newest Wireshark; test-gui has the whole.
 FAULTS := $(addprefix tests/kernel/,test_faults.py test_hostile.py test_unprivileged_users.py test_filter_change.py \
-    test_capture_feedback.py test_sshd.py test_journald.py test_other_hosts.py)
+    test_capture_feedback.py test_sshd.py test_journald.py test_other_hosts.py test_remote_faults.py \
+    test_many_hosts.py)
 ifeq ($(TESTS),)
 test: export UNIXSOCK_WIRESHARK ?= all
 test: export UNIXSOCK_WINDOWS ?= local,4.6

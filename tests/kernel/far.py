@@ -37,6 +37,7 @@ StrictModes no
 UsePAM no
 PidFile none
 PermitRootLogin yes
+MaxStartups 100
 """
 _CLIENT = """\
 Host {name}
@@ -78,20 +79,29 @@ def prepared() -> Iterator[None]:
 
 
 class Far:
-    """A host to log in to as ``name``: a process of sshd, which listens at ``address``."""
+    """A host to log in to as ``name``: a process of sshd, which listens at ``address``.
+
+    ``through``: what starts it; ``path``: where its users' commands are.
+    """
 
     def __init__(
-        self, name: str, address: str = "127.0.0.1", port: int = PORT, through: tuple[str, ...] = ()
+        self,
+        name: str,
+        address: str = "127.0.0.1",
+        port: int = PORT,
+        through: tuple[str, ...] = (),
+        path: str = "",
     ):
         self.name, self.address, self.port = name, address, port
         self._through = through
+        self._path = f"SetEnv PATH={path}\n" if path else ""
 
     def __enter__(self) -> Far:
         program = shutil.which("sshd")
         assert program, "sshd is missing: tests/setup tests/kernel/debian-packages"
         config = HOME / f"sshd-{self.name}"
         names = {"name": self.name, "address": self.address, "port": self.port, "home": HOME}
-        config.write_text(_SERVER.format(**names))
+        config.write_text(_SERVER.format(**names) + self._path)
         with (HOME / "config").open("a") as client:
             client.write(_CLIENT.format(**names))
         host_key = (HOME / "host_key.pub").read_text().rsplit(" ", 1)[0]
@@ -130,7 +140,8 @@ def gone() -> bool:
 class Running:
     """A command that captures, its output in a file, and what it says on stderr."""
 
-    def __init__(self, *words: str) -> None:
+    def __init__(self, *words: str, ready_s: float = READY_TIMEOUT) -> None:
+        self._ready_s = ready_s
         self.file = FOLDER / "output"
         self.errors = FOLDER / "errors"
         with self.file.open("wb") as output, self.errors.open("wb") as errors:
@@ -150,7 +161,7 @@ class Running:
         return self.errors.read_text() + self.file.read_bytes().decode(errors="replace")
 
     def wait_for(self, text: str) -> None:
-        deadline = time.monotonic() + READY_TIMEOUT
+        deadline = time.monotonic() + self._ready_s
         while text not in self.said:
             assert self.process.poll() is None, self.said
             assert time.monotonic() < deadline, self.said
@@ -182,9 +193,9 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(*words: str) -> Iterator[Running]:
-    """A command that captures by now; after it, nothing of it is left."""
-    one = Running(*words)
+def running(*words: str, ready_s: float = READY_TIMEOUT) -> Iterator[Running]:
+    """A command that captures by now, within ``ready_s`` seconds; after it, nothing of it is left."""
+    one = Running(*words, ready_s=ready_s)
     try:
         yield one
     finally:

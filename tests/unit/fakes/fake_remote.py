@@ -3,6 +3,7 @@
 By the environment: ``FAKE_RATE`` records a second, none by default; ``FAKE_COUNT`` of them, and then the
 connection breaks.  ``FAKE_SAY``: what it prints on stderr instead of capturing; then it exits with
 ``FAKE_STATUS``.  ``FAKE_PIDS``: the file it writes its pids to; then it leaves out the processes it is sent.
+``FAKE_SILENCE_S``: how long it does without heartbeats.
 A change of the filter is a record of its own, and ``FAKE_REFUSE`` refuses it.
 """
 
@@ -94,7 +95,8 @@ if __name__ == "__main__":
         with open(path, "a") as file:
             file.write(f"{os.getpid()}\n")
     # On a busy machine either end may have to wait for long.
-    server.HEARTBEAT_TIMEOUT_S = server.REMOTE_EXIT_TIMEOUT_S = 300.0
+    server.HEARTBEAT_TIMEOUT_S = float(os.environ.get("FAKE_SILENCE_S", "300"))
+    server.REMOTE_EXIT_TIMEOUT_S = 300.0
     if pids := os.environ.get("FAKE_PIDS"):
         server.identity = lambda: pids
     server.source = Source  # type: ignore[assignment]
