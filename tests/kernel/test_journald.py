@@ -58,7 +58,7 @@ class Log:
 
     def settle(self) -> None:
         """Wait until nothing has come for a while."""
-        deadline = time.monotonic() + soon(60)
+        deadline = time.monotonic() + 60
         while self.grown(3) and time.monotonic() < deadline:
             pass
 
