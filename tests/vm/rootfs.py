@@ -74,10 +74,15 @@ def _configure(root: Path) -> None:
 def build_for(kernel: Kernel) -> Path:
     """The same of ``kernel``'s own Debian release, with its modules in it."""
     root = build(kernel.suite.user_land, kernel.suite.arch)
+    add_modules(root, kernel)
+    return root
+
+
+def add_modules(root: Path, kernel: Kernel) -> None:
+    """Put ``kernel``'s modules where the system in ``root`` looks for them."""
     modules = root / "usr/lib/modules" / kernel.release
     if not modules.exists():
         shutil.copytree(kernel.modules, modules)
-    return root
 
 
 def bcc_version(root: Path | None) -> str:
