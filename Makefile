@@ -33,7 +33,7 @@ help:
 	@echo 'make test-faults   kills, clock jumps, hostile peers, long hostile input        root, network once; 1 h emulated'
 	@echo 'make test-gui      Wireshark 4.0, 4.4, 4.6 by mouse; pictures in .cache/gui      root, network once; 1 h emulated'
 	@echo 'make test-exports  Spark, PlantUML, Mermaid, Bustle, a broker read exports; 2 GiB  root, network once; 20 min'
-	@echo 'make test-packages packages of Debian 12, 13 and sid by apt alone; pip, rpm, pacman  root, network; 20 min'
+	@echo 'make test-packages packages of Debian 12, 13 and sid by apt alone; pip, rpm, pacman  root, network; 40 min'
 	@echo 'make deb           Debian packages in dist/                                     root once; 1 min'
 	@echo 'make dist          wheel and sdist in dist/                                     network; 1 min'
 	@echo 'make bench         what a capture costs, beside other tools; docs/performance.md root, network once; 2 h emulated'
