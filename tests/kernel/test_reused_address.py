@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import tempfile
 from pathlib import Path
 
+import pytest
 from live import Live
 
 from unixsock_bpf.record import Event
@@ -37,3 +39,22 @@ def test_a_new_receiver_is_captured_where_the_one_before_was_not() -> None:
             os.sched_setaffinity(0, affinity)
     payloads = [r.payload for r in live.records if r.event == Event.DATA]
     assert [p for p in payloads if not p.startswith(b"marker")] == [b"%d" % n for n in range(ROUNDS)]
+
+
+@pytest.mark.thorough
+def test_an_address_whose_first_socket_was_not_seen_to_be_freed_is_another_socket() -> None:
+    """Without the hook on that, or passed by it, the next one at the address gets nothing of its state."""
+    affinity = os.sched_getaffinity(0)
+    shim = Path(__file__).parent / "hooks_shim.py"
+    with Live(through=[sys.executable, str(shim), "missing", "unix_sock_destructor"]) as live:
+        os.sched_setaffinity(0, {min(affinity)})
+        for number in range(ROUNDS):
+            left, right = socket.socketpair()
+            with left, right:
+                left.send(b"reused %d" % number)
+                right.recv(100)
+        os.sched_setaffinity(0, affinity)
+    ours = [r for r in live.records if r.event == Event.DATA and r.payload.startswith(b"reused ")]
+    assert [r.payload for r in ours] == [b"reused %d" % number for number in range(ROUNDS)]
+    assert {(r.seq, r.ack, r.message) for r in ours} == {(0, 0, 0)}
+    assert len({r.src_sock for r in ours} | {r.dst_sock for r in ours}) == 2 * ROUNDS
